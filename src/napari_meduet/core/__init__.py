@@ -1,0 +1,1 @@
+"""The papers: tensors in, tensors out. No screen, no disk, no clock."""

@@ -1,0 +1,1 @@
+"""What napari shows and asks. The only place that knows napari, Qt or magicgui."""

@@ -1,0 +1,1 @@
+"""One user's question each: a request goes in, volumes and a report come out."""

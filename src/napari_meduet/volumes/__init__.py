@@ -1,0 +1,1 @@
+"""Patients' files: reading, checking, preparing, and writing them back."""
