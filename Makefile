@@ -1,0 +1,62 @@
+# Every target sets up what it needs, once: system libraries (scripts/setup-system.sh), a virtual environment and
+# the pinned packages (constraints.txt). A stamp in the environment says what has been installed into it.
+
+SHELL := bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+LINUX := $(filter Linux,$(shell uname -s))
+# something to draw on: an X or Wayland session, or a Mac
+SCREEN := $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s)))
+# tests draw on a virtual screen, whatever the desktop runs
+ON_A_VIRTUAL_SCREEN := $(if $(LINUX),env -u WAYLAND_DISPLAY QT_QPA_PLATFORM=xcb xvfb-run -a)
+export PYTHON
+
+.PHONY: help demo test lint docs bench model system-python system-qt system-xvfb
+
+help:
+	@echo "make demo    swap the style of one sample scan onto another: in napari, or into demo-output/"
+	@echo "make test    every test, on a virtual screen"
+	@echo "make lint    style, types, import contracts, plugin manifest"
+	@echo "make docs    the documentation, into site/"
+	@echo "make bench   every figure that the documentation quotes"
+	@echo "make model   train the embedded model anew"
+
+ifneq ($(SCREEN),)
+demo: system-qt $(VENV)/.installed-gui
+	$(BIN)/python -m napari_meduet.gui.demo
+else
+demo: $(VENV)/.installed-base
+	$(BIN)/python -m napari_meduet.pipelines.demo
+endif
+
+test: system-xvfb $(VENV)/.installed-dev
+	$(ON_A_VIRTUAL_SCREEN) $(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/npe2 validate napari-meduet
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.installed-dev
+	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+model: $(VENV)/.installed-train
+	$(BIN)/meduet-train demo
+
+system-python:
+	@scripts/setup-system.sh python
+
+system-qt:
+	@scripts/setup-system.sh python qt
+
+system-xvfb:
+	@scripts/setup-system.sh python qt xvfb
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | system-python
+	scripts/setup-python.sh $(VENV) $*
+	@touch $@
