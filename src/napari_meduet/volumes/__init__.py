@@ -1,1 +1,1 @@
-"""Patients' files: reading, checking, preparing, and writing them back."""
+"""Patients' files: read with every check, prepared with an exact way back, written without a half result."""
