@@ -1,0 +1,70 @@
+"""Content without the domain, style with it (Sec. 3.2, Eqs. 2-3).
+
+A classifier must read the domain from style tokens; through gradient reversal, content tokens must not let
+it. The networks are at the top, the losses below; which tokens they see is objective.py's business.
+"""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+PairReduction = Literal["mean", "sum"]
+
+
+class ReverseGradient(torch.autograd.Function):
+    """The identity forwards; backwards the gradient changes sign (Ganin and Lempitsky 2015, M-18)."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return -gradients[0]
+
+
+class DomainClassifier(nn.Sequential):
+    """Three layers from a pooled factor to one logit per domain (M-18)."""
+
+    def __init__(self, width: int, num_domains: int) -> None:
+        super().__init__(
+            nn.Linear(width, 2 * width),
+            nn.ReLU(),
+            nn.Linear(2 * width, 2 * width),
+            nn.ReLU(),
+            nn.Linear(2 * width, num_domains),
+        )
+
+
+def masked_token_mean(tokens: Float[Tensor, "B L D"], weight: Float[Tensor, "B L"]) -> Float[Tensor, "B D"]:
+    """Mean of the tokens, each with its weight; a volume needs at least one that is not zero."""
+    return torch.einsum("bld,bl->bd", tokens, weight.to(tokens.dtype)) / weight.sum(dim=1, keepdim=True)
+
+
+def domain_cross_entropy(logits: Float[Tensor, "B K"], domain: Int[Tensor, "B"]) -> Float[Tensor, ""]:
+    """Cross-entropy of one factor's domain, mean over the labelled volumes. Eq. (2).
+
+    Args:
+        domain: -1 where unlabelled: such a volume is left out. Without any labelled volume the loss is 0.
+    """
+    total = F.cross_entropy(logits.float(), domain, ignore_index=-1, reduction="sum")
+    return total / (domain >= 0).sum().clamp(min=1)
+
+
+def domain_loss(
+    content_i: Float[Tensor, ""],
+    content_j: Float[Tensor, ""],
+    style_i: Float[Tensor, ""],
+    style_j: Float[Tensor, ""],
+    reduction: PairReduction,
+) -> Float[Tensor, ""]:
+    """Domain loss of content, adversarial, and of style. Eq. (3).
+
+    Args:
+        reduction: over the two mixed volumes: `mean` (C-09) or `sum` (the paper's text).
+    """
+    total = content_i + content_j + style_i + style_j
+    return total / 2 if reduction == "mean" else total

@@ -1,0 +1,252 @@
+"""The network: encoder, disentangle, aggregate, decoder, domain classifiers (Sec. 3.1-3.2, M-14 to M-18).
+
+    latent -> encoder -> tokens -> disentangle -> content, style -> aggregate -> decoder -> latent
+
+Latents enter standardised per channel. What the network is trained to do is objective.py's business.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from napari_meduet.core.disentanglement import DomainClassifier, ReverseGradient
+from napari_meduet.core.patches import patchify, unpatchify
+from napari_meduet.core.positions import sincos_positions
+from napari_meduet.core.transformer import Transformer, initialise
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeDUETConfig:
+    """Sizes of the network; the defaults are the paper's (M-14 to M-18)."""
+
+    latent_channels: int = 4
+    patch_size: int = 4  # latent voxels
+    grid: tuple[int, int, int] = (6, 6, 6)  # tokens along each axis: a latent of 24^3
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    content_width: int = 768
+    style_width: int = 192
+    decoder_width: int = 384
+    decoder_depth: int = 8
+    decoder_heads: int = 12
+    mlp_ratio: int = 4
+    num_domains: int = 10
+
+    def __post_init__(self) -> None:
+        for name, width, heads in (
+            ("width", self.width, self.heads),
+            ("decoder_width", self.decoder_width, self.decoder_heads),
+        ):
+            if width % heads:
+                raise ValueError(f"{name} {width} does not split into {heads} attention heads.")
+            if width % 6:
+                raise ValueError(f"{name} must be a multiple of 6 for its positions; got {width}.")
+        if min(self.grid) < 1 or self.num_domains < 1:
+            raise ValueError(f"grid {self.grid} and num_domains {self.num_domains} must be at least 1.")
+
+    @classmethod
+    def base(cls, **changes: Any) -> Self:
+        """The paper's network."""
+        return replace(cls(), **changes)
+
+    @classmethod
+    def small(cls, **changes: Any) -> Self:
+        """384 x 8: at most 500 scans, one GPU (SPEC 6). Factors and decoder keep the paper's proportions."""
+        sizes = cls(
+            width=384,
+            depth=8,
+            heads=6,
+            content_width=384,
+            style_width=96,
+            decoder_width=192,
+            decoder_depth=6,
+            decoder_heads=6,
+        )
+        return replace(sizes, **changes)
+
+    @classmethod
+    def tiny(cls, **changes: Any) -> Self:
+        """192 x 6: minutes on two CPU cores (SPEC 6). The decoder stays as wide as the encoder, because each
+        token must still become 256 latent values."""
+        sizes = cls(
+            width=192,
+            depth=6,
+            heads=6,
+            content_width=192,
+            style_width=48,
+            decoder_width=192,
+            decoder_depth=4,
+            decoder_heads=6,
+        )
+        return replace(sizes, **changes)
+
+    @property
+    def num_tokens(self) -> int:
+        x, y, z = self.grid
+        return x * y * z
+
+    @property
+    def patch_values(self) -> int:
+        """Latent values in one patch."""
+        return self.latent_channels * self.patch_size**3
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Channels and voxels of the latents this network reads."""
+        x, y, z = (tokens * self.patch_size for tokens in self.grid)
+        return self.latent_channels, x, y, z
+
+
+class Encoder(nn.Module):
+    """Patches of a latent become tokens that know each other (M-14)."""
+
+    positions: Float[Tensor, "L D"]
+
+    def __init__(self, config: MeDUETConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        self.patch_embedding = nn.Linear(config.patch_values, config.width)
+        self.register_buffer("positions", sincos_positions(config.grid, config.width), persistent=False)
+        self.transformer = Transformer(
+            width=config.width, depth=config.depth, num_heads=config.heads, mlp_ratio=config.mlp_ratio
+        )
+
+    def forward(self, latent: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B L D"]:
+        tokens = self.patch_embedding(patchify(latent, self.patch_size))
+        return self.transformer(tokens + self.positions)
+
+
+class Disentangle(nn.Module):
+    """Splits tokens into content and style (M-15).
+
+    Style is smoothed over each token's 3^3 neighbours in space; the published 1-D convolution runs along
+    raster order, where every sixth neighbour lies across the volume (C-26).
+    """
+
+    def __init__(self, config: MeDUETConfig) -> None:
+        super().__init__()
+        self.grid = config.grid
+        self.content = nn.Linear(config.width, config.content_width, bias=False)
+        self.style = nn.Linear(config.width, config.style_width, bias=False)
+        self.smooth = nn.Conv3d(
+            config.style_width, config.style_width, 3, padding=1, groups=config.style_width, bias=False
+        )
+
+    def forward(
+        self, tokens: Float[Tensor, "B L D"], mask: Float[Tensor, "B L"] | None = None
+    ) -> tuple[Float[Tensor, "B L Dc"], Float[Tensor, "B L Ds"]]:
+        """Content and style of each token.
+
+        Args:
+            mask: 1 where the token came from the partner; a token is smoothed only with tokens of its own
+                volume.
+        """
+        style = self.style(tokens)
+        if mask is None:
+            return self.content(tokens), self._smooth(style)
+        from_j = mask.unsqueeze(-1).to(style.dtype)  # (B, L, 1)
+        from_i = 1 - from_j
+        style = self._smooth(style * from_i) * from_i + self._smooth(style * from_j) * from_j
+        return self.content(tokens), style
+
+    def _smooth(self, style: Float[Tensor, "B L Ds"]) -> Float[Tensor, "B L Ds"]:
+        x, y, z = self.grid
+        cubes = rearrange(style, "b (x y z) d -> b d x y z", x=x, y=y, z=z)
+        return rearrange(self.smooth(cubes), "b d x y z -> b (x y z) d")
+
+
+class Decoder(nn.Module):
+    """Fused tokens become a latent (M-16, M-17).
+
+    A learned constant stands where the published decoder has the encoder's cls token, which had seen both
+    mixed volumes and carried them past content and style (C-03).
+    """
+
+    positions: Float[Tensor, "L D"]
+
+    def __init__(self, config: MeDUETConfig) -> None:
+        super().__init__()
+        self.grid, self.patch_size = config.grid, config.patch_size
+        self.aggregate = nn.Linear(config.content_width + config.style_width, config.width)
+        self.embedding = nn.Linear(config.width, config.decoder_width)
+        self.constant = nn.Parameter(torch.empty(1, 1, config.decoder_width))
+        self.hidden_token = nn.Parameter(torch.empty(1, 1, config.decoder_width))
+        positions = sincos_positions(config.grid, config.decoder_width)
+        self.register_buffer("positions", positions, persistent=False)
+        self.transformer = Transformer(
+            width=config.decoder_width,
+            depth=config.decoder_depth,
+            num_heads=config.decoder_heads,
+            mlp_ratio=config.mlp_ratio,
+        )
+        self.prediction = nn.Linear(config.decoder_width, config.patch_values)
+
+    def fuse(
+        self, content: Float[Tensor, "B L Dc"], style: Float[Tensor, "B L Ds"]
+    ) -> Float[Tensor, "B L D"]:
+        """Content and style of each token joined, in the decoder's width."""
+        return self.embedding(self.aggregate(torch.cat([content, style], dim=-1)))
+
+    def forward(
+        self, fused: Float[Tensor, "B L D"], visible: Float[Tensor, "B L"] | None = None
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """The latent of fused tokens.
+
+        Args:
+            visible: 1 where the token may be seen; elsewhere a learned token stands in for it. None: all
+                are seen.
+        """
+        if visible is not None:
+            fused = torch.where(visible.unsqueeze(-1) > 0, fused, self.hidden_token.to(fused.dtype))
+        tokens = fused + self.positions
+        constant = self.constant.expand(tokens.shape[0], -1, -1)
+        tokens = self.transformer(torch.cat([constant, tokens], dim=1))[:, 1:]  # (B, L, D)
+        return unpatchify(self.prediction(tokens), self.grid, self.patch_size)
+
+
+class MeDUET(nn.Module):
+    """Encodes latents into content and style tokens and decodes them (Fig. 2)."""
+
+    def __init__(self, config: MeDUETConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.disentangle = Disentangle(config)
+        self.decoder = Decoder(config)
+        self.content_domain = DomainClassifier(config.content_width, config.num_domains)
+        self.style_domain = DomainClassifier(config.style_width, config.num_domains)
+        self.apply(initialise)
+        nn.init.normal_(self.decoder.constant, std=0.02)  # MAE's scale for learned tokens
+        nn.init.normal_(self.decoder.hidden_token, std=0.02)
+
+    def encode(
+        self, latent: Float[Tensor, "B C X Y Z"], mask: Float[Tensor, "B L"] | None = None
+    ) -> tuple[Float[Tensor, "B L Dc"], Float[Tensor, "B L Ds"]]:
+        """Content and style tokens of latents of the configured grid.
+
+        Args:
+            mask: for a mixture, 1 where the patch came from the partner. None: nothing is mixed.
+        """
+        if tuple(latent.shape[1:]) != self.config.latent_shape:
+            raise ValueError(
+                f"This latent measures {tuple(latent.shape[1:])}, but the network reads windows of "
+                f"{self.config.latent_shape}. Cut it into windows first."
+            )
+        return self.disentangle(self.encoder(latent), mask)
+
+    def decode(
+        self, content: Float[Tensor, "B L Dc"], style: Float[Tensor, "B L Ds"]
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """The latent that has this content and this style."""
+        return self.decoder(self.decoder.fuse(content, style))
+
+    def domain_logits(
+        self, content: Float[Tensor, "B Dc"], style: Float[Tensor, "B Ds"]
+    ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+        """Domain logits of pooled content, behind gradient reversal, and of pooled style."""
+        return self.content_domain(ReverseGradient.apply(content)), self.style_domain(style)

@@ -1,0 +1,41 @@
+"""Latents as rows of patches, and patches as latents (M-02, M-14).
+
+A latent of 4 x 24^3 becomes 216 patches of 4^3 latent voxels, each 24 mm wide at the working spacing. Tokens
+keep the raster order of their patches, z running fastest. What a patch means is transformer.py's business.
+"""
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+
+
+def grid_of(latent: Float[Tensor, "B C X Y Z"], size: int) -> tuple[int, int, int]:
+    """Number of patches along each axis.
+
+    Raises:
+        ValueError: where an axis is not a whole number of patches.
+    """
+    x, y, z = latent.shape[2:]
+    if x % size or y % size or z % size:
+        raise ValueError(
+            f"This latent measures {x} x {y} x {z} voxels, which patches of {size} do not fill. "
+            f"Pad it to a multiple of {size} along each axis."
+        )
+    return x // size, y // size, z // size
+
+
+def patchify(latent: Float[Tensor, "B C X Y Z"], size: int) -> Float[Tensor, "B L P"]:
+    """Cut each latent into cubes; a row holds one cube, P = C * size**3 numbers."""
+    return rearrange(
+        latent, "b c (x p) (y q) (z r) -> b (x y z) (p q r c)", p=size, q=size, r=size
+    )  # (B, 4, 24, 24, 24) at size 4 becomes (B, 216, 256)
+
+
+def unpatchify(
+    patches: Float[Tensor, "B L P"], grid: tuple[int, int, int], size: int
+) -> Float[Tensor, "B C X Y Z"]:
+    """Put the cubes back where patchify cut them."""
+    x, y, z = grid
+    return rearrange(
+        patches, "b (x y z) (p q r c) -> b c (x p) (y q) (z r)", x=x, y=y, z=z, p=size, q=size, r=size
+    )

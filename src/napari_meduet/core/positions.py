@@ -1,0 +1,29 @@
+"""Fixed three-dimensional sine-cosine positions (M-14).
+
+A third of the width tells each axis: half of it sines, half cosines, of the patch's index at geometrically
+spaced frequencies, as in the original transformer. They are computed, never trained, so that a network can be
+rebuilt on any grid.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LONGEST_PERIOD = 10_000.0  # Vaswani et al. 2017; MAE keeps it
+
+
+def sincos_positions(grid: tuple[int, int, int], width: int) -> Float[Tensor, "L D"]:
+    """Position of each patch of the grid, in raster order.
+
+    Raises:
+        ValueError: where the width does not split into sine and cosine of three axes.
+    """
+    if width % 6:
+        raise ValueError(
+            f"Positions need a width that is a multiple of 6 (sine and cosine on three axes); got {width}."
+        )
+    per_axis = width // 6
+    frequencies = LONGEST_PERIOD ** -(torch.arange(per_axis, dtype=torch.float64) / per_axis)
+    axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
+    angles = [axis.reshape(-1, 1) * frequencies for axis in axes]  # three of (L, D / 6)
+    return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1).float()

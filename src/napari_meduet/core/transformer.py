@@ -1,0 +1,67 @@
+"""Transformer blocks: layer norm first, fused attention, MLP of four widths (M-14, M-17).
+
+The blocks know tokens, not what they show; encoder and decoder in meduet.py are stacks of them.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+LAYER_NORM_EPS = 1e-6  # M-14
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, tokens: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        qkv = self.qkv(tokens)  # (B, L, 3 D)
+        query, key, value = rearrange(qkv, "b l (three h d) -> three b h l d", three=3, h=self.num_heads)
+        attended = F.scaled_dot_product_attention(query, key, value)
+        return self.out(rearrange(attended, "b h l d -> b l (h d)"))
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each behind a layer norm and beside a skip connection."""
+
+    def __init__(self, width: int, num_heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.attention = Attention(width, num_heads)
+        self.mlp_norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
+        )
+
+    def forward(self, tokens: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        tokens = tokens + self.attention(self.attention_norm(tokens))
+        return tokens + self.mlp(self.mlp_norm(tokens))
+
+
+class Transformer(nn.Module):
+    """A stack of blocks that ends in a layer norm."""
+
+    def __init__(self, *, width: int, depth: int, num_heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+
+    def forward(self, tokens: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens)
+
+
+def initialise(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases for linear layers, as MAE does; for `nn.Module.apply`."""
+    if isinstance(module, nn.Linear):
+        torch.nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            torch.nn.init.zeros_(module.bias)
