@@ -39,11 +39,6 @@ class DomainClassifier(nn.Sequential):
         )
 
 
-def masked_token_mean(tokens: Float[Tensor, "B L D"], weight: Float[Tensor, "B L"]) -> Float[Tensor, "B D"]:
-    """Mean of the tokens, each with its weight; a volume needs at least one that is not zero."""
-    return torch.einsum("bld,bl->bd", tokens, weight.to(tokens.dtype)) / weight.sum(dim=1, keepdim=True)
-
-
 def domain_cross_entropy(logits: Float[Tensor, "B K"], domain: Int[Tensor, "B"]) -> Float[Tensor, ""]:
     """Cross-entropy of one factor's domain, mean over the labelled volumes. Eq. (2).
 

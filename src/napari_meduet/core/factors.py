@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from napari_meduet.core.patches import patchify
+
 SMALLEST_COVERAGE = 0.05  # C.2: a token with less body than this says nothing of the patient
 PROTOTYPE_SCANS = 16  # Sec. 3.5
 PROTOTYPE_DECAY = 0.90  # Table 12
@@ -24,6 +26,19 @@ class StyleStatistics:
     std: Float[Tensor, "*B Ds"]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScanFactors:
+    """What a scan shows, and how: c0 and the statistics of its style, whose mean is s0."""
+
+    content: Float[Tensor, "Dc"]
+    style: StyleStatistics
+
+
+def token_coverage(body: Float[Tensor, "B X Y Z"], patch_size: int) -> Float[Tensor, "B L"]:
+    """Share of body in each token, from the share of body in each latent voxel."""
+    return patchify(body.unsqueeze(1), patch_size).mean(dim=-1)
+
+
 def body_weight(coverage: Float[Tensor, "*B L"]) -> Float[Tensor, "*B L"]:
     """Weight of each token in a pooled factor: its share of body, or 0 below 5 %.
 
@@ -31,6 +46,12 @@ def body_weight(coverage: Float[Tensor, "*B L"]) -> Float[Tensor, "*B L"]:
     """
     weight = torch.where(coverage < SMALLEST_COVERAGE, 0.0, coverage)
     return torch.where(weight.sum(dim=-1, keepdim=True) > 0, weight, 1.0)
+
+
+def weighted_mean(tokens: Float[Tensor, "*B L D"], weight: Float[Tensor, "*B L"]) -> Float[Tensor, "*B D"]:
+    """Mean of the tokens, each with its weight; at least one must not be 0."""
+    weighted = (tokens.float() * weight.unsqueeze(-1)).sum(dim=-2)
+    return weighted / weight.sum(dim=-1, keepdim=True)
 
 
 def pooled_factor(
@@ -43,8 +64,7 @@ def pooled_factor(
     """
     if coverage is None:
         return tokens.float().mean(dim=-2)
-    weight = body_weight(coverage).unsqueeze(-1)
-    return (tokens.float() * weight).sum(dim=-2) / weight.sum(dim=-2)
+    return weighted_mean(tokens, body_weight(coverage))
 
 
 def style_statistics(
@@ -54,6 +74,26 @@ def style_statistics(
     mean = pooled_factor(style, coverage)
     variance = pooled_factor((style.float() - mean.unsqueeze(-2)).square(), coverage)
     return StyleStatistics(mean=mean, std=variance.sqrt())
+
+
+def scan_factors(
+    content: Float[Tensor, "W L Dc"], style: Float[Tensor, "W L Ds"], coverage: Float[Tensor, "W L"]
+) -> ScanFactors:
+    """Factors of one scan from the tokens of all its windows (M-21).
+
+    Raises:
+        ValueError: where no token holds enough body.
+    """
+    if not bool((coverage >= SMALLEST_COVERAGE).any()):
+        raise ValueError(
+            f"No part of this scan holds at least {SMALLEST_COVERAGE:.0%} of body, so it has no factors to "
+            "pool. Check that the scan shows a patient and that its modality is right."
+        )
+    weight = coverage.flatten()
+    return ScanFactors(
+        content=pooled_factor(content.flatten(0, 1), weight),
+        style=style_statistics(style.flatten(0, 1), weight),
+    )
 
 
 def style_prototype(scans: Sequence[StyleStatistics]) -> StyleStatistics:

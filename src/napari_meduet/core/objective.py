@@ -22,9 +22,8 @@ from napari_meduet.core.disentanglement import (
     PairReduction,
     domain_cross_entropy,
     domain_loss,
-    masked_token_mean,
 )
-from napari_meduet.core.factors import style_statistics
+from napari_meduet.core.factors import style_statistics, weighted_mean
 from napari_meduet.core.meduet import MeDUET, MeDUETConfig
 from napari_meduet.core.mftd import factor_distillation, mixed_factor_distillation, token_distance
 from napari_meduet.core.siqc import (
@@ -307,9 +306,7 @@ class Objective(nn.Module):
             sides = [(encoded["clean"], torch.ones_like(mask), domain)] * 2
         entropies = []
         for (content, style), weight, labels in sides:
-            logits = self.student.domain_logits(
-                masked_token_mean(content, weight), masked_token_mean(style, weight)
-            )
+            logits = self.student.domain_logits(weighted_mean(content, weight), weighted_mean(style, weight))
             entropies.append([domain_cross_entropy(each, labels) for each in logits])
         (content_i, style_i), (content_j, style_j) = entropies
         return domain_loss(content_i, content_j, style_i, style_j, self.config.domain_reduction)

@@ -62,6 +62,10 @@ def adain_style(
     return moved.to(style.dtype)
 
 
+# Modes that need only what both scans' styles are like, so any two scans may meet in them.
+STATISTIC_MODES = {"shift": shift_style, "prototype": prototype_style, "adain": adain_style}
+
+
 def token_style(
     style: Float[Tensor, "B L Ds"], other: Float[Tensor, "B L Ds"], strength: float = 1.0
 ) -> Float[Tensor, "B L Ds"]:
