@@ -1,33 +1,43 @@
-"""Read a scan, write a scan: the functions the rest of the project calls."""
+"""Read a scan, ask what it is, write a result: what the rest of the project calls.
+
+Each format has its own file; what is said of every scan whatever its format is said here.
+"""
 
 import hashlib
-import json
 import os
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import nibabel as nib
-import numpy as np
-from isal import isal_zlib
 
 from napari_meduet.errors import InputError
-from napari_meduet.volumes.volume import UNITS, Volume
+from napari_meduet.volumes import checks
+from napari_meduet.volumes.nifti import read_nifti
+from napari_meduet.volumes.opening import PathLike, open_regular, reason, shown_name
+from napari_meduet.volumes.scan import Scan
+from napari_meduet.volumes.volume import UNITS, Modality, Volume
+from napari_meduet.volumes.writing import sidecar_path, write_atomically, write_volume
 
-DEFAULT_BUDGET_BYTES = 4 * 2**30
+__all__ = [
+    "ScanInfo", "file_sha256", "read_info", "read_volume", "sidecar_path",
+    "write_atomically", "write_volume",
+]  # fmt: skip
+
+DEFAULT_BUDGET_BYTES = 4 * 2**30  # of voxels as stored: 1024 x 1024 x 1024 at 32 bits
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScanInfo:
+    """What a scan is, in numbers; `as_json` is the answer of `meduet info --json`."""
+
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
-    affine: tuple[tuple[float, ...], ...]
-    orientation: str
+    affine: tuple[tuple[float, float, float, float], ...]  # voxel index -> RAS mm, four rows
+    orientation: str  # the directions in which the voxel axes run, as in "LPS"
     voxel_type: str
-    modality: str
+    modality: Modality
     unit: str
     min_value: float
     max_value: float
@@ -35,100 +45,84 @@ class ScanInfo:
     sha256: str
     synthetic: Mapping[str, Any] | None
 
-
-@dataclass(frozen=True, kw_only=True)
-class SeriesInfo:
-    number: int
-    modality: str
-    num_slices: int
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    problems: tuple[str, ...]
+    def as_json(self) -> dict[str, Any]:
+        """The fields as JSON types."""
+        return asdict(self)
 
 
 def read_volume(
-    path, *, volume_index=None, series=None, modality=None, budget_bytes=DEFAULT_BUDGET_BYTES
+    path: PathLike | Sequence[PathLike],
+    *,
+    volume_index: int | None = None,
+    series: str | None = None,
+    modality: str | None = None,
+    budget_bytes: int = DEFAULT_BUDGET_BYTES,
 ) -> Volume:
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path.name}: there is no such file.")
-    try:
-        image = nib.load(path)
-        voxels = np.asanyarray(image.dataobj.get_unscaled())
-    except Exception as error:
-        raise InputError(f"{path.name}: not a readable NIfTI file ({error}).") from error
-    if voxels.ndim == 4 and (voxels.shape[3] == 1 or volume_index is not None):
-        voxels = voxels[..., volume_index or 0]
-    if voxels.ndim != 3:
-        raise InputError(f"{path.name}: shape {voxels.shape}; choose a volume with volume_index.")
-    slope, intercept = image.dataobj.slope, image.dataobj.inter
-    guessed = modality or ("CT" if voxels.min() * slope + intercept <= -200 else "MR")
-    warnings = () if modality else (f"The modality was guessed from the values: {guessed}.",)
-    synthetic = None
-    for extension in image.header.extensions:
-        if extension.get_code() == 6:
-            try:
-                content = json.loads(extension.get_content())
-                synthetic = content if isinstance(content, dict) and "synthetic" in content else None
-            except ValueError:
-                pass
+    """The scan in a NIfTI, NRRD, MHA, MHD or DICOM file, in a DICOM folder or a list of DICOM files.
+
+    Args:
+        volume_index: which volume of a 4-D file, from 0.
+        series: which series of a DICOM folder: its number in `list_series`, or its UID.
+        modality: "CT" or "MR" where the file does not say, or says it wrong.
+        budget_bytes: most memory that the stored voxels may take.
+
+    Raises:
+        InputError: the file fails a check; the message names the file and the field.
+    """
+    if modality is not None and modality not in get_args(Modality):
+        raise InputError(f"The modality {modality!r} is not known; choose CT or MR.")
+    scan = _read_scan(path, volume_index, series, budget_bytes)
+    name = shown_name(path)
+    low, high = checks.value_range(name, scan.voxels, scan.slope, scan.intercept)
+    warnings = list(scan.warnings)
+    told = modality or scan.modality or (scan.synthetic or {}).get("modality")
+    if told not in get_args(Modality):
+        told, guess = checks.guess_modality(scan.voxels, scan.slope, scan.intercept)
+        warnings.append(guess)
+    warnings += checks.doubtful_values(low, high, told)
     return Volume(
-        voxels=voxels, affine=image.affine, slope=float(slope), intercept=float(intercept), modality=guessed,
-        unit=UNITS[guessed], warnings=warnings, sha256=file_sha256(path), header=image.header, synthetic=synthetic,
+        voxels=scan.voxels,
+        affine=scan.affine,
+        slope=scan.slope,
+        intercept=scan.intercept,
+        modality=told,
+        unit=UNITS[told],
+        warnings=tuple(warnings),
+        sha256=scan.sha256,
+        header=scan.header,
+        synthetic=scan.synthetic,
     )
 
 
-def read_info(path, **options) -> ScanInfo:
+def read_info(path: PathLike | Sequence[PathLike], **options: Any) -> ScanInfo:
+    """What a scan is: it is read and checked as `read_volume` does, with the same options."""
     volume = read_volume(path, **options)
-    ends = sorted(float(v) * volume.slope + volume.intercept for v in (volume.voxels.min(), volume.voxels.max()))
+    ends = [
+        float(end) * volume.slope + volume.intercept for end in (volume.voxels.min(), volume.voxels.max())
+    ]
     return ScanInfo(
-        shape=volume.voxels.shape, spacing_mm=volume.spacing_mm,
-        affine=tuple(tuple(map(float, row)) for row in volume.affine),
-        orientation="".join(nib.aff2axcodes(volume.affine)), voxel_type=str(volume.voxels.dtype),
-        modality=volume.modality, unit=volume.unit, min_value=ends[0], max_value=ends[1],
-        warnings=volume.warnings, sha256=volume.sha256, synthetic=volume.synthetic,
+        shape=volume.voxels.shape,
+        spacing_mm=volume.spacing_mm,
+        affine=tuple(tuple(float(number) for number in row) for row in volume.affine),
+        orientation="".join(nib.aff2axcodes(volume.affine)),
+        voxel_type=volume.voxels.dtype.name,
+        modality=volume.modality,
+        unit=volume.unit,
+        min_value=min(ends),
+        max_value=max(ends),
+        warnings=volume.warnings,
+        sha256=volume.sha256,
+        synthetic=volume.synthetic,
     )
 
 
-def list_series(folder) -> list[SeriesInfo]:
-    raise InputError("DICOM reading follows in a later commit.")
-
-
-def file_sha256(path) -> str:
-    with open(path, "rb") as file:
+def file_sha256(path: PathLike) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextmanager
-def write_atomically(path, overwrite: bool = False) -> Iterator[Path]:
-    path = Path(path)
-    if path.exists() and not overwrite:
-        raise InputError(f"{path.name} exists already; choose another name or allow overwriting.")
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path.name} could not be written: {error.strerror}.") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_volume(path, volume: Volume, *, provenance: Mapping[str, Any], overwrite: bool = False) -> None:
-    path = Path(path)
-    header = volume.header.copy() if volume.header is not None else nib.Nifti1Header()
-    header.set_data_dtype(volume.voxels.dtype)
-    header.extensions.clear()
-    compact = json.dumps(provenance, separators=(",", ":")).encode()
-    header.extensions.append(nib.nifti1.Nifti1Extension(6, compact))
-    image = nib.Nifti1Image(volume.voxels, volume.affine, header)
-    image.header.set_slope_inter(volume.slope, volume.intercept)
-    data = image.to_bytes()
-    if path.name.endswith(".gz"):
-        data = isal_zlib.compress(data, 1, wbits=31)
-    sidecar = path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
-    with write_atomically(sidecar, overwrite) as text, write_atomically(path, overwrite) as binary:
-        binary.write_bytes(data)
-        text.write_text(json.dumps(provenance, indent=2))
+def _read_scan(path, volume_index: int | None, series: str | None, budget_bytes: int) -> Scan:
+    name = shown_name(path)
+    with open_regular(path) as file:
+        return read_nifti(file, name, volume_index, budget_bytes)

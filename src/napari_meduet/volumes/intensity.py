@@ -16,7 +16,6 @@ from napari_meduet.errors import InputError
 from napari_meduet.volumes.volume import Modality
 
 BODY_HU = -300.0  # between lung parenchyma with air and fat: skin is inside, air around the patient is not
-MAX_SAMPLES = 2_000_000  # percentiles of more voxels than this do not move in the fourth digit
 
 
 @dataclass(frozen=True)
@@ -73,14 +72,16 @@ def profile_named(name: str) -> IntensityProfile:
     """The CT profile of that name; `mr` is fitted to each scan by `fit_mr_profile`."""
     profiles = {profile.name: profile for profile in (CT_SOFT, CT_WIDE, CT_FULL)}
     if name not in profiles:
-        raise InputError(f"There is no intensity profile named {name!r}; choose one of {', '.join(profiles)}.")
+        raise InputError(
+            f"There is no intensity profile named {name!r}; choose one of {', '.join(profiles)}."
+        )
     return profiles[name]
 
 
 def fit_mr_profile(values: np.ndarray) -> IntensityProfile:
     """The profile `mr` of one scan: the 0.5th to 99.5th percentile of its foreground -> [0, 1]. M-03."""
-    foreground = values[body_mask(values, "MR")]
-    low, high = np.percentile(_sampled(foreground), (0.5, 99.5)) if foreground.size else (0.0, 0.0)
+    foreground = values[values > _mr_threshold(values)]  # no mask: the voxel order must not matter
+    low, high = np.percentile(foreground, (0.5, 99.5)) if foreground.size else (0.0, 0.0)
     if not high > low:
         raise InputError(
             "This MR scan has no contrast: its foreground holds one value only. Check that the right file "
@@ -127,11 +128,10 @@ def _mr_threshold(values: np.ndarray) -> float:
     Otsu's own separates bright from dark tissue in a scan cropped to the head; half of it keeps dark tissue
     and still stands above the noise of air.
     """
-    sample = _sampled(values)
-    low, high = np.percentile(sample, (0.5, 99))
+    low, high = np.percentile(values, (0.5, 99))
     if not high > low:
         return float(low)
-    counts, edges = np.histogram(sample, bins=256, range=(low, high))
+    counts, edges = np.histogram(values, bins=256, range=(low, high))
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
     above = below[-1] - below
@@ -140,9 +140,3 @@ def _mr_threshold(values: np.ndarray) -> float:
         gap = sum_below / below - (sum_below[-1] - sum_below) / above
     between = np.nan_to_num(below * above * gap**2)
     return float(low + (centres[between.argmax()] - low) / 2)
-
-
-def _sampled(values: np.ndarray) -> np.ndarray:
-    """At most MAX_SAMPLES of the values, evenly spread, always the same ones."""
-    flat = values.ravel(order="K")
-    return flat[:: max(1, -(-flat.size // MAX_SAMPLES))]

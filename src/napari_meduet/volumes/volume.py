@@ -21,7 +21,9 @@ UNITS: dict[Modality, str] = {"CT": "HU", "MR": "arbitrary"}
 class Volume:
     """One scan on its own grid, as its file stores it."""
 
-    voxels: np.ndarray  # (X, Y, Z) in the file's own voxel order and dtype; value = voxels * slope + intercept
+    voxels: (
+        np.ndarray
+    )  # (X, Y, Z) in the file's own voxel order and dtype; value = voxels * slope + intercept
     affine: NDArray[np.float64]  # (4, 4) voxel index -> RAS mm
     slope: float = 1.0
     intercept: float = 0.0
