@@ -1,15 +1,17 @@
 """What every test may ask for."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+BESIDE_CHECKOUT = Path(__file__).parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real scans beside this checkout; where it is absent the test says so and is skipped."""
-    if not (SHARED_DATA / "index.json").is_file():
-        pytest.skip("the real scans of ../shared/data are not on this machine")
-    return SHARED_DATA
+    """The real scans: in MEDUET_DATA, or beside this checkout; where absent, the test is skipped and says so."""
+    folder = Path(os.environ.get("MEDUET_DATA", BESIDE_CHECKOUT))
+    if not (folder / "index.json").is_file():
+        pytest.skip("the real scans are not on this machine (MEDUET_DATA, or ../shared/data beside the checkout)")
+    return folder
