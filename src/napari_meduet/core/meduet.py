@@ -6,7 +6,7 @@ Latents enter standardised per channel. What the network is trained to do is obj
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -50,12 +50,12 @@ class MeDUETConfig:
             raise ValueError(f"grid {self.grid} and num_domains {self.num_domains} must be at least 1.")
 
     @classmethod
-    def base(cls, **changes: Any) -> Self:
+    def base(cls, **changes: Any) -> "MeDUETConfig":
         """The paper's network."""
         return replace(cls(), **changes)
 
     @classmethod
-    def small(cls, **changes: Any) -> Self:
+    def small(cls, **changes: Any) -> "MeDUETConfig":
         """384 x 8: at most 500 scans, one GPU (SPEC 6). Factors and decoder keep the paper's proportions."""
         sizes = cls(
             width=384,
@@ -70,7 +70,7 @@ class MeDUETConfig:
         return replace(sizes, **changes)
 
     @classmethod
-    def tiny(cls, **changes: Any) -> Self:
+    def tiny(cls, **changes: Any) -> "MeDUETConfig":
         """192 x 6: minutes on two CPU cores (SPEC 6). The decoder stays as wide as the encoder, because each
         token must still become 256 latent values."""
         sizes = cls(

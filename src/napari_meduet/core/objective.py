@@ -9,7 +9,7 @@ calls the networks.
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NotRequired, Self, TypedDict, get_args
+from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 import torch
 import torch.distributed
@@ -110,12 +110,12 @@ class ObjectiveConfig:
             raise ValueError(f"distillation_start is a share of the steps; got {self.distillation_start}.")
 
     @classmethod
-    def corrected(cls, **changes: Any) -> Self:
+    def corrected(cls, **changes: Any) -> "ObjectiveConfig":
         """MeDUET v1 with the corrections of docs/departures.md."""
         return replace(cls(), **changes)
 
     @classmethod
-    def paper(cls, **changes: Any) -> Self:
+    def paper(cls, **changes: Any) -> "ObjectiveConfig":
         """The text of MeDUET v1 as it stands."""
         text = cls(
             pairing="flip",

@@ -67,7 +67,7 @@ STATISTIC_MODES = {"shift": shift_style, "prototype": prototype_style, "adain": 
 
 
 def token_style(
-    style: Float[Tensor, "B L Ds"], other: Float[Tensor, "B L Ds"], strength: float = 1.0
+    style: Float[Tensor, "B L Ds"], other: Float[Tensor, "W M Ds"], strength: float = 1.0
 ) -> Float[Tensor, "B L Ds"]:
     """Each token's style replaced by the other's at the same place: for scans on one common grid."""
     if style.shape != other.shape:

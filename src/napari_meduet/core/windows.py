@@ -7,7 +7,6 @@ so that no seam shows. What the network makes of a window is the caller's busine
 
 import math
 from itertools import product
-from typing import Self
 
 import torch
 from jaxtyping import Float
@@ -70,7 +69,7 @@ class WindowBlend:
         self._total = torch.zeros(channels, *shape, device=device)
         self._weight = torch.zeros(shape, device=device)
 
-    def add(self, position: Position, window: Float[Tensor, "C x y z"]) -> Self:
+    def add(self, position: Position, window: Float[Tensor, "C x y z"]) -> "WindowBlend":
         """Count a window in, at the position that it was cut from."""
         cut_window(self._total, position, self.size).add_(window.float() * self._weights)
         cut_window(self._weight, position, self.size).add_(self._weights)
