@@ -142,7 +142,9 @@ class Hostile:
         return open, (self.trace, "w")
 
 
-@pytest.mark.parametrize("save", [torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing))])
+@pytest.mark.parametrize(
+    "save", [torch.save, lambda thing, path: path.write_bytes(pickle.dumps(thing, protocol=2))]
+)
 def test_code_in_a_weight_file_is_not_run(tmp_path, save):
     trace = tmp_path / "trace"
     save({"weight": Hostile(str(trace))}, tmp_path / "hostile.pt")
