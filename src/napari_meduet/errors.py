@@ -14,5 +14,13 @@ class InputError(ValueError):
     """
 
 
+class SeveralVolumes(InputError):
+    """A file holds several volumes, and none was chosen."""
+
+    def __init__(self, sentence: str, num_volumes: int) -> None:
+        super().__init__(sentence)
+        self.num_volumes = num_volumes
+
+
 class Cancelled(Exception):
     """Raised by an `OnProgress` callback to stop the pipeline that calls it."""

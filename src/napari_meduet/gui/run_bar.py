@@ -1,0 +1,92 @@
+"""Run, which becomes Cancel, which becomes Cancelling…, and beneath it how far the work is."""
+
+import time
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+
+SETTLE_S = (
+    0.4  # a press this soon after another is the same one, so that an eager double click cancels nothing
+)
+_ETA_AFTER_S = 2.0
+
+
+class RunBar(QWidget):
+    """The button and the bar. It knows presses and progress, not what runs."""
+
+    run_pressed = Signal()
+    cancel_pressed = Signal()
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
+        self._is_running = False
+        self._last_press = 0.0
+        self._started = 0.0
+        self.button = QPushButton(text)
+        self.button.setObjectName("run")
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 1000)
+        self.bar.setTextVisible(False)
+        self.bar.setFixedHeight(6)
+        self.status = QLabel()
+        self.status.setWordWrap(True)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        for widget in (self.button, self.bar, self.status):
+            column.addWidget(widget)
+        self.button.clicked.connect(self._pressed)
+        self.rest()
+
+    def rest(self, obstacle: str = "", status: str = "") -> None:
+        """Nothing runs.
+
+        Args:
+            obstacle: why nothing can run now; empty where something can.
+            status: what to say beneath otherwise.
+        """
+        self._is_running = False
+        self.button.setText(self._text)
+        self.button.setEnabled(not obstacle)
+        self.button.setToolTip(obstacle)
+        self.bar.setVisible(False)
+        self.status.setText(obstacle or status)
+        self.status.setVisible(bool(obstacle or status))
+
+    def start(self) -> None:
+        """Work has begun."""
+        self._is_running = True
+        self._started = time.monotonic()
+        self.button.setText("Cancel")
+        self.button.setEnabled(True)
+        self.button.setToolTip("Stop the work; nothing is changed")
+        self.bar.setValue(0)
+        self.bar.setVisible(True)
+        self.status.setText("Starting…")
+        self.status.setVisible(True)
+
+    def advance(self, fraction: float, doing: str) -> None:
+        """The work is this far."""
+        if self.button.isEnabled():
+            self.bar.setValue(round(1000 * fraction))
+            self.status.setText(f"{doing}{self._time_left(fraction)}")
+
+    def cancelling(self) -> None:
+        """The work was asked to stop and has not yet."""
+        self.button.setText("Cancelling…")
+        self.button.setEnabled(False)
+
+    def _time_left(self, fraction: float) -> str:
+        elapsed = time.monotonic() - self._started
+        if elapsed < _ETA_AFTER_S or fraction < 0.05:
+            return ""
+        seconds = elapsed * (1 - fraction) / fraction
+        return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+
+    def _pressed(self) -> None:
+        now = time.monotonic()
+        is_same_press, self._last_press = now - self._last_press < SETTLE_S, now
+        if is_same_press:
+            return
+        (self.cancel_pressed if self._is_running else self.run_pressed).emit()

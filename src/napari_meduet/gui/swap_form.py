@@ -1,0 +1,173 @@
+"""The form of a style swap: what is chosen, as a request, and what is still missing, in words."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from napari.layers import Labels, Layer
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QHBoxLayout, QToolButton, QVBoxLayout, QWidget
+
+from napari_meduet.gui.device_box import DeviceBox
+from napari_meduet.gui.forms import ChoiceBox, LayerBox, StrengthSlider, ask_model, ask_prototype, folded
+from napari_meduet.gui.layers import is_scan, is_synthetic, scan_of, share_grid, to_voxels
+from napari_meduet.pipelines.requests import STRENGTH_RANGE, Decode, Mode, SwapRequest
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+EMBEDDED = "embedded"
+MODES = {
+    "shift": "shift: move the style as a whole",
+    "prototype": "prototype: one style everywhere",
+    "adain": "adain: match mean and spread",
+    "token": "token: place by place (same grid)",
+}
+DECODES = {"residual": "residual: add the change to the scan", "full": "full: what the network draws"}
+assert set(MODES) == set(get_args(Mode))
+assert set(DECODES) == set(get_args(Decode))
+
+
+class SwapForm(QWidget):
+    """Content, style, strength and options; emits `changed`, and `retuned` for what is quick to redo."""
+
+    changed = Signal()
+    retuned = Signal()
+
+    def __init__(self, viewer: "ViewerModel") -> None:
+        super().__init__()
+        self.content = LayerBox(viewer, is_scan, placeholder="open a scan first", default=_uppermost)
+        self.content.setToolTip("The scan whose anatomy stays")
+        self.style_source = LayerBox(
+            viewer,
+            is_scan,
+            placeholder="a second scan or a prototype",
+            default=self._another_scan,
+            browse=("Prototype file…", ask_prototype),
+        )
+        self.style_source.setToolTip("The scan, or the prototype of a site, whose look is taken over")
+        self.exchange = QToolButton()
+        self.exchange.setText("⇅")
+        self.exchange.setToolTip("Exchange content and style")
+        self.strength = StrengthSlider(*STRENGTH_RANGE)
+        self.model = ChoiceBox(browse=("Other folder…", ask_model))
+        self.model.offer([("Embedded research model", EMBEDDED)], default=EMBEDDED)
+        self.device = DeviceBox()
+        self.mode = ChoiceBox()
+        self.mode.offer([(label, mode) for mode, label in MODES.items()], default="shift")
+        self.decode = ChoiceBox()
+        self.decode.offer([(label, decode) for decode, label in DECODES.items()], default="residual")
+        self.texture = QCheckBox("Noise and sharpness too")
+        self.texture.setToolTip("Also move the texture, in which scanners and kernels differ most")
+        self.texture.setChecked(True)
+        self.labels = LayerBox(viewer, lambda layer: isinstance(layer, Labels), placeholder="none")
+        self.labels.setToolTip("The report says how far the values under each label drift: lesions, say")
+        self._lay_out()
+        self._connect()
+
+    def _lay_out(self) -> None:
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(6)
+        pair = QHBoxLayout()
+        pair.setContentsMargins(0, 0, 0, 0)
+        pair.addLayout(_rows(("Content", self.content), ("Style", self.style_source)), 1)
+        pair.addWidget(self.exchange)
+        column.addLayout(pair)
+        column.addLayout(_rows(("Strength", self.strength), ("", self.texture)))
+        self.options = folded("Options")
+        inner = QWidget()
+        inner.setLayout(
+            _rows(
+                ("Model", self.model),
+                ("Device", self.device),
+                ("Mode", self.mode),
+                ("Decode", self.decode),
+                ("Watch labels", self.labels),
+            )
+        )
+        self.options.addWidget(inner)
+        column.addWidget(self.options)
+
+    def _connect(self) -> None:
+        for box in (
+            self.content,
+            self.style_source,
+            self.model,
+            self.device,
+            self.mode,
+            self.decode,
+            self.labels,
+        ):
+            box.changed.connect(self.changed)
+        self.texture.toggled.connect(self.retuned)
+        self.strength.changed.connect(self.retuned)
+        self.content.changed.connect(self.style_source.refill)  # its default is another scan
+        self.exchange.clicked.connect(self._exchange)
+
+    def obstacle(self) -> str:
+        """Why there is nothing to run yet; empty where there is."""
+        content, style, labels = self.content.value(), self.style_source.value(), self.labels.value()
+        if content is None:
+            return "Open a scan first: File ▸ Open, or File ▸ Open Sample ▸ MeDUET."
+        if style is None:
+            return "Choose a style: open a second scan, or take a prototype file."
+        if style is content:
+            return "Content and style are the same layer: choose another style."
+        if labels is not None and not share_grid(labels, content):
+            return f"{labels.name!r} lies on another grid than {content.name!r}: watch other labels, or none."
+        if self.mode.value() == "token" and (isinstance(style, Path) or not share_grid(style, content)):
+            return "Mode 'token' goes place by place: content and style must lie on the same grid."
+        return ""
+
+    def request(self) -> SwapRequest:
+        """What is asked for.
+
+        Raises:
+            InputError: a layer is no scan, or the values do not fit together.
+        """
+        style, labels = self.style_source.value(), self.labels.value()
+        return SwapRequest(
+            content=scan_of(self.content.value()),
+            style=style if isinstance(style, Path) else scan_of(style),
+            model=None if self.model.value() == EMBEDDED else self.model.value(),
+            device=self.device.value(),
+            mode=self.mode.value(),
+            strength=self.strength.value(),
+            decode=self.decode.value(),
+            texture=self.texture.isChecked(),
+            labels=None if labels is None else to_voxels(labels.data),
+        )
+
+    def keep_choices(self) -> None:
+        """Stay with content and style although a result will lie above them."""
+        self.content.choose(self.content.value())
+        self.style_source.choose(self.style_source.value())
+
+    def style_name(self) -> str:
+        """What to call the style."""
+        style = self.style_source.value()
+        return style.stem if isinstance(style, Path) else style.name
+
+    def _another_scan(self, layers: list[Layer]) -> Layer | None:
+        content = self.content.value()
+        return _uppermost([layer for layer in layers if layer is not content])
+
+    def _exchange(self) -> None:
+        content, style = self.content.value(), self.style_source.value()
+        if isinstance(style, Layer) and content is not None:
+            self.content.choose(style)
+            self.style_source.choose(content)
+
+
+def _uppermost(layers: list[Layer]) -> Layer | None:
+    """The uppermost scan that no model made: the default choice."""
+    return next((layer for layer in layers if not is_synthetic(layer)), None)
+
+
+def _rows(*rows: tuple[str, QWidget]) -> QFormLayout:
+    form = QFormLayout()
+    form.setContentsMargins(0, 0, 0, 0)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+    for name, widget in rows:
+        form.addRow(name, widget)
+    return form

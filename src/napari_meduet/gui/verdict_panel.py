@@ -1,0 +1,72 @@
+"""The safety report of a swap in words: what it amounts to, why, and the figures behind it."""
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout
+
+from napari_meduet.gui.forms import folded
+
+if TYPE_CHECKING:
+    from napari_meduet.pipelines.safety import Measurements, SafetyReport
+
+# The word carries the meaning; the colours (dark text on each, contrast above 7:1) only repeat it.
+HEADINGS = {
+    "pass": ("PASS", "#7bd88f", "No measurement speaks against this result."),
+    "check": ("CHECK", "#f2c14e", "Look at what is named here before you use this result."),
+    "refuse": ("REFUSE", "#ff8f80", "Do not use this result."),
+}
+
+
+class VerdictPanel(QFrame):
+    """Hidden until there is a report."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heading, self.reasons, self.figures = QLabel(), QLabel(), QLabel()
+        self.folded = folded("What was measured")
+        self.folded.addWidget(self.figures)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        for label in (self.heading, self.reasons, self.figures):
+            label.setWordWrap(True)
+            label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        for widget in (self.heading, self.reasons, self.folded):
+            column.addWidget(widget)
+        self.setVisible(False)
+
+    def show_report(self, report: "SafetyReport") -> None:
+        """Show a report instead of the one before."""
+        word, colour, meaning = HEADINGS[report.verdict]
+        self.heading.setText(
+            f'<b style="background-color: {colour}; color: #1b1b1b">&nbsp;{word}&nbsp;</b>&nbsp; {meaning}'
+        )
+        self.reasons.setText(
+            "".join(f"<p style='margin: 2px 0'>• {escape(reason)}</p>" for reason in report.reasons)
+        )
+        self.figures.setText(_table(report.measurements))
+        self.setVisible(True)
+
+    def clear(self) -> None:
+        """There is no report any more."""
+        self.setVisible(False)
+
+
+def _table(m: "Measurements") -> str:
+    rows = [
+        ("Mean change by the style", f"{m.change:.3g} {m.unit}"),
+        ("Noise floor of such a change", f"{m.noise_floor:.3g} {m.unit}"),
+        ("95 % of edges stayed within", f"{m.edge_displacement_mm:.2f} mm"),
+        ("Strong edges without counterpart", f"{m.lost_edges:.1%}"),
+        ("Correlation of gradients", f"{m.gradient_correlation:.3f}"),
+        ("Tokenizer round trip", f"{m.roundtrip_psnr_db:.1f} dB"),
+        ("Body outside the intensity profile", f"{m.clipped_fraction:.1%}"),
+    ]
+    if m.style_distance is not None:
+        rows.append(("Nearest known style", f"{m.style_distance:.1f} spreads"))
+    rows += [(f"Drift under label {d.label}", f"{d.drift:+.1f} {m.unit}") for d in m.label_drift]
+    cells = "".join(
+        f"<tr><td>{escape(name)}&nbsp;&nbsp;</td><td>{escape(figure)}</td></tr>" for name, figure in rows
+    )
+    return f"<table>{cells}</table>"

@@ -1,0 +1,69 @@
+"""Colour limits that suit a scan: CT windows in HU, percentiles for MR.
+
+Only what is seen changes; voxels stay. `napari.yaml` lists the windows in the layers menu.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_meduet.volumes.volume import Volume
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+CT_WINDOWS = {  # low and high HU; level and width as radiology texts give them, e.g. soft tissue L 40 W 400
+    "soft tissue": (-160.0, 240.0),
+    "lung": (-1350.0, 150.0),
+    "bone": (-450.0, 1050.0),
+    "brain": (0.0, 80.0),
+}
+MR_PERCENTILES = (1.0, 99.5)
+_MAX_SAMPLES = 1_000_000  # voxels looked at for percentiles; more would not move them visibly
+
+
+def default_limits(data: np.ndarray, volume: Volume) -> tuple[float, float]:
+    """The colour limits a freshly opened scan gets."""
+    if volume.modality == "CT":
+        return CT_WINDOWS["soft tissue"]
+    return percentile_limits(data)
+
+
+def percentile_limits(data: np.ndarray) -> tuple[float, float]:
+    """The 1st and 99.5th percentile, and never an empty range."""
+    every = max(1, round((data.size / _MAX_SAMPLES) ** (1 / 3)))
+    low, high = np.percentile(data[::every, ::every, ::every], MR_PERCENTILES)
+    return float(low), float(high if high > low else low + 1)
+
+
+def _apply(viewer: "Viewer", limits_hu: tuple[float, float] | None) -> None:
+    from napari.layers import Image
+
+    for layer in viewer.layers.selection:
+        if isinstance(layer, Image) and not layer.rgb:
+            layer.contrast_limits = limits_hu or percentile_limits(layer.data)
+
+
+def show_soft_tissue(viewer: "Viewer") -> None:
+    """Show the selected scans in the soft-tissue window."""
+    _apply(viewer, CT_WINDOWS["soft tissue"])
+
+
+def show_lung(viewer: "Viewer") -> None:
+    """Show the selected scans in the lung window."""
+    _apply(viewer, CT_WINDOWS["lung"])
+
+
+def show_bone(viewer: "Viewer") -> None:
+    """Show the selected scans in the bone window."""
+    _apply(viewer, CT_WINDOWS["bone"])
+
+
+def show_brain(viewer: "Viewer") -> None:
+    """Show the selected scans in the brain window."""
+    _apply(viewer, CT_WINDOWS["brain"])
+
+
+def show_percentiles(viewer: "Viewer") -> None:
+    """Show the selected scans between their 1st and 99.5th percentile."""
+    _apply(viewer, None)
