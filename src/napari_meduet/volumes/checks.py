@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_meduet.errors import InputError
+from napari_meduet.errors import InputError, SeveralVolumes
 from napari_meduet.volumes.volume import Modality
 
 MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 20.0
@@ -47,9 +47,10 @@ def choose_volume(name: str, field: str, num_volumes: int, volume_index: int | N
     if volume_index is None:
         if num_volumes == 1:
             return 0
-        raise InputError(
+        raise SeveralVolumes(
             f"{name}: {field} says that it holds {num_volumes} volumes (4-D); choose one with volume_index 0 to "
-            f"{num_volumes - 1}."
+            f"{num_volumes - 1}.",
+            num_volumes,
         )
     if not 0 <= volume_index < num_volumes:
         raise InputError(
@@ -78,6 +79,20 @@ def allocate(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         raise InputError(
             f"{name}: its voxels need {needed / 2**20:,.0f} MiB and the computer has not that much memory free."
         ) from error
+
+
+def in_native_order(voxels: np.ndarray) -> np.ndarray:
+    """The same numbers in this machine's byte order, swapped in place."""
+    if voxels.dtype.isnative:
+        return voxels
+    return voxels.byteswap(inplace=True).view(voxels.dtype.newbyteorder("="))
+
+
+def leftovers(trailing: int) -> list[str]:
+    """The warning about bytes after the voxels, if there are any."""
+    if trailing == 0:
+        return []
+    return [f"{trailing:,} bytes follow the voxels that the header declares; they were ignored."]
 
 
 def check_affine(name: str, field: str, affine: NDArray[np.float64], shape: tuple[int, ...]) -> list[str]:

@@ -8,22 +8,33 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import nibabel as nib
 
 from napari_meduet.errors import InputError
-from napari_meduet.volumes import checks
+from napari_meduet.volumes import checks, dicom_series
+from napari_meduet.volumes.dicom_frames import looks_like_dicom
+from napari_meduet.volumes.dicom_series import SeriesInfo, read_dicom
+from napari_meduet.volumes.metaimage import read_metaimage
 from napari_meduet.volumes.nifti import read_nifti
-from napari_meduet.volumes.opening import PathLike, open_regular, reason, shown_name
+from napari_meduet.volumes.nrrd import read_nrrd
+from napari_meduet.volumes.opening import PathLike, open_regular, shown_name
 from napari_meduet.volumes.scan import Scan
 from napari_meduet.volumes.volume import UNITS, Modality, Volume
 from napari_meduet.volumes.writing import sidecar_path, write_atomically, write_volume
 
 __all__ = [
-    "ScanInfo", "file_sha256", "read_info", "read_volume", "sidecar_path",
-    "write_atomically", "write_volume",
-]  # fmt: skip
+    "ScanInfo",
+    "SeriesInfo",
+    "file_sha256",
+    "list_series",
+    "read_info",
+    "read_volume",
+    "sidecar_path",
+    "write_atomically",
+    "write_volume",
+]
 
 DEFAULT_BUDGET_BYTES = 4 * 2**30  # of voxels as stored: 1024 x 1024 x 1024 at 32 bits
 
@@ -71,8 +82,8 @@ def read_volume(
     """
     if modality is not None and modality not in get_args(Modality):
         raise InputError(f"The modality {modality!r} is not known; choose CT or MR.")
-    scan = _read_scan(path, volume_index, series, budget_bytes)
-    name = shown_name(path)
+    scan = _read_scan(path, volume_index, series, cast(Modality | None, modality), budget_bytes)
+    name = _name_of(path)
     low, high = checks.value_range(name, scan.voxels, scan.slope, scan.intercept)
     warnings = list(scan.warnings)
     told = modality or scan.modality or (scan.synthetic or {}).get("modality")
@@ -122,7 +133,41 @@ def file_sha256(path: PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_scan(path, volume_index: int | None, series: str | None, budget_bytes: int) -> Scan:
-    name = shown_name(path)
+def list_series(folder: PathLike) -> list[SeriesInfo]:
+    """The series in a DICOM folder and the folders below it, to choose one by its number."""
+    return dicom_series.list_series(os.fsdecode(folder), budget_bytes=DEFAULT_BUDGET_BYTES)
+
+
+def _read_scan(
+    source: PathLike | Sequence[PathLike],
+    volume_index: int | None,
+    series: str | None,
+    modality: Modality | None,
+    budget_bytes: int,
+) -> Scan:
+    """By what the file begins with, not by what its name ends with."""
+    name = _name_of(source)
+    if isinstance(source, Sequence) and not isinstance(source, str | bytes):
+        return read_dicom([Path(os.fsdecode(path)) for path in source], name, series, modality, budget_bytes)
+    path = Path(os.fsdecode(source))
+    if path.is_dir():
+        return read_dicom(path, name, series, modality, budget_bytes)
     with open_regular(path) as file:
-        return read_nifti(file, name, volume_index, budget_bytes)
+        start = file.read(140)
+        file.seek(0)
+        if start.startswith(b"NRRD"):
+            return read_nrrd(path, file, volume_index, budget_bytes)
+        if path.suffix.lower() in (".mha", ".mhd"):
+            return read_metaimage(path, file, volume_index, budget_bytes)
+        if not looks_like_dicom(start):
+            return read_nifti(file, name, volume_index, budget_bytes)
+    return read_dicom(path, name, series, modality, budget_bytes)
+
+
+def _name_of(source: PathLike | Sequence[PathLike]) -> str:
+    """What messages call it: a list of files goes by its first."""
+    if isinstance(source, Sequence) and not isinstance(source, str | bytes):
+        if not source:
+            raise InputError("No file was given.")
+        return shown_name(source[0])
+    return shown_name(source)

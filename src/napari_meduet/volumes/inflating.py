@@ -25,14 +25,15 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 
 class CheckedStream:
-    """Reads a file from its present position; hashes all of it on a second thread."""
+    """The bytes of a file from `start` on; all of the file is hashed, on a second thread."""
 
-    def __init__(self, file: BinaryIO, name: str, compression: Compression) -> None:
+    def __init__(self, file: BinaryIO, name: str, compression: Compression, start: int = 0) -> None:
         self.name = name
         self.compression = compression
         self._file = file
-        self._size = file.seek(0, 2) - file.seek(0)
-        self._sha256 = hashlib.sha256()
+        self._size = file.seek(0, 2) - start
+        file.seek(0)
+        self._sha256 = hashlib.sha256(file.read(start))
         self._hasher = ThreadPoolExecutor(1)
         self._hashing: deque[Future[None]] = deque()
         self._inflater = self._new_inflater()

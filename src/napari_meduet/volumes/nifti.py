@@ -93,13 +93,10 @@ def read_nifti(file: BinaryIO, name: str, volume_index: int | None, budget_bytes
         stream.read_into(memoryview(voxels.T).cast("B"), "voxels")
         stream.skip((layout.num_volumes - 1 - index) * layout.volume_bytes, "voxels")
         trailing, sha256 = stream.finish()
-    if trailing:
-        warnings.append(f"{trailing:,} bytes follow the voxels that the header declares; they were ignored.")
-    if not layout.dtype.isnative:
-        voxels = voxels.byteswap(inplace=True).view(layout.dtype.newbyteorder("="))
+    warnings += checks.leftovers(trailing)
     slope, intercept = scaling(header)
     return Scan(
-        voxels=voxels,
+        voxels=checks.in_native_order(voxels),
         affine=affine,
         slope=slope,
         intercept=intercept,
