@@ -59,7 +59,7 @@ def test_reconstruction_by_hand():
 
 
 def test_c01_whoever_only_copies_visible_tokens_pays_for_every_hidden_one():
-    # Volume i is 2 everywhere, volume j 4. Copies are right where visible, 0 where hidden: half of each volume.
+    # Volume i is 2 everywhere, volume j 4. Copies are right where visible and 0 where hidden, half of each.
     latent_i, latent_j = torch.full((3, 4, 24, 24, 24), 2.0), torch.full((3, 4, 24, 24, 24), 4.0)
     nothing = torch.zeros_like(latent_i)
     mask = draw_mask(3, 216, 0.5, "cpu")

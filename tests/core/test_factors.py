@@ -65,7 +65,7 @@ def test_all_windows_of_a_scan_are_pooled_at_once():
 
 
 def test_a_scan_without_a_body_is_refused_with_a_way_out():
-    with pytest.raises(ValueError, match="at least 5% of body.*modality"):
+    with pytest.raises(ValueError, match=r"at least 5% of body.*modality"):
         scan_factors(torch.randn(1, 8, 3), torch.randn(1, 8, 2), torch.full((1, 8), 0.04))
 
 
@@ -82,7 +82,7 @@ def test_the_prototype_of_one_scan_is_that_scan_to_the_last_bit():
 
 
 def test_a_prototype_needs_a_scan():
-    with pytest.raises(ValueError, match="at least one scan"):
+    with pytest.raises(ValueError, match=r"at least one scan"):
         style_prototype([])
 
 

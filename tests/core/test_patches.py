@@ -23,5 +23,5 @@ def test_unpatchify_undoes_patchify(grid, channels, size):
 
 
 def test_a_latent_that_patches_do_not_fill_is_refused_with_a_way_out():
-    with pytest.raises(ValueError, match="24 x 24 x 22.*multiple of 4"):
+    with pytest.raises(ValueError, match=r"24 x 24 x 22.*multiple of 4"):
         grid_of(torch.zeros(1, 4, 24, 24, 22), 4)

@@ -1,0 +1,56 @@
+"""Any equation in seconds: each has one home in the code, and docs/equations.md names it.
+
+`grep -rn "Eq. (11)" src` must end at one function. Docstrings are read from the files, so nothing is imported.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src"
+EXPECTED = [*range(1, 14), 25, 26]  # what this version implements
+
+FIRST_SENTENCE = re.compile(r"^[^\n]*Eq\. \((\d+)\)\.$")
+TABLE_ROW = re.compile(r"^\| (\d+) \| `([\w.]+)` \|")
+
+
+def homes() -> dict[int, list[str]]:
+    """Functions and classes whose docstring's first sentence ends with an equation, as module.function."""
+    found: dict[int, list[str]] = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        module = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                first_line = (ast.get_docstring(node) or "").split("\n")[0]
+                if match := FIRST_SENTENCE.match(first_line):
+                    found.setdefault(int(match[1]), []).append(f"{module}.{node.name}")
+    return found
+
+
+@pytest.mark.parametrize("equation", EXPECTED)
+def test_every_equation_has_exactly_one_home(equation):
+    assert len(homes().get(equation, [])) == 1, homes().get(equation)
+
+
+@pytest.mark.parametrize("equation", EXPECTED)
+def test_a_search_for_the_number_ends_there(equation):
+    mentions = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in sorted(SOURCE.rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        if f"Eq. ({equation})" in line
+    ]
+    assert len(mentions) == 1, (
+        f"Write 'Eq. {equation}' without brackets where it is only mentioned: {mentions}"
+    )
+
+
+def test_the_map_and_the_docstrings_agree():
+    lines = (ROOT / "docs" / "equations.md").read_text(encoding="utf-8").splitlines()
+    rows = [match for match in map(TABLE_ROW.match, lines) if match]
+    documented = {int(row[1]): row[2] for row in rows}
+    assert len(documented) == len(rows), "an equation has two rows"
+    assert documented == {equation: home[0] for equation, home in homes().items()}
