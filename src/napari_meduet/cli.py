@@ -1,0 +1,331 @@
+"""The commands: `meduet extract | prototype | swap | roundtrip | info` (SPEC sections 7-8).
+
+A command turns its words into a request, shows progress, and writes what the pipeline answers. It holds no
+arithmetic. Torch and the pipelines are imported inside the commands, so that
+`--help` and `info` open at once. Whatever a person can mend ends in one sentence on stderr and exit code 2.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from napari_meduet import __version__
+from napari_meduet.errors import InputError, OnProgress
+
+if TYPE_CHECKING:
+    from napari_meduet.pipelines.requests import ScanChoice
+
+EXIT_INPUT = 2
+EXIT_INTERRUPTED = 130  # as a shell reports a process stopped by Ctrl-C
+
+_stderr = Console(stderr=True, highlight=False)
+
+
+class Mode(StrEnum):
+    shift = "shift"
+    prototype = "prototype"
+    adain = "adain"
+    token = "token"  # noqa: S105 - a token of the network
+
+
+class Decode(StrEnum):
+    residual = "residual"
+    full = "full"
+
+
+class Switch(StrEnum):
+    on = "on"
+    off = "off"
+
+
+class Through(StrEnum):
+    tokenizer = "tokenizer"
+    meduet = "meduet"
+
+
+class Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Modality(StrEnum):
+    CT = "CT"
+    MR = "MR"
+
+
+class _Sentences(TyperGroup):
+    """Turns errors that a person can mend into one sentence, and Ctrl-C into a quiet end."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            _stderr.print(" ".join(str(error).split()), markup=False, soft_wrap=True)
+            raise typer.Exit(EXIT_INPUT) from None
+        except KeyboardInterrupt:
+            _stderr.print("Stopped; nothing was written.")
+            raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=_Sentences,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Content and style of CT and MR scans told apart: the style of one scan on another.",
+)
+
+ModelOption = Annotated[
+    Path | None, typer.Option("--model", help="Folder of a model; the embedded one by default.")
+]
+DeviceOption = Annotated[
+    Device, typer.Option(help="Processor to run on; auto takes a GPU where there is one.")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")]
+ModalityOption = Annotated[
+    Modality | None, typer.Option(case_sensitive=False, help="CT or MR, where the file does not say.")
+]
+VolumeOption = Annotated[int | None, typer.Option("--volume", help="Which volume of a 4-D file, from 0.")]
+SeriesOption = Annotated[
+    str | None,
+    typer.Option("--series", help="Which series of a DICOM folder: its number in the list that is printed."),
+]
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", help="File to write; its sidecar goes beside it.")
+]
+
+
+@contextmanager
+def _progress() -> Iterator[OnProgress]:
+    """A bar on stderr that a pipeline can move."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_stderr, transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda fraction, doing: bar.update(task, completed=fraction, description=doing)
+
+
+def _warn(warnings: list[str]) -> None:
+    for warning in warnings:
+        _stderr.print(f"Warning: {warning}", markup=False, soft_wrap=True, style="yellow")
+
+
+def _choice(modality: Modality | None, volume: int | None, series: str | None) -> "ScanChoice":
+    from napari_meduet.pipelines.requests import ScanChoice
+
+    return ScanChoice(modality=modality and modality.value, volume_index=volume, series=series)
+
+
+@app.command()
+def extract(
+    scans: Annotated[list[Path], typer.Argument(help="Scans: NIfTI, NRRD, MHA or DICOM folders.")],
+    output: OutputOption,
+    keep_names: Annotated[
+        bool, typer.Option("--keep-names", help="Keep the files' names in the output.")
+    ] = False,
+    model: ModelOption = None,
+    device: DeviceOption = Device.auto,
+    modality: ModalityOption = None,
+    volume: VolumeOption = None,
+    series: SeriesOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write the factors of scans: pooled content and style, their token grids, and the scans' digests."""
+    from napari_meduet.pipelines.outputs import check_output
+    from napari_meduet.pipelines.requests import ExtractRequest
+
+    check_output(output, ".safetensors", overwrite=overwrite, inputs=scans)
+    request = ExtractRequest(
+        scans=scans,
+        keep_names=keep_names,
+        model=model,
+        device=device.value,
+        choice=_choice(modality, volume, series),
+    )
+    with _progress() as on_progress:
+        from napari_meduet.pipelines.factors import extract as run
+
+        result = run(request, on_progress)
+        result.save(output, overwrite=overwrite)
+    _warn(result.provenance["warnings"])
+    typer.echo(f"Factors of {len(scans)} scan{'s' if len(scans) > 1 else ''} written to {output}.")
+
+
+@app.command()
+def prototype(
+    scans: Annotated[list[Path], typer.Argument(help="Scans of one scanner or site; 16 are plenty.")],
+    output: OutputOption,
+    model: ModelOption = None,
+    device: DeviceOption = Device.auto,
+    modality: ModalityOption = None,
+    volume: VolumeOption = None,
+    series: SeriesOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write the style that scans share, a few kB that hold no image: `swap` takes it in place of a scan."""
+    from napari_meduet.pipelines.outputs import check_output
+    from napari_meduet.pipelines.requests import PrototypeRequest
+
+    check_output(output, ".style", overwrite=overwrite, inputs=scans)
+    request = PrototypeRequest(
+        scans=scans, model=model, device=device.value, choice=_choice(modality, volume, series)
+    )
+    with _progress() as on_progress:
+        from napari_meduet.pipelines.factors import make_prototype
+
+        result = make_prototype(request, on_progress)
+        result.save(output, overwrite=overwrite)
+    _warn(result.provenance["warnings"])
+    typer.echo(f"Style of {len(scans)} scan{'s' if len(scans) > 1 else ''} written to {output}.")
+
+
+@app.command()
+def swap(
+    content: Annotated[Path, typer.Argument(help="Scan whose anatomy stays.")],
+    style: Annotated[Path, typer.Argument(help="Scan, or .style prototype, whose look is taken over.")],
+    output: OutputOption,
+    mode: Annotated[Mode, typer.Option(help="How the style is applied.")] = Mode.shift,
+    strength: Annotated[float, typer.Option(help="0 leaves the scan as it is, 1 is the whole style.")] = 1.0,
+    decode: Annotated[
+        Decode,
+        typer.Option(help="residual: add the decoded change to the scan; full: what the network decodes."),
+    ] = Decode.residual,
+    texture: Annotated[
+        Switch, typer.Option(help="Move noise and sharpness towards the style's too.")
+    ] = Switch.on,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Label volume on the content's grid; drift under each label is reported."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Draws the edge points that the safety report compares.")] = 0,
+    model: ModelOption = None,
+    device: DeviceOption = Device.auto,
+    modality: ModalityOption = None,
+    volume: VolumeOption = None,
+    series: SeriesOption = None,
+    style_volume: Annotated[int | None, typer.Option(help="--volume of the style.")] = None,
+    style_series: Annotated[str | None, typer.Option(help="--series of the style.")] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Give one scan the style of another, on its own grid, with a safety report."""
+    from napari_meduet.pipelines.outputs import check_output
+    from napari_meduet.pipelines.requests import SwapRequest
+
+    inputs = [path for path in (content, style, labels) if path is not None]
+    check_output(output, ".nii.gz", ".nii", overwrite=overwrite, inputs=inputs)
+    request = SwapRequest(
+        content,
+        style,
+        mode=mode.value,
+        strength=strength,
+        decode=decode.value,
+        texture=texture is Switch.on,
+        seed=seed,
+        labels=labels,
+        model=model,
+        device=device.value,
+        content_choice=_choice(modality, volume, series),
+        style_choice=_choice(modality, style_volume, style_series),
+    )
+    with _progress() as on_progress:
+        from napari_meduet.pipelines.restyling import swap as run
+
+        result = run(request, on_progress)
+        result.save(output, overwrite=overwrite)
+    _warn(result.provenance["warnings"])
+    typer.echo(f"{result.report.verdict}: {' '.join(result.report.reasons)}")
+    typer.echo(f"Written to {output}.")
+
+
+@app.command()
+def roundtrip(
+    scan: Annotated[Path, typer.Argument(help="Scan to encode and decode.")],
+    output: OutputOption,
+    through: Annotated[
+        Through, typer.Option(help="The tokenizer alone, or tokenizer and MeDUET.")
+    ] = Through.tokenizer,
+    model: ModelOption = None,
+    device: DeviceOption = Device.auto,
+    modality: ModalityOption = None,
+    volume: VolumeOption = None,
+    series: SeriesOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write decode(encode(scan)) on the scan's grid, and print how near it came."""
+    from napari_meduet.pipelines.outputs import check_output
+    from napari_meduet.pipelines.requests import RoundtripRequest
+
+    check_output(output, ".nii.gz", ".nii", overwrite=overwrite, inputs=[scan])
+    request = RoundtripRequest(
+        scan,
+        through=through.value,
+        model=model,
+        device=device.value,
+        choice=_choice(modality, volume, series),
+    )
+    with _progress() as on_progress:
+        from napari_meduet.pipelines.reconstruction import roundtrip as run
+
+        result = run(request, on_progress)
+        result.save(output, overwrite=overwrite)
+    _warn(result.provenance["warnings"])
+    for likeness in result.likenesses:
+        typer.echo(f"{likeness.where:<28} PSNR {likeness.psnr_db:6.2f} dB   SSIM {likeness.ssim:.4f}")
+    typer.echo(f"Written to {output}.")
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(help="Scan, model folder, .style, factors file, or a result.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    modality: ModalityOption = None,
+    volume: VolumeOption = None,
+    series: SeriesOption = None,
+) -> None:
+    """Say what a file is. Scans are checked like everywhere else; what is doubtful is told."""
+    from napari_meduet.pipelines.info import describe
+
+    facts = describe(path, _choice(modality, volume, series))
+    _warn(facts.get("warnings", []))
+    if as_json:
+        sys.stdout.write(json.dumps(facts) + "\n")
+        return
+    for name, value in facts.items():
+        if name != "warnings":
+            typer.echo(f"{name.replace('_', ' '):<22} {_readable(value)}")
+
+
+def _readable(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        is_nested = value and isinstance(value[0], list | tuple)
+        return ("\n" + " " * 23 if is_nested else " ").join(_readable(item) for item in value)
+    if isinstance(value, dict):
+        return "".join(f"\n  {name:<20} {_readable(item)}" for name, item in value.items())
+    return "unknown" if value is None else str(value)
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Content and style of CT and MR scans told apart."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+if __name__ == "__main__":
+    app()

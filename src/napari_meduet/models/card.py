@@ -1,0 +1,144 @@
+"""What a model says of itself: the card beside its weights (SPEC sections 2-4, RELIABILITY).
+
+A card holds everything that decides what a number in the latent means (tokenizer, standardisation, network,
+intensity profile, spacing), where the model comes from, what was measured of it, and the digest of every
+weight file. It is data: unknown keys are refused, and nothing in it is ever executed. Opening the weights is
+`files.py`'s business.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from napari_meduet.errors import InputError
+
+CARD_FILE = "card.json"
+TOKENIZER_FILE = "tokenizer.safetensors"
+MEDUET_FILE = "meduet.safetensors"
+STYLES_FILE = "styles.safetensors"
+WEIGHT_FILES = (TOKENIZER_FILE, MEDUET_FILE, STYLES_FILE)
+LARGEST_CARD_BYTES = 4 * 1024**2
+
+Modality = Literal["CT", "MR"]
+
+
+class _Record(BaseModel):
+    """A part of the card: fixed once read, and without room for what nobody declared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WeightFile(_Record):
+    """Digest and size of one file, checked before it is opened."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    num_bytes: int = Field(gt=0)
+
+
+class TokenizerCard(_Record):
+    """Which tokenizer writes the latents, and the numbers that standardise them per channel."""
+
+    name: str
+    config: dict[str, Any]
+    latent_mean: tuple[float, ...]
+    latent_std: tuple[float, ...]
+
+    @model_validator(mode="after")
+    def _one_pair_per_channel(self) -> "TokenizerCard":
+        if len(self.latent_mean) != len(self.latent_std) or not self.latent_mean:
+            raise ValueError("latent_mean and latent_std need one number per latent channel each")
+        if min(self.latent_std) <= 0:
+            raise ValueError("latent_std divides the latent and must be positive")
+        return self
+
+
+class ProfileCard(_Record):
+    """The intensity profile of one modality (M-03): knots for CT; none for MR, fitted to every scan."""
+
+    name: str
+    knots: tuple[tuple[float, float], ...] | None = None
+
+
+class TrainingSource(_Record):
+    """One domain of the training data: how many scans it gave, and under which licence."""
+
+    domain: str
+    modality: Modality
+    num_scans: int = Field(gt=0)
+    licence: str
+
+
+class ModelCard(_Record):
+    """The card. `files` names the digest of every weight file in the folder."""
+
+    name: str = Field(min_length=1)
+    kind: Literal["meduet"] = "meduet"
+    description: str
+    modalities: tuple[Modality, ...] = Field(min_length=1)
+    tokenizer: TokenizerCard
+    meduet: dict[str, Any]
+    profiles: dict[Modality, ProfileCard]
+    working_spacing_mm: float = Field(gt=0, le=10)
+    domains: tuple[str, ...] = ()
+    training_data: tuple[TrainingSource, ...] = ()
+    training: dict[str, Any] = {}
+    seeds: dict[str, int] = {}
+    commit: str | None = None
+    figures: dict[str, Any] = {}
+    files: dict[str, WeightFile] = {}
+
+    @model_validator(mode="after")
+    def _a_profile_per_modality(self) -> "ModelCard":
+        if set(self.profiles) != set(self.modalities):
+            raise ValueError("profiles needs one entry for each of the modalities, and no other")
+        if any(name == "CT" and profile.knots is None for name, profile in self.profiles.items()):
+            raise ValueError("profiles: a CT profile is fixed in HU and needs its knots")
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """The identity of the model: a digest of all that decides what a latent or a style vector means.
+
+        Prose, figures and the list of known styles are left out, so that correcting a sentence of the card
+        does not orphan the prototypes people have made.
+        """
+        deciding = self.model_dump(
+            mode="json", include={"tokenizer", "meduet", "profiles", "working_spacing_mm"}
+        )
+        deciding["files"] = {
+            name: self.files[name].sha256 for name in (TOKENIZER_FILE, MEDUET_FILE) if name in self.files
+        }
+        text = json.dumps(deciding, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card of a model folder, every field checked.
+
+    Raises:
+        InputError: there is no card, or it says something it cannot mean.
+    """
+    path = folder / CARD_FILE
+    if not path.is_file():
+        raise InputError(f"{folder.name}: this folder holds no {CARD_FILE}, so it is no model.")
+    if path.stat().st_size > LARGEST_CARD_BYTES:
+        raise InputError(f"{folder.name}/{CARD_FILE}: too large for a model card.")
+    try:
+        card = ModelCard.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the card"
+        raise InputError(
+            f"{folder.name}/{CARD_FILE}: {where}: {first['msg']}. The model needs another version of "
+            "napari-meduet, or its card was edited."
+        ) from error
+    for name in (TOKENIZER_FILE, MEDUET_FILE):
+        if name not in card.files:
+            raise InputError(f"{folder.name}/{CARD_FILE}: files: {name} is missing.")
+    for name in card.files:
+        if name not in WEIGHT_FILES:
+            raise InputError(f"{folder.name}/{CARD_FILE}: files: {name} is no file of a model.")
+    return card

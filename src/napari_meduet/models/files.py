@@ -1,0 +1,200 @@
+"""Models on disk: a folder with a card and safetensors, checked before a tensor is made.
+
+Every weight file is read once, compared with the size and digest its card names, and only then opened;
+nothing is ever unpickled. What the card means is `card.py`'s business, what a style holds `styles.py`'s.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files as package_files
+from pathlib import Path
+from threading import Lock
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from napari_meduet.core.meduet import MeDUET, MeDUETConfig
+from napari_meduet.errors import InputError
+from napari_meduet.models.card import (
+    CARD_FILE,
+    MEDUET_FILE,
+    STYLES_FILE,
+    TOKENIZER_FILE,
+    Modality,
+    ModelCard,
+    WeightFile,
+    read_card,
+)
+from napari_meduet.models.devices import choose_device
+from napari_meduet.models.styles import Style, pack_styles, unpack_styles
+from napari_meduet.tokenizers.registry import build_tokenizer
+from napari_meduet.tokenizers.tokenizer import Tokenizer
+from napari_meduet.volumes.files import write_atomically
+from napari_meduet.volumes.intensity import IntensityProfile, fit_mr_profile
+
+LARGEST_MODEL_BYTES = 16 * 1024**3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """A model ready to use.
+
+    Attributes:
+        sha256: its identity (`ModelCard.sha256`); styles and results name it.
+        latent_mean, latent_std: (1, C, 1, 1, 1), what standardises the tokenizer's latents.
+        known_styles: the styles of the domains it was trained on.
+    """
+
+    card: ModelCard
+    sha256: str
+    device: torch.device
+    tokenizer: Tokenizer
+    meduet: MeDUET
+    latent_mean: Tensor
+    latent_std: Tensor
+    known_styles: Mapping[str, Style] = field(default_factory=dict)
+
+    def profile_for(self, values: Any, modality: Modality) -> IntensityProfile:
+        """The intensity profile of a scan: the card's for CT, fitted to the values for MR (M-03)."""
+        if modality not in self.card.modalities:
+            raise InputError(
+                f"The model {self.card.name} knows {' and '.join(self.card.modalities)}, not {modality}. "
+                "Choose another model, or give the right modality."
+            )
+        profile = self.card.profiles[modality]
+        return IntensityProfile(profile.name, profile.knots) if profile.knots else fit_mr_profile(values)
+
+
+def demo_model_path() -> Path:
+    """The folder of the embedded model."""
+    return Path(str(package_files("napari_meduet.models").joinpath("demo")))
+
+
+def load_model(path: str | Path | None = None, device: str = "auto") -> Model:
+    """The model in a folder, by default the embedded one, on a device and in float32.
+
+    Its files are read and checked at every call; the networks are built once and kept for the next call.
+
+    Raises:
+        InputError: the folder, its card or a weight file is missing, damaged, replaced or of another kind.
+    """
+    folder = Path(path) if path is not None else demo_model_path()
+    target = choose_device(device)
+    card = read_card(folder)
+    if sum(file.num_bytes for file in card.files.values()) > LARGEST_MODEL_BYTES:
+        raise InputError(f"{folder.name}/{CARD_FILE}: files: more than 16 GiB of weights.")
+    contents = {name: _checked_bytes(folder, name, file) for name, file in card.files.items()}
+    key = (card.model_dump_json(), str(target))
+    with _building:
+        if key not in _built:
+            while len(_built) >= KEPT_MODELS:
+                del _built[next(iter(_built))]
+            _built[key] = _build(card, contents, target, folder.name)
+        return _built[key]
+
+
+def save_model(
+    folder: Path,
+    card: ModelCard,
+    tokenizer: Mapping[str, Tensor],
+    meduet: Mapping[str, Tensor],
+    known_styles: Mapping[str, Style] | None = None,
+    *,
+    overwrite: bool = False,
+) -> ModelCard:
+    """Write a model folder, the card last, and return the card with the digests of what was written.
+
+    Args:
+        tokenizer, meduet: state dicts, in the precision they shall have on disk.
+        known_styles: the style of each domain; each must name the model of these very weights.
+    """
+    blobs = {
+        TOKENIZER_FILE: save({name: tensor.contiguous() for name, tensor in tokenizer.items()}),
+        MEDUET_FILE: save({name: tensor.contiguous() for name, tensor in meduet.items()}),
+    }
+    if known_styles:
+        blobs[STYLES_FILE] = pack_styles(known_styles)
+    digests = {
+        name: WeightFile(sha256=hashlib.sha256(blob).hexdigest(), num_bytes=len(blob))
+        for name, blob in blobs.items()
+    }
+    card = ModelCard.model_validate(card.model_copy(update={"files": digests}).model_dump())
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, blob in blobs.items():
+        with write_atomically(folder / name, overwrite=overwrite) as temporary:
+            temporary.write_bytes(blob)
+    with write_atomically(folder / CARD_FILE, overwrite=overwrite) as temporary:
+        temporary.write_text(json.dumps(card.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+    return card
+
+
+_building = Lock()  # two threads that ask for one model must not build it twice
+_built: dict[tuple[str, str], Model] = {}  # by card and device; the last `KEPT_MODELS` that were asked for
+KEPT_MODELS = 2
+
+
+def _checked_bytes(folder: Path, name: str, expected: WeightFile) -> bytes:
+    """The bytes of a weight file, whose size and digest are those on the card."""
+    path = folder / name
+    if not path.is_file():
+        raise InputError(
+            f"{folder.name}/{name}: the file is missing; the model is incomplete. Fetch it again."
+        )
+    if path.stat().st_size != expected.num_bytes:
+        raise InputError(
+            f"{folder.name}/{name}: {path.stat().st_size} bytes instead of {expected.num_bytes}: "
+            "cut short, or replaced. Fetch the model again."
+        )
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != expected.sha256:
+        raise InputError(
+            f"{folder.name}/{name}: its sha256 is not the one on the card: damaged, or replaced."
+        )
+    return content
+
+
+def _build(card: ModelCard, contents: Mapping[str, bytes], device: torch.device, folder_name: str) -> Model:
+    """The networks of a card, filled with weights that have been checked."""
+
+    def fill(network: nn.Module, name: str) -> None:
+        try:
+            weights = load(contents[name])
+            network.load_state_dict({key: weight.float() for key, weight in weights.items()})
+        except (SafetensorError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[-1].strip()
+            raise InputError(
+                f"{folder_name}/{name}: not the weights that the card describes: {reason}"
+            ) from error
+        network.eval().requires_grad_(False).to(device)
+
+    try:
+        tokenizer = build_tokenizer(card.tokenizer.name, card.tokenizer.config)
+        sizes: dict[str, Any] = {
+            name: tuple(size) if isinstance(size, list) else size for name, size in card.meduet.items()
+        }
+        meduet = MeDUET(MeDUETConfig(**sizes))
+        for profile in card.profiles.values():
+            if profile.knots:
+                IntensityProfile(profile.name, profile.knots)  # refuses knots that do not increase
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{folder_name}/{CARD_FILE}: {error}") from error
+    fill(tokenizer, TOKENIZER_FILE)
+    fill(meduet, MEDUET_FILE)
+    styles = unpack_styles(contents[STYLES_FILE], folder_name) if STYLES_FILE in contents else {}
+    for name, style in styles.items():
+        style.check_model(card.sha256, f"{folder_name}/{STYLES_FILE}: {name}")
+    return Model(
+        card=card,
+        sha256=card.sha256,
+        device=device,
+        tokenizer=cast(Tokenizer, tokenizer),
+        meduet=meduet,
+        latent_mean=torch.tensor(card.tokenizer.latent_mean).view(1, -1, 1, 1, 1),
+        latent_std=torch.tensor(card.tokenizer.latent_std).view(1, -1, 1, 1, 1),
+        known_styles=styles,
+    )

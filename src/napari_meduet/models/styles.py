@@ -1,0 +1,138 @@
+"""Styles on disk: what a scanner's look amounts to, without an image (Eq. 25, SPEC sections 7-8).
+
+A style is the mean and spread of style tokens, and the energies of the bands of texture that no latent
+carries: a few kB that a hospital can share. It means something only to the model that made it, so it names
+that model, and loading it for another is refused. Making one from scans is `pipelines/factors.py`'s business.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from napari_meduet.core.factors import StyleStatistics
+from napari_meduet.core.texture import BAND_EDGES_MM, BandEnergies
+from napari_meduet.errors import InputError
+from napari_meduet.models.card import Modality
+from napari_meduet.volumes.opening import open_regular, shown_name
+
+STYLE_SUFFIX = ".style"
+FORMAT = "napari-meduet style 1"
+LARGEST_STYLE_BYTES = 16 * 1024**2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Style:
+    """The style of one scan, or of several scans of one site.
+
+    Attributes:
+        statistics: mean s0 and standard deviation of the style tokens, each (Ds,).
+        spread: root-mean-square distance of the sub-volumes' mean styles from s0.
+        texture: energies of the bands of what the model cannot decode, with their frequencies.
+        modality: CT or MR.
+        num_scans: how many scans it was made from.
+        model_sha256: identity of the model whose style space this is.
+        working_spacing_mm: the grid on which the scans were encoded.
+    """
+
+    statistics: StyleStatistics
+    spread: float
+    texture: BandEnergies
+    modality: Modality
+    num_scans: int
+    model_sha256: str
+    working_spacing_mm: float
+
+    def check_model(self, model_sha256: str, name: str) -> None:
+        """Refuse a style that lives in another model's space."""
+        if self.model_sha256 != model_sha256:
+            raise InputError(
+                f"{name}: this style was made by another model ({self.model_sha256[:8]}, not "
+                f"{model_sha256[:8]}). Make it again from its scans, or choose that model."
+            )
+
+
+def load_style(path: Path) -> Style:
+    """The style in a `.style` file.
+
+    Raises:
+        InputError: the file is missing, damaged or no style.
+    """
+    name = shown_name(path)
+    with open_regular(path) as file:
+        content = file.read(LARGEST_STYLE_BYTES + 1)
+    if len(content) > LARGEST_STYLE_BYTES:
+        raise InputError(f"{name}: too large for a style, which has a few kB.")
+    styles = unpack_styles(content, name)
+    if list(styles) != ["style"]:
+        raise InputError(f"{name}: a {STYLE_SUFFIX} file holds one style; this one holds {len(styles)}.")
+    return styles["style"]
+
+
+def pack_styles(styles: Mapping[str, Style], provenance: Mapping[str, Any] | None = None) -> bytes:
+    """Styles by name as the bytes of one safetensors file."""
+    tensors: dict[str, np.ndarray] = {}
+    records: dict[str, dict[str, Any]] = {}
+    for name, style in styles.items():
+        tensors[f"{name}/mean"] = style.statistics.mean.float().cpu().numpy()
+        tensors[f"{name}/std"] = style.statistics.std.float().cpu().numpy()
+        records[name] = {
+            "spread": style.spread,
+            "texture": style.texture.deviations,
+            "texture_bands_mm": BAND_EDGES_MM,
+            "modality": style.modality,
+            "num_scans": style.num_scans,
+            "model_sha256": style.model_sha256,
+            "working_spacing_mm": style.working_spacing_mm,
+        }
+    metadata = {"format": FORMAT, "styles": json.dumps(records)}
+    if provenance is not None:
+        metadata["provenance"] = json.dumps(provenance)
+    return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, metadata)
+
+
+def unpack_styles(content: bytes, file_name: str) -> dict[str, Style]:
+    """The styles in the bytes of a safetensors file, every number finite."""
+    damaged = InputError(f"{file_name}: no style, or a damaged one. Fetch or make it again.")
+    try:
+        tensors = load(content)
+        length = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+        if metadata["format"] != FORMAT:
+            raise InputError(
+                f"{file_name}: written by another version of napari-meduet: {metadata['format']!r}."
+            )
+        records = json.loads(metadata["styles"])
+        if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+            raise damaged
+        return {name: _style(tensors, name, record) for name, record in records.items()}
+    except InputError:
+        raise
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise damaged from error
+
+
+def _style(tensors: Mapping[str, np.ndarray], name: str, record: Mapping[str, Any]) -> Style:
+    mean, std = (torch.from_numpy(tensors[f"{name}/{part}"].copy()) for part in ("mean", "std"))
+    texture = tuple(record["texture"])
+    numbers = [number for number in (*texture, record["spread"]) if number is not None]
+    if mean.ndim != 1 or mean.shape != std.shape or len(texture) != len(BAND_EDGES_MM):
+        raise ValueError("mean and std are vectors of one length, and each band has an energy")
+    if tuple(record["texture_bands_mm"]) != BAND_EDGES_MM or not all(map(math.isfinite, numbers)):
+        raise ValueError("the bands are those of this version, and their energies finite")
+    return Style(
+        statistics=StyleStatistics(mean=mean, std=std),
+        spread=record["spread"],
+        texture=BandEnergies(texture),
+        modality=record["modality"],
+        num_scans=record["num_scans"],
+        model_sha256=record["model_sha256"],
+        working_spacing_mm=record["working_spacing_mm"],
+    )
