@@ -1,10 +1,11 @@
 """Any equation in seconds: each has one home in the code, and docs/equations.md names it.
 
-`grep -rn "Eq. (11)" src` must end at one function. Docstrings are read from the files, so nothing is imported.
+`grep -rn "Eq. (11)" src` must end at one function. Docstrings are read from the files; nothing is imported.
 """
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,18 @@ FIRST_SENTENCE = re.compile(r"^[^\n]*Eq\. \((\d+)\)\.$")
 TABLE_ROW = re.compile(r"^\| (\d+) \| `([\w.]+)` \|")
 
 
+@cache
+def sources() -> dict[Path, str]:
+    return {path: path.read_text(encoding="utf-8") for path in sorted(SOURCE.rglob("*.py"))}
+
+
+@cache
 def homes() -> dict[int, list[str]]:
     """Functions and classes whose docstring's first sentence ends with an equation, as module.function."""
     found: dict[int, list[str]] = {}
-    for path in sorted(SOURCE.rglob("*.py")):
+    for path, text in sources().items():
         module = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 first_line = (ast.get_docstring(node) or "").split("\n")[0]
                 if match := FIRST_SENTENCE.match(first_line):
@@ -39,8 +46,8 @@ def test_every_equation_has_exactly_one_home(equation):
 def test_a_search_for_the_number_ends_there(equation):
     mentions = [
         f"{path.relative_to(ROOT)}:{number}"
-        for path in sorted(SOURCE.rglob("*.py"))
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        for path, text in sources().items()
+        for number, line in enumerate(text.splitlines(), start=1)
         if f"Eq. ({equation})" in line
     ]
     assert len(mentions) == 1, (

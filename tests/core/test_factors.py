@@ -9,7 +9,6 @@ from napari_meduet.core.factors import (
     scan_factors,
     style_prototype,
     style_statistics,
-    token_coverage,
     updated_prototype,
 )
 
@@ -43,12 +42,6 @@ def test_full_coverage_is_the_plain_mean_and_standard_deviation(num_volumes, num
     found = style_statistics(style, torch.ones(num_volumes, num_tokens))
     assert torch.allclose(found.mean, style.mean(dim=1), atol=1e-5)
     assert torch.allclose(found.std, style.std(dim=1, correction=0), atol=1e-5)
-
-
-def test_a_tokens_coverage_is_the_mean_of_its_voxels():
-    body = torch.zeros(1, 4, 4, 8)
-    body[..., :2] = 1  # half of the first token, nothing of the second
-    assert token_coverage(body, 4).tolist() == [[0.5, 0.0]]
 
 
 def test_the_papers_sizes_give_768_and_192_numbers():

@@ -245,6 +245,11 @@ def test_air_can_be_left_out_of_the_aligned_styles():
     assert not torch.isclose(whole, inside)
 
 
+def test_an_aligned_objective_without_truth_says_what_is_missing():
+    with pytest.raises(ValueError, match="aligned_target and style_reference"):
+        an_objective(ObjectiveConfig.corrected(aligned_weight=1.0))(a_batch(), 0)
+
+
 def test_learning_lowers_the_loss():
     objective = an_objective(ObjectiveConfig.corrected(total_steps=10))
     optimizer = torch.optim.AdamW([p for p in objective.parameters() if p.requires_grad], lr=1e-2)

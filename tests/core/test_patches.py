@@ -1,14 +1,12 @@
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_meduet.core.patches import grid_of, patchify, unpatchify
+from napari_meduet.core.patches import patchify, unpatchify
 
 
 def test_the_papers_latent_becomes_216_patches_of_256_values():
     assert patchify(torch.zeros(2, 4, 24, 24, 24), 4).shape == (2, 216, 256)
-    assert grid_of(torch.zeros(2, 4, 24, 24, 24), 4) == (6, 6, 6)
 
 
 def test_patches_run_along_z_first():
@@ -20,8 +18,3 @@ def test_patches_run_along_z_first():
 def test_unpatchify_undoes_patchify(grid, channels, size):
     latent = torch.randn(2, channels, *(n * size for n in grid))
     assert torch.equal(unpatchify(patchify(latent, size), grid, size), latent)
-
-
-def test_a_latent_that_patches_do_not_fill_is_refused_with_a_way_out():
-    with pytest.raises(ValueError, match=r"24 x 24 x 22.*multiple of 4"):
-        grid_of(torch.zeros(1, 4, 24, 24, 22), 4)

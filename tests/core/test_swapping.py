@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from napari_meduet.core.factors import StyleStatistics, style_statistics
 from napari_meduet.core.swapping import (
-    STATISTIC_MODES,
     adain_style,
     blend,
     prototype_style,
@@ -13,9 +12,10 @@ from napari_meduet.core.swapping import (
     token_style,
 )
 
+MODES = {"shift": shift_style, "prototype": prototype_style, "adain": adain_style}
 SEEDS = st.integers(0, 2**16)
 STRENGTHS = st.floats(-0.5, 1.5)
-EVERY_MODE = pytest.mark.parametrize("mode", STATISTIC_MODES)
+EVERY_MODE = pytest.mark.parametrize("mode", MODES)
 
 
 def two_scans(seed: int) -> tuple[torch.Tensor, StyleStatistics, StyleStatistics]:
@@ -51,7 +51,7 @@ def test_half_the_strength_goes_half_the_way():
 @given(SEEDS)
 def test_strength_zero_is_the_scans_own_rendering_to_the_last_bit(mode, seed):
     style, own, other = two_scans(seed)
-    restyle = STATISTIC_MODES[mode]
+    restyle = MODES[mode]
     assert torch.equal(restyle(style, own, other, 0.0), restyle(style, own, own))
 
 
@@ -60,7 +60,7 @@ def test_strength_zero_is_the_scans_own_rendering_to_the_last_bit(mode, seed):
 def test_ones_own_style_is_the_scans_own_rendering_to_the_last_bit(mode, seed, strength):
     style, own, _ = two_scans(seed)
     twin = StyleStatistics(mean=own.mean.clone(), std=own.std.clone())
-    restyle = STATISTIC_MODES[mode]
+    restyle = MODES[mode]
     assert torch.equal(restyle(style, own, twin, strength), restyle(style, own, own, 1.0))
 
 
@@ -75,7 +75,7 @@ def test_a_shift_by_nothing_leaves_the_tokens_to_the_last_bit(seed):
 @given(SEEDS)
 def test_at_full_strength_the_mean_style_is_the_others(mode, seed):
     style, own, other = two_scans(seed)
-    moved = style_statistics(STATISTIC_MODES[mode](style, own, other).flatten(0, 1))
+    moved = style_statistics(MODES[mode](style, own, other).flatten(0, 1))
     assert torch.allclose(moved.mean, other.mean, atol=1e-4)
 
 
@@ -107,7 +107,7 @@ def test_blending_is_the_papers_mixture(seed, strength):
 def test_a_strength_beyond_reason_is_refused(mode, strength):
     style, own, other = two_scans(0)
     with pytest.raises(ValueError, match=r"between -0\.5 and 1\.5"):
-        STATISTIC_MODES[mode](style, own, other, strength)
+        MODES[mode](style, own, other, strength)
 
 
 def test_extrapolation_never_turns_the_spread_round():

@@ -11,10 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from napari_meduet.core.patches import patchify
-
 SMALLEST_COVERAGE = 0.05  # C.2: a token with less body than this says nothing of the patient
-PROTOTYPE_SCANS = 16  # Sec. 3.5
 PROTOTYPE_DECAY = 0.90  # Table 12
 
 
@@ -32,11 +29,6 @@ class ScanFactors:
 
     content: Float[Tensor, "Dc"]
     style: StyleStatistics
-
-
-def token_coverage(body: Float[Tensor, "B X Y Z"], patch_size: int) -> Float[Tensor, "B L"]:
-    """Share of body in each token, from the share of body in each latent voxel."""
-    return patchify(body.unsqueeze(1), patch_size).mean(dim=-1)
 
 
 def body_weight(coverage: Float[Tensor, "*B L"]) -> Float[Tensor, "*B L"]:

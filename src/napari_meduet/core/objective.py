@@ -46,6 +46,7 @@ from napari_meduet.core.swapping import shift_style
 from napari_meduet.core.teacher import teacher_decay, update_teacher
 
 Ablation = Literal["domain", "mftd", "siqc", "disentangle", "demix"]
+TeacherInput = Literal["clean", "recovered"]
 
 # Content and style tokens, as MeDUET.encode returns them.
 Factors = tuple[Float[Tensor, "B L Dc"], Float[Tensor, "B L Ds"]]
@@ -78,7 +79,7 @@ class ObjectiveConfig:
     distillation_start: float = 0.2  # share of the steps; by then the teacher has settled (Sec. 4.1)
     distillation_scale: float = 2.0  # C-16
     content_weight: float = 0.5  # lambda_c in Eq. 6, Table 9
-    teacher_input: Literal["clean", "recovered"] = "clean"  # C-14
+    teacher_input: TeacherInput = "clean"  # C-14
     contrast_weight: float = 0.3  # Eq. 13, Table 9
     scope: Scope = "batch"
     style_negatives: StyleNegatives = "exclude_same_domain"  # C-20
@@ -88,11 +89,17 @@ class ObjectiveConfig:
     without: tuple[Ablation, ...] = ()  # Tables 5 and 6
 
     def __post_init__(self) -> None:
-        unknown = set(self.without) - set(get_args(Ablation))
-        if unknown:
-            raise ValueError(
-                f"Nothing is called {sorted(unknown)} in an ablation; choose among {get_args(Ablation)}."
-            )
+        for name, choices in (
+            ("pairing", Pairing),
+            ("domain_reduction", PairReduction),
+            ("teacher_input", TeacherInput),
+            ("scope", Scope),
+            ("style_negatives", StyleNegatives),
+        ):
+            if getattr(self, name) not in get_args(choices):
+                raise ValueError(f"{name} must be one of {get_args(choices)}; got {getattr(self, name)!r}.")
+        if unknown := set(self.without) - set(get_args(Ablation)):
+            raise ValueError(f"An ablation must be one of {get_args(Ablation)}; got {sorted(unknown)}.")
         for name in (
             "domain_weight",
             "distillation_weight",
@@ -104,6 +111,8 @@ class ObjectiveConfig:
         ):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} scales a loss and cannot be negative; got {getattr(self, name)}.")
+        if self.total_steps < 1:
+            raise ValueError(f"total_steps must be at least 1; got {self.total_steps}.")
         if not 0 < self.mixing_ratio < 1:
             raise ValueError(f"mixing_ratio lies between 0 and 1; got {self.mixing_ratio}.")
         if not 0 <= self.distillation_start <= 1:
@@ -206,6 +215,10 @@ class Objective(nn.Module):
             mixture = mix(latent, latent[partner], mask, self.student.config.grid)
             to_encode["mixture"] = (mixture, mask)
         if config.aligns:
+            if "aligned_target" not in batch or "style_reference" not in batch:
+                raise ValueError(
+                    "aligned_weight asks for truth: give each batch aligned_target and style_reference."
+                )
             to_encode["target"] = (batch["aligned_target"], nothing)
             to_encode["reference"] = (batch["style_reference"], nothing)
         encoded = _in_one_pass(self.student.encode, to_encode)
@@ -230,7 +243,7 @@ class Objective(nn.Module):
         if config.contrasts:
             losses["contrast"] = self._contrast_loss(encoded, taught, domain, partner)
         if config.aligns:
-            losses["aligned"] = aligned_swap_loss(decoded["aligned"], batch["aligned_target"])
+            losses["aligned"] = aligned_swap_loss(decoded["aligned"], to_encode["target"][0])
             losses["aligned_content"] = content_agreement_loss(encoded["clean"][0], encoded["target"][0])
         return losses | {"total": self._total(losses)}
 

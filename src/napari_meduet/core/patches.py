@@ -9,21 +9,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def grid_of(latent: Float[Tensor, "B C X Y Z"], size: int) -> tuple[int, int, int]:
-    """Number of patches along each axis.
-
-    Raises:
-        ValueError: where an axis is not a whole number of patches.
-    """
-    x, y, z = latent.shape[2:]
-    if x % size or y % size or z % size:
-        raise ValueError(
-            f"This latent measures {x} x {y} x {z} voxels, which patches of {size} do not fill. "
-            f"Pad it to a multiple of {size} along each axis."
-        )
-    return x // size, y // size, z // size
-
-
 def patchify(latent: Float[Tensor, "B C X Y Z"], size: int) -> Float[Tensor, "B L P"]:
     """Cut each latent into cubes; a row holds one cube, P = C * size**3 numbers."""
     return rearrange(

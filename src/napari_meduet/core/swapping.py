@@ -8,15 +8,11 @@ At strength 0, and where the other statistics are the scan's own, each mode retu
 for the scan's own statistics: the difference of the two renderings is then 0 to the last bit.
 """
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from napari_meduet.core.factors import StyleStatistics
-
-StyleMode = Literal["shift", "prototype", "adain", "token"]
 
 STRENGTH_RANGE = (-0.5, 1.5)  # beyond [0, 1] the style is extrapolated, which the caller should say
 _SMALLEST_STD = 1e-6  # a style channel that is the same in all tokens has no spread to scale
@@ -60,10 +56,6 @@ def adain_style(
     gain = (std + _SMALLEST_STD) / (own.std + _SMALLEST_STD)
     moved = (style.float() - own.mean.unsqueeze(-2)) * gain.unsqueeze(-2) + mean.unsqueeze(-2)
     return moved.to(style.dtype)
-
-
-# Modes that need only what both scans' styles are like, so any two scans may meet in them.
-STATISTIC_MODES = {"shift": shift_style, "prototype": prototype_style, "adain": adain_style}
 
 
 def token_style(

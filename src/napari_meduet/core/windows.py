@@ -6,7 +6,6 @@ so that no seam shows. What the network makes of a window is the caller's busine
 """
 
 import math
-from itertools import product
 
 import torch
 from jaxtyping import Float
@@ -30,8 +29,10 @@ def window_positions(shape: Position, size: Position, overlap: float = OVERLAP) 
         raise ValueError(f"The overlap of windows is a share from 0 to less than 1; got {overlap}.")
     if any(length < width for length, width in zip(shape, size, strict=True)):
         raise ValueError(f"A latent of {shape} is smaller than one window of {size}. Pad it first.")
-    starts = [_starts(length, width, overlap) for length, width in zip(shape, size, strict=True)]
-    return list(product(*starts))
+    along_x, along_y, along_z = (
+        _starts(length, width, overlap) for length, width in zip(shape, size, strict=True)
+    )
+    return [(x, y, z) for x in along_x for y in along_y for z in along_z]
 
 
 def _starts(length: int, width: int, overlap: float) -> list[int]:
