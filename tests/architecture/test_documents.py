@@ -56,11 +56,13 @@ def test_every_command_and_option_exists(path):
         assert shown <= known, f"meduet {' '.join(words)}"
 
 
-def test_the_python_example_of_the_readme_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("document", ["README.md", "docs/how-to/python.md"])
+def test_the_python_examples_run(document, tmp_path, monkeypatch):
     shutil.copy(SAMPLES / "ct_chest_soft_kernel.nii.gz", tmp_path / "content.nii.gz")
     shutil.copy(SAMPLES / "ct_chest_sharp_kernel.nii.gz", tmp_path / "style.nii.gz")
     monkeypatch.chdir(tmp_path)
-    (example,) = blocks(ROOT / "README.md", "python")
-    exec(compile(example, "README.md", "exec"), {})  # noqa: S102 our own example
+    session = {}
+    for example in blocks(ROOT / document, "python"):
+        exec(compile(example, document, "exec"), session)  # noqa: S102 our own examples
     assert (tmp_path / "swapped.nii.gz").is_file()
     assert (tmp_path / "swapped.json").is_file()
