@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from napari_meduet.core.demixing import draw_mask
 from napari_meduet.core.meduet import Disentangle, MeDUET, MeDUETConfig
-from napari_meduet.core.transformer import Attention
+from napari_meduet.core.patches import patchify
+from napari_meduet.core.transformer import Attention, Block
 
 TINY = MeDUETConfig.tiny(depth=1, decoder_depth=1, num_domains=3)
 
@@ -57,6 +58,31 @@ def test_attention_by_hand():
     attention.out.weight.copy_(torch.eye(2))
     attended = attention(torch.tensor([[[2.0, 0.0], [4.0, 0.0]]]))
     assert torch.allclose(attended, torch.tensor([[[3.0, 0.0], [3.0, 0.0]]]))
+
+
+@torch.no_grad()
+def test_a_block_is_what_its_equations_say():
+    block, tokens = Block(width=12, num_heads=3, mlp_ratio=4), 1e-3 * torch.randn(2, 5, 12)
+    normed = (tokens - tokens.mean(-1, keepdim=True)) / (
+        tokens.var(-1, correction=0, keepdim=True) + 1e-6
+    ).sqrt()
+    attended = tokens + block.attention(normed)
+    normed = (attended - attended.mean(-1, keepdim=True)) / (
+        attended.var(-1, correction=0, keepdim=True) + 1e-6
+    ).sqrt()
+    first, _, second = block.mlp
+    expected = attended + second(torch.nn.functional.gelu(first(normed)))
+    assert first.out_features == 4 * 12
+    assert torch.allclose(block(tokens), expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_tokens_know_where_they_are(tiny):
+    # Everywhere the same, yet no two tokens and no two patches come out alike.
+    tokens = tiny.encoder(torch.ones(1, 4, 24, 24, 24))[0]
+    assert torch.pdist(tokens).min() > 1e-3
+    patches = patchify(tiny.decoder(torch.ones(1, 216, TINY.decoder_width)), 4)[0]
+    assert torch.pdist(patches).min() > 1e-3
 
 
 @torch.no_grad()
