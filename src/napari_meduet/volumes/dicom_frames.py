@@ -1,8 +1,8 @@
 """One DICOM file: is it sound, and which frames (slices) does it hold, where, in what numbers?
 
-The whole file is taken into memory first, so that an element which declares 2 GiB in a file of 3 kB can make no
-parser allocate them; a file that is compressed as a whole (deflated), the other kind of bomb, is refused.
-pydicom reads the header. Nothing that names a patient is kept.
+The whole file is taken into memory first, so that an element which declares 2 GiB in a file of 3 kB can
+make no parser allocate them; a file that is compressed as a whole (deflated), the other kind of bomb, is
+refused. pydicom reads the header. Nothing that names a patient is kept.
 """
 
 import hashlib
@@ -40,8 +40,8 @@ LONG_VALUES = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"
 
 # What tells the volumes of one series apart when two slices share a position.
 PHASE_FIELDS = (
-    "AcquisitionNumber", "TemporalPositionIdentifier", "EchoTime", "DiffusionBValue", "TriggerTime", "ImageType",
-    "StackID",
+    "AcquisitionNumber", "TemporalPositionIdentifier", "EchoTime", "DiffusionBValue", "TriggerTime",
+    "ImageType", "StackID",
 )  # fmt: skip
 # Where an enhanced file keeps, frame by frame, what a classic one has at its top.
 FRAME_CONTENT = (
@@ -55,7 +55,7 @@ ENHANCED_NAMES = {
     "ImageType": "FrameType",
 }
 READ_FIELDS = (
-    *PHASE_FIELDS, "BitsAllocated", "BitsStored", "Columns", "ConvolutionKernel", "HighBit", "ImageOrientationPatient",
+    *PHASE_FIELDS, "BitsAllocated", "BitsStored", "Columns", "HighBit", "ImageOrientationPatient",
     "ImagePositionPatient", "LossyImageCompression", "Modality", "ModalityLUTSequence", "NumberOfFrames",
     "PerFrameFunctionalGroupsSequence", "PhotometricInterpretation", "PixelRepresentation", "PixelSpacing",
     "RescaleIntercept", "RescaleSlope", "RescaleType", "Rows", "SamplesPerPixel", "SeriesDescription",
@@ -116,14 +116,15 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
         size = file.seek(0, 2)
         if size > max_bytes:
             raise InputError(
-                f"{shown_name(path)}: has {size / 2**20:,.0f} MiB, more than the {max_bytes / 2**20:,.0f} MiB allowed."
+                f"{shown_name(path)}: has {size / 2**20:,.0f} MiB, more than the {max_bytes / 2**20:,.0f} "
+                "MiB allowed."
             )
         file.seek(0)
         return file.read(size)
 
 
 def looks_like_dicom(start: bytes) -> bool:
-    """Whether a file that begins so is DICOM: by its preamble, or (old files) by a first element of group 0008."""
+    """Whether a file that begins so is DICOM: by its preamble, or (old files) by a first element of group 8."""
     return start[128:132] == b"DICM" or (
         start[:2] == b"\x08\x00" and start[2:4] < b"\x20\x00" and len(start) > 132
     )
@@ -171,7 +172,8 @@ def _transfer_syntax(data: bytes, name: str) -> str:
         start = position + (12 if long_value else 8)
         if start + length > len(data):
             raise InputError(
-                f"{name}: element ({group:04x},{element:04x}) declares {length:,} bytes, but the file ends after "
+                f"{name}: element ({group:04x},{element:04x}) declares {length:,} bytes, but the file ends "
+                "after "
                 f"{len(data) - start:,}."
             )
         if element == 0x0010:
@@ -179,12 +181,14 @@ def _transfer_syntax(data: bytes, name: str) -> str:
         position = start + length
     if transfer_syntax == DEFLATED:
         raise InputError(
-            f"{name}: TransferSyntaxUID (0002,0010) says that the whole file is deflated, which can hide any size; "
+            f"{name}: TransferSyntaxUID (0002,0010) says that the whole file is deflated, which can hide "
+            "any size; "
             "export it uncompressed."
         )
     if transfer_syntax not in NATIVE and transfer_syntax not in ENCAPSULATED:
         raise InputError(
-            f"{name}: TransferSyntaxUID (0002,0010) {transfer_syntax or 'missing'} is not read; export the series "
+            f"{name}: TransferSyntaxUID (0002,0010) {transfer_syntax or 'missing'} is not read; export the "
+            "series "
             "uncompressed."
         )
     return transfer_syntax
@@ -205,7 +209,8 @@ def _pixel_format(dataset: Dataset, name: str, transfer_syntax: str, start: int)
         dataset.get("PhotometricInterpretation", "MONOCHROME2")
     ).startswith("MONOCHROME"):
         raise InputError(
-            f"{name}: PhotometricInterpretation (0028,0004) is {dataset.get('PhotometricInterpretation')}; a scan "
+            f"{name}: PhotometricInterpretation (0028,0004) is {dataset.get('PhotometricInterpretation')}; "
+            "a scan "
             "holds grey values, not colours."
         )
     if "ModalityLUTSequence" in dataset:
@@ -229,7 +234,8 @@ def _pixel_format(dataset: Dataset, name: str, transfer_syntax: str, start: int)
         )
     if not 1 <= pixels.bits_stored <= pixels.high_bit + 1 <= pixels.bits_allocated:
         raise InputError(
-            f"{name}: BitsStored (0028,0101) {pixels.bits_stored} and HighBit (0028,0102) {pixels.high_bit} do not "
+            f"{name}: BitsStored (0028,0101) {pixels.bits_stored} and HighBit (0028,0102) "
+            f"{pixels.high_bit} do not "
             f"fit BitsAllocated {pixels.bits_allocated}."
         )
     if min(pixels.rows, pixels.columns, pixels.num_frames) < 1:
@@ -255,7 +261,8 @@ def _frames(path: Path, dataset: Dataset, pixels: PixelFormat) -> list[Frame]:
     warnings = []
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
         warnings.append(
-            "PhotometricInterpretation (0028,0004) is MONOCHROME1 (dark means high): the values are taken as stored."
+            "PhotometricInterpretation (0028,0004) is MONOCHROME1 (dark means high): the values are taken "
+            "as stored."
         )
     if str(dataset.get("LossyImageCompression", "00")) == "01":
         warnings.append("LossyImageCompression (0028,2110): the pixels were compressed with losses.")

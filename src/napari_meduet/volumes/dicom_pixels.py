@@ -1,8 +1,8 @@
 """The pixels of a DICOM file, as stored: all of them there, overlays masked off, decoded where compressed.
 
-Uncompressed pixels are read straight from the file's bytes. Compressed ones go to GDCM (in SimpleITK), never in
-their own file: a fresh one is made around each frame that holds nothing else, so that no header of a stranger
-reaches GDCM, which also would rescale, invert or guess.
+Uncompressed pixels are read straight from the file's bytes. Compressed ones go to GDCM (in SimpleITK), never
+in their own file: a fresh one is made around each frame that holds nothing else, so that no header of a
+stranger reaches GDCM, which also would rescale, invert or guess.
 """
 
 import struct
@@ -55,7 +55,8 @@ def _native(
     present = min(length, len(data) - start)
     if present < needed:
         raise InputError(
-            f"{name}: is cut short: PixelData (7fe0,0010) has {present:,} of the {needed:,} bytes that Rows, Columns "
+            f"{name}: is cut short: PixelData (7fe0,0010) has {present:,} of the {needed:,} bytes that "
+            "Rows, Columns "
             "and BitsAllocated declare."
         )
     dtype = pixels.dtype.newbyteorder(NATIVE[pixels.transfer_syntax])
@@ -95,13 +96,14 @@ def _check_coded_size(coded: bytes, pixels: PixelFormat, name: str) -> None:
     size = _jpeg_size(coded)
     if size is not None and size != (pixels.rows, pixels.columns):
         raise InputError(
-            f"{name}: its compressed pixels are {size[0]} x {size[1]}, but Rows and Columns are {pixels.rows} x "
+            f"{name}: its compressed pixels are {size[0]} x {size[1]}, but Rows and Columns are "
+            f"{pixels.rows} x "
             f"{pixels.columns}."
         )
 
 
 def _jpeg_size(coded: bytes) -> tuple[int, int] | None:
-    """Rows and columns in a JPEG, JPEG-LS or JPEG 2000 codestream; None where it holds neither (run length)."""
+    """Rows and columns in a JPEG, JPEG-LS or JPEG 2000 codestream; None for run length, which has none."""
     if coded[:4] == b"\xff\x4f\xff\x51" and len(coded) >= 24:  # JPEG 2000: SOC, SIZ
         right, lower, left, upper = struct.unpack_from(">IIII", coded, 8)
         return lower - upper, right - left

@@ -211,7 +211,8 @@ def _chosen(volumes: list[list[Frame]], name: str, series: str | None) -> list[F
         info = _info(number, volume)
         spacing = checks.triple(np.array(info.spacing_mm)) + " mm" if info.spacing_mm else "not loadable"
         lines.append(
-            f"{number}: {info.modality}, {info.num_slices} slices of {info.shape[0]} x {info.shape[1]}, {spacing}"
+            f"{number}: {info.modality}, {info.num_slices} slices of {info.shape[0]} x {info.shape[1]}, "
+            f"{spacing}"
         )
     asked = f"there is no series {series!r}; it" if series is not None else "it"
     raise InputError(
@@ -260,11 +261,13 @@ def _load(frames: list[Frame], name: str, warnings: list[str], budget_bytes: int
 def _missing_rescale(voxels: NDArray, name: str) -> str:
     if voxels.min() >= 0:
         raise InputError(
-            f"{name}: RescaleSlope (0028,1053) or RescaleIntercept (0028,1052) is missing and no value is below 0, "
+            f"{name}: RescaleSlope (0028,1053) or RescaleIntercept (0028,1052) is missing and no value is "
+            "below 0, "
             "so the numbers are not Hounsfield units; export the series again."
         )
     return (
-        "RescaleSlope (0028,1053) or RescaleIntercept (0028,1052) is missing; the stored numbers are taken for "
+        "RescaleSlope (0028,1053) or RescaleIntercept (0028,1052) is missing; the stored numbers are taken "
+        "for "
         "Hounsfield units."
     )
 
@@ -277,7 +280,8 @@ def _check_kind(frames: list[Frame], name: str) -> None:
         )
     if len(frames) < 2:
         raise InputError(
-            f"{name}: is a single slice; a scan needs all slices of its series: choose the folder that holds them."
+            f"{name}: is a single slice; a scan needs all slices of its series: choose the folder that "
+            "holds them."
         )
     for field, value_of in FIELDS_IN_COMMON:
         values = {value_of(frame) for frame in frames}
@@ -337,7 +341,8 @@ def _check_steps(positions: NDArray, normal: NDArray, frames: list[Frame], name:
         a, b = frames[twice[0]], frames[twice[0] + 1]
         differing = [field for field, value in a.phase if dict(b.phase).get(field) != value]
         raise InputError(
-            f"{name}: {twice.size} of its slices lie at the same ImagePositionPatient (0020,0032) as another, first "
+            f"{name}: {twice.size} of its slices lie at the same ImagePositionPatient (0020,0032) as "
+            "another, first "
             f"{a.name} and {b.name}; the series holds duplicates or several phases"
             + (f" (they differ in {', '.join(differing)})." if differing else ".")
         )
@@ -352,13 +357,15 @@ def _check_steps(positions: NDArray, normal: NDArray, frames: list[Frame], name:
             else "the slices are unevenly spaced at"
         )
         raise InputError(
-            f"{name}: ImagePositionPatient (0020,0032) steps by {typical:.4g} mm, but by {steps[k]:.4g} mm from "
+            f"{name}: ImagePositionPatient (0020,0032) steps by {typical:.4g} mm, but by {steps[k]:.4g} mm "
+            "from "
             f"{frames[k].name} to {frames[k + 1].name}: {what} these two."
         )
     line = positions[0] + np.outer(np.arange(len(frames)) / (len(frames) - 1), positions[-1] - positions[0])
     aside = float(np.linalg.norm(positions - line, axis=1).max())
     if aside > max(tolerance, 0.1 * typical):
         raise InputError(
-            f"{name}: ImagePositionPatient (0020,0032) leaves a straight line by {aside:.2g} mm; the slices are no "
+            f"{name}: ImagePositionPatient (0020,0032) leaves a straight line by {aside:.2g} mm; the "
+            "slices are no "
             "regular volume."
         )

@@ -1,8 +1,8 @@
 """Bytes of a file, inflated if they are compressed, with nothing about them left unchecked.
 
-Readers trust too much: with one, 253 of 300 flipped bits in a .nii.gz came back as wrong voxels; with another, the
-missing half of a truncated file came back as zeros. A `CheckedStream` gives exactly what is asked for or
-raises, and `finish` reads on to the end, where the checksum and the length are.
+Readers trust too much: with one, 253 of 300 flipped bits in a .nii.gz came back as wrong voxels; with
+another, the missing half of a truncated file came back as zeros. A `CheckedStream` gives exactly what is asked
+for or raises, and `finish` reads on to the end, where the checksum and the length are.
 """
 
 import hashlib
@@ -60,7 +60,8 @@ class CheckedStream:
             piece = self._some(len(buffer) - filled)
             if not piece:
                 raise InputError(
-                    f"{self.name}: is cut short: {len(buffer) - filled:,} of {len(buffer):,} bytes of {what} are "
+                    f"{self.name}: is cut short: {len(buffer) - filled:,} of {len(buffer):,} bytes of "
+                    f"{what} are "
                     "missing; copy or export it again."
                 )
             buffer[filled : filled + len(piece)] = piece
@@ -115,7 +116,8 @@ class CheckedStream:
                 return piece
             if last and not self._inflater.eof:
                 raise InputError(
-                    f"{self.name}: is cut short: its compressed data end before their checksum; copy or export "
+                    f"{self.name}: is cut short: its compressed data end before their checksum; copy or "
+                    "export "
                     "it again."
                 )
 
@@ -137,7 +139,8 @@ class CheckedStream:
     def _refuse_if_long(self, trailing: int) -> None:
         if trailing > MAX_TRAILING_BYTES:
             raise InputError(
-                f"{self.name}: goes on for more than 1 MiB after the voxels its header declares; the header or "
+                f"{self.name}: goes on for more than 1 MiB after the voxels its header declares; the "
+                "header or "
                 "the file is damaged."
             )
 

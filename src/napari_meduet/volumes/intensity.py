@@ -7,6 +7,7 @@ there. The default here, `CT_FULL`, keeps lung and bone and spends its range on 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from napari_meduet.errors import InputError
 from napari_meduet.volumes.volume import Modality
 
 BODY_HU = -300.0  # between lung parenchyma with air and fat: skin is inside, air around the patient is not
+
+MR_FOREGROUND = 0.1  # of the range between the 0.5th and the 99th percentile
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def _piecewise(x: NDArray[np.float32], knots: tuple[tuple[float, float], ...]) -
     """
     start, end = knots[0][1], knots[-1][1]
     out = np.full_like(x, start)
-    for (x0, y0), (x1, y1) in zip(knots, knots[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(knots):
         ramp = np.clip(x, np.float32(x0), np.float32(x1))
         ramp -= np.float32(x0)
         ramp *= np.float32((y1 - y0) / (x1 - x0))
@@ -123,20 +126,10 @@ def body_mask(values: np.ndarray, modality: Modality) -> NDArray[np.bool_]:
 
 
 def _mr_threshold(values: np.ndarray) -> float:
-    """Half of Otsu's threshold, on the values below the 99th percentile.
+    """A tenth of the way from the darkest to the brightest voxels, outliers aside.
 
-    Otsu's own separates bright from dark tissue in a scan cropped to the head; half of it keeps dark tissue
-    and still stands above the noise of air.
+    Above the noise of air and below muscle in all 22 MR scans of the shared data. Otsu's threshold is not: fat
+    is so bright that it parts fat from muscle.
     """
     low, high = np.percentile(values, (0.5, 99))
-    if not high > low:
-        return float(low)
-    counts, edges = np.histogram(values, bins=256, range=(low, high))
-    centres = (edges[:-1] + edges[1:]) / 2
-    below = np.cumsum(counts)
-    above = below[-1] - below
-    sum_below = np.cumsum(counts * centres)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        gap = sum_below / below - (sum_below[-1] - sum_below) / above
-    between = np.nan_to_num(below * above * gap**2)
-    return float(low + (centres[between.argmax()] - low) / 2)
+    return float(low + MR_FOREGROUND * (high - low))

@@ -1,7 +1,8 @@
 """NIfTI-1 and NIfTI-2, plain or gzip-compressed: the header judged field by field, then the voxels.
 
 The header is parsed into nibabel's own field layout, but no field is believed before it was checked: nibabel
-alone shifts data without a word (vox_offset 0), takes metres for millimetres and repairs what it should refuse.
+alone shifts data without a word (vox_offset 0), takes metres for millimetres and repairs what it should
+refuse.
 """
 
 import json
@@ -36,8 +37,8 @@ MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown (by custom mm), m
 
 # What is carried over to a result. Everything else in a header is free text or unused.
 CARRIED_FIELDS = (
-    "dim_info", "dim", "intent_p1", "intent_p2", "intent_p3", "intent_code", "datatype", "bitpix", "slice_start",
-    "pixdim", "scl_slope", "scl_inter", "slice_end", "slice_code", "xyzt_units", "cal_max", "cal_min",
+    "dim_info", "dim", "intent_p1", "intent_p2", "intent_p3", "intent_code", "datatype", "bitpix",
+    "slice_start", "pixdim", "scl_slope", "scl_inter", "slice_end", "slice_code", "xyzt_units", "cal_max", "cal_min",
     "slice_duration", "toffset", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
     "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z",
 )  # fmt: skip
@@ -149,7 +150,8 @@ def _read_header(stream: CheckedStream) -> RawHeader:
                 native = fields.as_byteswapped("<" if sys.byteorder == "little" else ">")
                 return RawHeader(native, order, size + 4, extender[0] != 0)
     raise InputError(
-        f"{stream.name}: is not a NIfTI file (sizeof_hdr is neither 348 nor 540); choose a .nii, .nii.gz, .nrrd, "
+        f"{stream.name}: is not a NIfTI file (sizeof_hdr is neither 348 nor 540); choose a .nii, .nii.gz, "
+        ".nrrd, "
         ".mha or DICOM file."
     )
 
@@ -180,17 +182,20 @@ def _layout(raw: RawHeader, name: str) -> Layout:
     dtype = np.dtype(VOXEL_TYPES[code]).newbyteorder(raw.byte_order)
     if int(header["bitpix"]) != 8 * dtype.itemsize:
         raise InputError(
-            f"{name}: bitpix is {int(header['bitpix'])} but datatype {code} ({dtype.name}) has {8 * dtype.itemsize} "
+            f"{name}: bitpix is {int(header['bitpix'])} but datatype {code} ({dtype.name}) has "
+            f"{8 * dtype.itemsize} "
             "bits; the header is damaged."
         )
     offset = float(header["vox_offset"])
     if not math.isfinite(offset) or offset != int(offset) or offset < raw.num_bytes:
         raise InputError(
-            f"{name}: vox_offset is {offset:g}, but the voxels of a single file start at byte {raw.num_bytes} or later."
+            f"{name}: vox_offset is {offset:g}, but the voxels of a single file start at byte "
+            f"{raw.num_bytes} or later."
         )
     if offset - raw.num_bytes > MAX_EXTENSION_BYTES:
         raise InputError(
-            f"{name}: vox_offset leaves {(offset - raw.num_bytes) / 2**20:,.0f} MiB for header extensions; at most "
+            f"{name}: vox_offset leaves {(offset - raw.num_bytes) / 2**20:,.0f} MiB for header extensions; "
+            "at most "
             f"{MAX_EXTENSION_BYTES // 2**20} MiB are read."
         )
     x, y, z = shape[:3]
@@ -236,7 +241,8 @@ def _affine(
         candidates["qform"] = _in_mm(_qform(header), header)
     if not candidates:
         warnings.append(
-            "The file does not say how the scan lies in the patient (sform_code and qform_code are 0); right to "
+            "The file does not say how the scan lies in the patient (sform_code and qform_code are 0); "
+            "right to "
             "left, back to front and feet to head are assumed. LEFT AND RIGHT MAY BE SWAPPED."
         )
         candidates["pixdim"] = _in_mm(header.get_base_affine(), header)
@@ -283,7 +289,8 @@ def _extensions(block: bytes, raw: RawHeader) -> tuple[list[bytes], list[str]]:
         size, code = struct.unpack_from(f"{raw.byte_order}ii", block, position)
         if size < 8 or position + size > len(block):
             return comments, [
-                f"A header extension declares {size:,} bytes where {len(block) - position:,} are left; it was ignored."
+                f"A header extension declares {size:,} bytes where {len(block) - position:,} are left; it "
+                "was ignored."
             ]
         if code == COMMENT_CODE:
             comments.append(block[position + 8 : position + size])
@@ -292,7 +299,7 @@ def _extensions(block: bytes, raw: RawHeader) -> tuple[list[bytes], list[str]]:
 
 
 def _carried(header: nib.Nifti1Header, shape: tuple[int, int, int]) -> nib.Nifti1Header:
-    """The fields that a result on this grid writes back: codes, units, scaling; no free text, no extension."""
+    """What a result on this grid writes back: codes, units, scaling; no free text, no extension."""
     carried = type(header)()
     for field in CARRIED_FIELDS:
         carried[field] = header[field]

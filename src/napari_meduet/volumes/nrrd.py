@@ -28,13 +28,15 @@ ENCODINGS: dict[str, Compression] = {"raw": "none", "gzip": "gzip", "gz": "gzip"
 TYPES = {
     "signed char": "i1", "int8": "i1", "int8_t": "i1",
     "uchar": "u1", "unsigned char": "u1", "uint8": "u1", "uint8_t": "u1",
-    "short": "i2", "short int": "i2", "signed short": "i2", "signed short int": "i2", "int16": "i2", "int16_t": "i2",
+    "short": "i2", "short int": "i2", "signed short": "i2", "signed short int": "i2",
+    "int16": "i2", "int16_t": "i2",
     "ushort": "u2", "unsigned short": "u2", "unsigned short int": "u2", "uint16": "u2", "uint16_t": "u2",
     "int": "i4", "signed int": "i4", "int32": "i4", "int32_t": "i4",
     "uint": "u4", "unsigned int": "u4", "uint32": "u4", "uint32_t": "u4",
     "longlong": "i8", "long long": "i8", "long long int": "i8", "signed long long": "i8",
     "signed long long int": "i8", "int64": "i8", "int64_t": "i8",
-    "ulonglong": "u8", "unsigned long long": "u8", "unsigned long long int": "u8", "uint64": "u8", "uint64_t": "u8",
+    "ulonglong": "u8", "unsigned long long": "u8", "unsigned long long int": "u8",
+    "uint64": "u8", "uint64_t": "u8",
     "float": "f4", "double": "f8",
 }  # fmt: skip
 SPACES = {
@@ -128,7 +130,8 @@ def _place(
     spatial = [vector for vector in vectors[:3] if vector is not None]
     if len(vectors) != num_axes or len(spatial) != 3 or any(vector is not None for vector in vectors[3:]):
         raise InputError(
-            f"{name}: space directions must hold one vector for each of the first three axes and none for the "
+            f"{name}: space directions must hold one vector for each of the first three axes and none for "
+            "the "
             f"others; colours and vectors per voxel are not read. It is {fields['space directions'][:80]}."
         )
     warnings = []

@@ -28,7 +28,7 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Lerp:
-    """Linear interpolation along one axis: output k lies `weight[k]` of the way from source[lower] to [upper]."""
+    """Linear interpolation along one axis: output k lies `weight[k]` of the way from lower to upper."""
 
     lower: NDArray[np.intp]
     upper: NDArray[np.intp]
@@ -36,12 +36,12 @@ class Lerp:
 
     @classmethod
     def at(cls, positions: NDArray[np.float64], size: int) -> "Lerp":
-        """Samples at fractional indices of an axis of that size; positions outside are clamped to its ends."""
+        """Samples at fractional indices of an axis of that size, clamped to its ends."""
         inside = np.clip(positions, 0, size - 1)
         # A position that is an index up to rounding is that index: an identity grid must change nothing.
         nearest = np.rint(inside)
         inside = np.where(np.abs(inside - nearest) < 1e-9 * size, nearest, inside)
-        lower = np.minimum(inside.astype(np.intp), max(size - 2, 0))
+        lower = inside.astype(np.intp)
         upper = np.minimum(lower + 1, size - 1)
         return cls(lower, upper, (inside - lower).astype(np.float32))
 
@@ -77,8 +77,9 @@ class WorkingGrid:
         num_steps = np.ceil((sizes - 1) * native_mm / spacing_mm - 1e-4)
         shape = tuple(int(steps) + 1 for steps in num_steps)
         if np.prod(shape, dtype=np.float64) > MAX_WORKING_VOXELS:
+            extent = " x ".join(f"{mm:.0f}" for mm in sizes * native_mm)
             raise InputError(
-                f"This scan covers {' x '.join(f'{n * s:.0f}' for n, s in zip(sizes, native_mm, strict=True))} mm: "
+                f"This scan covers {extent} mm: "
                 f"at {spacing_mm} mm that is {' x '.join(map(str, shape))} voxels, more than "
                 f"{MAX_WORKING_VOXELS:,}. Crop it to the region of interest."
             )
@@ -160,19 +161,34 @@ def _resample(
     out = np.empty((slow.lower.size, middle.lower.size, fast.lower.size), np.float32)
 
     def fill(planes: range) -> None:
+        plane, above = np.empty(source.shape[1:], np.float32), np.empty(source.shape[1:], np.float32)
         for k in planes:
-            plane = source[slow.lower[k]].astype(np.float32)
+            np.copyto(plane, source[slow.lower[k]], casting="same_kind")
             if slow.weight[k] > 0:
-                plane += (source[slow.upper[k]] - plane) * slow.weight[k]
+                np.copyto(above, source[slow.upper[k]], casting="same_kind")
+                above -= plane
+                above *= slow.weight[k]
+                plane += above
+            sampled = plane
             if not skip_middle:
-                lower = plane[middle.lower]
-                plane = lower + (plane[middle.upper] - lower) * middle.weight[:, None]
+                sampled = _between(sampled[middle.lower], sampled[middle.upper], middle.weight[:, None])
             if not skip_fast:
-                lower = np.take(plane, fast.lower, axis=1)
-                plane = lower + (np.take(plane, fast.upper, axis=1) - lower) * fast.weight
-            out[k] = finish(plane)
+                sampled = _between(
+                    np.take(sampled, fast.lower, axis=1), np.take(sampled, fast.upper, axis=1), fast.weight
+                )
+            out[k] = finish(sampled)
 
     bounds = np.linspace(0, len(out), NUM_THREADS + 1).astype(int)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         list(pool.map(fill, [range(start, stop) for start, stop in pairwise(bounds)]))
     return np.transpose(out, np.argsort(order))
+
+
+def _between(
+    lower: NDArray[np.float32], upper: NDArray[np.float32], weight: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """lower + (upper - lower) * weight, in the memory of its arguments."""
+    upper -= lower
+    upper *= weight
+    lower += upper
+    return lower

@@ -42,12 +42,7 @@ class Volume:
 
     def values(self) -> NDArray[np.float32]:
         """The voxels in `unit`, (X, Y, Z), in the memory order of the voxels."""
-        values = self.voxels.astype(np.float32)  # always a copy: the caller may write into it
-        if self.slope != 1.0:
-            values *= np.float32(self.slope)
-        if self.intercept != 0.0:
-            values += np.float32(self.intercept)
-        return values
+        return self._in_unit(self.voxels)
 
     def with_values(self, values: np.ndarray) -> "Volume":
         """The same scan holding other values, rounded and saturated into its own dtype and scaling.
@@ -56,18 +51,32 @@ class Volume:
         """
         if values.shape != self.voxels.shape:
             raise ValueError(f"These values are {values.shape}; the scan's grid is {self.voxels.shape}.")
+        voxels = self.voxels.copy(order="F")
+        # Plane by plane as they lie in memory: rounding needs 64 bits, too many for a whole scan at once.
+        for stored, wanted in zip(voxels.T, values.T, strict=True):
+            changed = wanted != self._in_unit(stored)
+            if changed.any():
+                np.copyto(stored, self._stored(wanted), where=changed)
+        return replace(self, voxels=voxels)
+
+    def _in_unit(self, voxels: np.ndarray) -> NDArray[np.float32]:
+        values = voxels.astype(np.float32)  # always a copy: the caller may write into it
+        if self.slope != 1.0:
+            values *= np.float32(self.slope)
+        if self.intercept != 0.0:
+            values += np.float32(self.intercept)
+        return values
+
+    def _stored(self, values: np.ndarray) -> np.ndarray:
+        """The numbers that stand for these values in the file."""
         if not np.isfinite(values).all():
             raise ValueError("These values contain NaN or infinity; a scan must be finite everywhere.")
-        stored = (values.astype(np.float64) - self.intercept) / self.slope
+        numbers = (values.astype(np.float64) - self.intercept) / self.slope
         dtype = self.voxels.dtype
-        if dtype.kind in "iu":
-            limits = np.iinfo(dtype)
-            np.rint(stored, out=stored)
-            # The largest 64-bit integers have no float64 of their own: stay one representable step inside.
-            highest = float(limits.max) if limits.max < 2**53 else np.nextafter(float(limits.max), 0)
-            np.clip(stored, float(limits.min), highest, out=stored)
-        else:
-            limits = np.finfo(dtype)
-            np.clip(stored, float(limits.min), float(limits.max), out=stored)
-        voxels = np.where(values == self.values(), self.voxels, stored.astype(dtype))
-        return replace(self, voxels=voxels)
+        if dtype.kind == "f":
+            largest = float(np.finfo(dtype).max)
+            return np.clip(numbers, -largest, largest).astype(dtype)
+        lowest, highest = float(np.iinfo(dtype).min), float(np.iinfo(dtype).max)
+        if int(highest) > np.iinfo(dtype).max:  # 64 bits: the next float64 below still fits
+            highest = float(np.nextafter(highest, 0))
+        return np.clip(np.rint(numbers), lowest, highest).astype(dtype)

@@ -1,7 +1,7 @@
 """Results on disk: whole, under their final name, or not at all.
 
-Everything is written beside its destination, flushed to the disk and only then renamed. A full disk, a kill or
-a folder without permission leaves what was there before. (Other writers report success on a full disk.)
+Everything is written beside its destination, flushed to the disk and only then renamed. A full disk, a kill
+or a folder without permission leaves what was there before. (Other writers report success on a full disk.)
 """
 
 import io
@@ -45,8 +45,8 @@ def write_volume(
 ) -> None:
     """Write a NIfTI file and its JSON sidecar: both, or neither.
 
-    Grid, affine, header codes, dtype, scaling and unit are the volume's own. The provenance also goes into the
-    header, as compact JSON in a comment extension, and comes back as `Volume.synthetic`.
+    Grid, affine, header codes, dtype, scaling and unit are the volume's own. The provenance also goes into
+    the header, as compact JSON in a comment extension, and comes back as `Volume.synthetic`.
     """
     path = Path(os.fsdecode(path))
     if not path.name.endswith(SUFFIXES):
@@ -61,19 +61,19 @@ def write_volume(
 
 @contextmanager
 def write_atomically(path: PathLike, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary path beside `path`; what is written there takes the name `path` when the block ends well."""
+    """A temporary path beside `path`; what is written there becomes `path` when the block ends well."""
     with _atomically([Path(os.fsdecode(path))], overwrite) as (temporary,):
         yield temporary
 
 
 @contextmanager
 def _atomically(destinations: list[Path], overwrite: bool) -> Iterator[list[Path]]:
-    for path in destinations:
-        _check_destination(path, overwrite)
     token = secrets.token_hex(6)
     temporaries = [path.with_name(f".{token}-{k}{path.suffix}") for k, path in enumerate(destinations)]
     try:
         with ExitStack() as cleanup:
+            for path in destinations:
+                _check_destination(path, overwrite)
             for temporary, path in zip(temporaries, destinations, strict=True):
                 cleanup.callback(temporary.unlink, missing_ok=True)
                 temporary.touch(exist_ok=False)
@@ -113,19 +113,19 @@ def _flush(path: Path) -> None:
 
 
 def _rename_all(temporaries: list[Path], destinations: list[Path]) -> None:
-    """Give every file its final name; if the last one refuses, put back what the others replaced."""
-    with ExitStack() as undo, ExitStack() as tidy:
+    """Give every file its final name; if one refuses, put back what the earlier ones replaced."""
+    with ExitStack() as tidy, ExitStack() as undo:
         for temporary, path in zip(temporaries, destinations, strict=True):
-            if path is destinations[-1]:
-                pass  # nothing follows that could fail
-            elif path.exists():
+            kept = None
+            if path is not destinations[-1] and path.exists():  # after the last one nothing can fail
                 kept = temporary.with_name(f"{temporary.name}-kept")
                 tidy.callback(kept.unlink, missing_ok=True)
                 shutil.copy2(path, kept)
-                undo.callback(os.replace, kept, path)
-            else:
-                undo.callback(path.unlink, missing_ok=True)
             os.replace(temporary, path)
+            if kept is None:
+                undo.callback(path.unlink)
+            else:
+                undo.callback(os.replace, kept, path)
         undo.pop_all()
 
 
