@@ -1,0 +1,139 @@
+"""`wavelet`: our light tokenizer, 16 : 1 (SPEC section 3).
+
+A two-level Haar transform folds each 4x4x4 cube of voxels into 64 coefficients without loss, so that all the
+learning happens on a grid 64 times smaller than the volume. A small residual network squeezes the 64
+coefficients into 4 latent channels, a larger one guesses them back. Nothing is normalised over space: what a
+voxel decodes to depends on its neighbourhood alone, and tiles with enough overlap have no seams.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STRIDE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveletConfig:
+    """Sizes of the tokenizer; the defaults are those of the embedded model (docs/benchmarks.md)."""
+
+    channels: int = 4
+    width: int = 160
+    encoder_blocks: int = 2
+    decoder_blocks: int = 5
+
+    def __post_init__(self) -> None:
+        for field, value in asdict(self).items():
+            if value < 1:
+                raise ValueError(
+                    f"{field} of a wavelet tokenizer counts something and must be positive; got {value}."
+                )
+
+
+def haar_matrix() -> Float[Tensor, "64 64"]:
+    """The orthonormal two-level Haar transform of a 4x4x4 cube: row 0 is 8 times the mean of the cube.
+
+    Voxels are numbered with z fastest. Rows 1-7 are the coarse details, rows 8-63 the fine ones.
+    """
+    smooth = torch.tensor([0.5, 0.5, 0.5, 0.5])
+    coarse = torch.tensor([0.5, 0.5, -0.5, -0.5])
+    half = 0.5**0.5
+    fine = torch.tensor([[half, -half, 0, 0], [0, 0, half, -half]])
+    pair = torch.tensor([[half, half, 0, 0], [0, 0, half, half]])
+
+    def outer(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        return torch.einsum("i,j,k->ijk", x, y, z).flatten()
+
+    rows = [outer(x, y, z) for x in (smooth, coarse) for y in (smooth, coarse) for z in (smooth, coarse)]
+    for kinds in [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)][
+        1:
+    ]:  # 1: a fine detail along this axis
+        bases = [fine if kind else pair for kind in kinds]
+        rows += [outer(x, y, z) for x in bases[0] for y in bases[1] for z in bases[2]]
+    return torch.stack(rows)
+
+
+class ResidualBlock(nn.Module):
+    """One look at the 3x3x3 neighbourhood, added to what was known. Channels last: (B, X, Y, Z, W)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.look = nn.Conv3d(width, width, 3, padding=1)
+        self.merge = nn.Linear(width, width)
+        nn.init.zeros_(self.merge.weight)
+        nn.init.zeros_(self.merge.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        seen = self.norm(features).movedim(-1, 1)  # a channels_last_3d view: no copy
+        return features + self.merge(F.gelu(self.look(seen)).movedim(1, -1))
+
+
+class WaveletTokenizer(nn.Module):
+    """Haar transform and two small residual networks. See the module's docstring."""
+
+    name = "wavelet"
+    stride = STRIDE
+
+    def __init__(self, config: WaveletConfig | None = None) -> None:
+        super().__init__()
+        config = config or WaveletConfig()
+        self.config = config
+        self.channels = config.channels
+        self.halo = max(
+            config.encoder_blocks, config.decoder_blocks
+        )  # each block looks one latent voxel further
+        self.bytes_per_latent_voxel = 4 * (6 * config.width + 4 * STRIDE**3)  # live activations, float32
+        # Typical sizes of the coefficients of volumes in [0, 1]: the network sees and writes numbers near 1.
+        scale = torch.tensor([2.0] + [0.3] * 7 + [0.1] * 56)
+        self.register_buffer("haar", haar_matrix(), persistent=False)
+        self.register_buffer("scale", scale, persistent=False)
+        self.linear_code = nn.Linear(
+            64, config.channels
+        )  # the best linear code; the networks add what it misses
+        self.linear_decode = nn.Linear(config.channels, 64)
+        self.expand = nn.Linear(64, config.width)
+        self.encoder = nn.Sequential(*[ResidualBlock(config.width) for _ in range(config.encoder_blocks)])
+        self.squeeze = nn.Linear(config.width, 2 * config.channels)
+        self.widen = nn.Linear(config.channels, config.width)
+        self.decoder = nn.Sequential(*[ResidualBlock(config.width) for _ in range(config.decoder_blocks)])
+        self.coefficients = nn.Linear(config.width, 64)
+
+    def coefficients_of(self, volume: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B x y z 64"]:
+        """Haar coefficients of each 4x4x4 cube, scaled to numbers near 1."""
+        cubes = rearrange(
+            volume - 0.5, "b 1 (x p) (y q) (z r) -> b x y z (p q r)", p=STRIDE, q=STRIDE, r=STRIDE
+        )
+        return cubes @ self.haar.T / self.scale
+
+    def encode(
+        self, volume: Float[Tensor, "B 1 X Y Z"]
+    ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
+        """Mean and log-variance of the latent of a volume in [0, 1].
+
+        Raises:
+            ValueError: a side of the volume is not a multiple of 4.
+        """
+        if any(side % STRIDE for side in volume.shape[2:]):
+            raise ValueError(
+                f"The wavelet tokenizer folds cubes of 4 voxels; a volume of {tuple(volume.shape[2:])} has sides "
+                "that are no multiple of 4. Pad it first (tiling.py does)."
+            )
+        coefficients = self.coefficients_of(volume)
+        mean, log_variance = self.squeeze(self.encoder(self.expand(coefficients))).chunk(2, dim=-1)
+        mean = mean + self.linear_code(coefficients)
+        return mean.movedim(-1, 1), log_variance.movedim(-1, 1).clamp(-20.0, 5.0)
+
+    def decode(self, latent: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
+        """The volume a latent stands for, in profile units; it may leave [0, 1] by a little."""
+        latent = latent.movedim(1, -1)
+        features = self.decoder(self.widen(latent))  # (B, x, y, z, W)
+        coefficients = self.coefficients(features) + self.linear_decode(latent)  # (B, x, y, z, 64)
+        cubes = (coefficients.float() * self.scale) @ self.haar
+        return 0.5 + rearrange(
+            cubes, "b x y z (p q r) -> b 1 (x p) (y q) (z r)", p=STRIDE, q=STRIDE, r=STRIDE
+        )

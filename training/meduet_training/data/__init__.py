@@ -1,0 +1,1 @@
+"""What the trainings feed on: cohorts, prepared scans, simulated scanners, latents."""

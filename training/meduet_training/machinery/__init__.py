@@ -1,0 +1,1 @@
+"""What every training here shares: schedules, averages of weights, folders of runs."""

@@ -1,0 +1,1 @@
+"""Functions that return whole configurations; a variation says what differs."""
