@@ -15,7 +15,7 @@ from typing import Any
 
 from napari.qt.threading import create_worker
 from napari.utils import cancelable_progress
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, Signal, Slot
 
 from napari_meduet.errors import Cancelled, InputError, OnProgress
 
@@ -112,38 +112,41 @@ class Job(QObject):
 
     def __init__(self, call: Callable[[OnProgress], Any], title: str, parent: QObject | None = None) -> None:
         super().__init__(parent)
+        self._title = title
         self._work = _Work(call, title)
         self._worker = create_worker(self._work)
+        self._bar: cancelable_progress | None = None  # the one in napari's activity dock
         self._is_cancelling = False
+
+    def start(self) -> None:
+        """Begin; the signals come once the GUI thread is back in its event loop."""
         work, worker = self._work, self._worker
-        self._bar = cancelable_progress(total=100, desc=title)  # the one in napari's activity dock
-        bar = self._bar
-        # the worker's own flag is what napari sets when its window closes
+        self._bar = bar = cancelable_progress(total=100, desc=self._title)
+        # napari sets the worker's own flag when its window closes
         work.is_cancelled = lambda: worker.abort_requested or bar.is_canceled
         work.reports.moved.connect(self._move)
         worker.finished.connect(bar.close)  # also where this object is gone before the work is
         worker.finished.connect(self._end)
-
-    def start(self) -> None:
-        """Begin; the signals come once the GUI thread is back in its event loop."""
-        self._worker.start()
+        self.destroyed.connect(worker.quit)  # nobody is left to take the result
+        worker.start()
 
     def cancel(self) -> None:
         """Ask the work to stop at its next report of progress."""
         self._is_cancelling = True
         self._worker.quit()
 
-    @property
-    def is_cancelling(self) -> bool:
-        """Whether it was asked to stop and has not yet."""
-        return self._is_cancelling
-
+    @Slot(float, str)
     def _move(self, fraction: float, doing: str) -> None:
-        self._bar.set_description(doing)
-        self._bar.update(round(100 * fraction) - self._bar.n)
         self.progressed.emit(fraction, doing)
+        # Napari's bar lets Qt handle events in every line that touches it: the job may end within one.
+        if self._bar is not None:
+            self._bar.set_description(doing)
+        if self._bar is not None:
+            self._bar.update(round(100 * fraction) - self._bar.n)
 
+    @Slot()
     def _end(self) -> None:
+        self._bar = None
         work = self._work
         if work.was_cancelled or self._is_cancelling:
             self.cancelled.emit()
@@ -153,3 +156,4 @@ class Job(QObject):
             self.succeeded.emit(work.result)
         work.result = None
         self.finished.emit()
+        self.deleteLater()

@@ -6,14 +6,16 @@ to choose.
 """
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 
-from napari.utils.notifications import show_warning
+from napari.utils.notifications import show_error, show_warning
 
-from napari_meduet.errors import SeveralVolumes
+from napari_meduet.errors import InputError, SeveralVolumes
 from napari_meduet.gui.choices import ask_series, ask_volume, has_window
 from napari_meduet.gui.labels import is_segmentation
 from napari_meduet.gui.layers import LayerData, image_layer, labels_layer
+from napari_meduet.volumes.dicom_frames import looks_like_dicom
 from napari_meduet.volumes.files import list_series, read_volume
 from napari_meduet.volumes.volume import Volume
 
@@ -22,22 +24,56 @@ Reader = Callable[[Paths], list[LayerData]]
 NOTHING: list = [(None,)]  # tells napari that the path was read and holds no layer
 
 _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".dcm", ".dicom", ".ima")
-_DICOM_MARK = b"DICM"  # behind a preamble of 128 bytes
 
 
-def file_reader(paths: Paths) -> Reader | None:
+def file_reader(path: Paths) -> Reader | None:
     """A reader for NIfTI, NRRD and MetaImage files."""
     return read_files
 
 
-def dicom_reader(paths: Paths) -> Reader | None:
-    """A reader for DICOM folders and files; None where the path only looks like one."""
-    return read_files if all(_is_dicom(Path(path)) for path in _listed(paths)) else None
+def dicom_reader(path: Paths) -> Reader | None:
+    """A reader for DICOM folders and files; None where a path only looks like one."""
+    return read_dicom if all(_is_dicom(Path(one)) for one in _listed(path)) else None
 
 
+def _told_in_the_window(read: Reader) -> Reader:
+    """A reader whose refusals are sentences in the window.
+
+    Napari would offer the file to its other readers instead, which open what is damaged without a word.
+    """
+
+    @wraps(read)
+    def reading(paths: Paths) -> list[LayerData]:
+        try:
+            return read(paths)
+        except InputError as error:
+            if not has_window():
+                raise
+            show_error(str(error))
+            return NOTHING
+
+    return reading
+
+
+@_told_in_the_window
 def read_files(paths: Paths) -> list[LayerData]:
-    """A layer for each path."""
-    return [layer for path in _listed(paths) for layer in _read(Path(path))]
+    """A layer for each file."""
+    return [layer for path in _listed(paths) for layer in _read_file(Path(path))]
+
+
+@_told_in_the_window
+def read_dicom(paths: Paths) -> list[LayerData]:
+    """A layer for each series chosen of a folder, or for the one series that several files make up."""
+    if not isinstance(paths, str) and len(paths) > 1:
+        return [as_layer(read_volume(paths), Path(paths[0]).parent.name)]
+    path = Path(_listed(paths)[0])
+    name = layer_name(path)
+    if path.is_dir() and has_window() and len(listed := list_series(path)) > 1:
+        return [
+            as_layer(read_volume(path, series=str(series.number)), f"{name}, series {series.number}")
+            for series in ask_series(listed)
+        ] or NOTHING
+    return [as_layer(read_volume(path), name)]
 
 
 def layer_name(path: Path) -> str:
@@ -55,13 +91,8 @@ def as_layer(volume: Volume, name: str) -> LayerData:
     return image_layer(volume, name)
 
 
-def _read(path: Path) -> list[LayerData]:
+def _read_file(path: Path) -> list[LayerData]:
     name = layer_name(path)
-    if path.is_dir() and has_window() and len(listed := list_series(path)) > 1:
-        return [
-            as_layer(read_volume(path, series=str(series.number)), f"{name}, series {series.number}")
-            for series in ask_series(listed)
-        ] or NOTHING
     try:
         return [as_layer(read_volume(path), name)]
     except SeveralVolumes as several:
@@ -78,7 +109,8 @@ def _listed(paths: Paths) -> list[str]:
 
 
 def _is_dicom(path: Path) -> bool:
+    """Whether a file, or any file in a folder or below it, begins as DICOM does."""
     if path.is_dir():
-        return any(_is_dicom(child) for child in path.iterdir() if child.is_file())
+        return any(_is_dicom(child) for child in path.rglob("*") if child.is_file())
     with path.open("rb") as file:
-        return file.read(132)[128:] == _DICOM_MARK
+        return looks_like_dicom(file.read(140))

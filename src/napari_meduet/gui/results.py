@@ -16,8 +16,8 @@ from napari.utils import Colormap
 from napari_meduet.gui.layers import DIFFERENCE, KEY, image_layer, scan_of
 
 if TYPE_CHECKING:
-    from napari.components import ViewerModel
-    from napari.layers import Layer
+    from napari.components import LayerList, ViewerModel
+    from napari.utils.events import Event
 
     from napari_meduet.pipelines.restyling import SwapResult
 
@@ -26,6 +26,18 @@ _DARKER_BRIGHTER = Colormap(  # black where nothing changed, so that it can lie 
     [[0.25, 0.65, 1.0], [0.0, 0.0, 0.0], [1.0, 0.6, 0.15]], name="darker-brighter"
 )
 _DIFFERENCE_PERCENTILE = 99.8  # of absolute changes; a few voxels must not make all others invisible
+
+
+def link_while_both_stay(layers: "LayerList", one: Image, other: Image) -> None:
+    """Link colour limits and gamma of two layers until one of them is removed."""
+    link_layers([one, other], LINKED)
+
+    def unlink(event: "Event") -> None:
+        if event.value in (one, other):
+            unlink_layers([one, other], LINKED)
+            layers.events.removed.disconnect(unlink)
+
+    layers.events.removed.connect(unlink)
 
 
 class ResultView:
@@ -62,7 +74,9 @@ class ResultView:
         )
         if self._layer is None:
             self._layer = self._viewer.add_image(data, **(state | self._look))
-            self._link()
+            content = self._content()
+            if content is not None and content in self._viewer.layers:
+                link_while_both_stay(self._viewer.layers, content, self._layer)
         else:
             self._layer.data = data
             self._layer.metadata = state["metadata"]
@@ -95,18 +109,8 @@ class ResultView:
         part = "" if strength == 1 else f" ({strength:.0%})"
         return self._name + part + (" · refused" if result.report.verdict == "refuse" else "")
 
-    def _link(self) -> None:
-        content = self._content()
-        if content is not None and content in self._viewer.layers:
-            link_layers([content, self._layer], LINKED)
-
-    def _layer_removed(self, event) -> None:
-        gone: Layer = event.value
-        if gone is self._difference:
+    def _layer_removed(self, event: "Event") -> None:
+        if event.value is self._difference:
             self._difference = None
-        if self._layer is not None and gone in (self._layer, self._content()):
-            content = self._content()
-            if content is not None:
-                unlink_layers([content, self._layer], LINKED)
-        if gone is self._layer:
+        if event.value is self._layer:
             self._layer = None

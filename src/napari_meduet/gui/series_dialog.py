@@ -20,7 +20,7 @@ from napari_meduet.volumes.files import SeriesInfo
 if TYPE_CHECKING:
     import napari
 
-COLUMNS = ("Series", "Modality", "Slices", "Size", "Spacing (mm)", "Remarks")
+COLUMNS = ("Series", "Modality", "Description", "Slices", "Size", "Spacing (mm)", "Remarks")
 
 
 class SeriesDialog(QDialog):
@@ -71,9 +71,10 @@ def _cells(series: SeriesInfo) -> tuple[str, ...]:
     return (
         str(series.number),
         series.modality,
+        series.description,
         str(series.num_slices),
         " × ".join(map(str, series.shape)),
-        " × ".join(f"{step:.2f}" for step in series.spacing_mm),
+        " × ".join(f"{step:.2f}" for step in series.spacing_mm or ()),
         " ".join(series.problems),
     )
 

@@ -23,6 +23,7 @@ MODES = {
     "token": "token: place by place (same grid)",
 }
 DECODES = {"residual": "residual: add the change to the scan", "full": "full: what the network draws"}
+TEXTURE = "Also move the texture, in which scanners and kernels differ most"
 assert set(MODES) == set(get_args(Mode))
 assert set(DECODES) == set(get_args(Decode))
 
@@ -35,12 +36,12 @@ class SwapForm(QWidget):
 
     def __init__(self, viewer: "ViewerModel") -> None:
         super().__init__()
-        self.content = LayerBox(viewer, is_scan, placeholder="open a scan first", default=_uppermost)
+        self.content = LayerBox(viewer, is_scan, placeholder="no scan yet", default=_uppermost)
         self.content.setToolTip("The scan whose anatomy stays")
         self.style_source = LayerBox(
             viewer,
             is_scan,
-            placeholder="a second scan or a prototype",
+            placeholder="scan or prototype",
             default=self._another_scan,
             browse=("Prototype file…", ask_prototype),
         )
@@ -57,7 +58,7 @@ class SwapForm(QWidget):
         self.decode = ChoiceBox()
         self.decode.offer([(label, decode) for decode, label in DECODES.items()], default="residual")
         self.texture = QCheckBox("Noise and sharpness too")
-        self.texture.setToolTip("Also move the texture, in which scanners and kernels differ most")
+        self.texture.setToolTip(TEXTURE)
         self.texture.setChecked(True)
         self.labels = LayerBox(viewer, lambda layer: isinstance(layer, Labels), placeholder="none")
         self.labels.setToolTip("The report says how far the values under each label drift: lesions, say")
@@ -101,6 +102,7 @@ class SwapForm(QWidget):
             box.changed.connect(self.changed)
         self.texture.toggled.connect(self.retuned)
         self.strength.changed.connect(self.retuned)
+        self.decode.changed.connect(self._decode_changed)
         self.content.changed.connect(self.style_source.refill)  # its default is another scan
         self.exchange.clicked.connect(self._exchange)
 
@@ -108,7 +110,7 @@ class SwapForm(QWidget):
         """Why there is nothing to run yet; empty where there is."""
         content, style, labels = self.content.value(), self.style_source.value(), self.labels.value()
         if content is None:
-            return "Open a scan first: File ▸ Open, or File ▸ Open Sample ▸ MeDUET."
+            return "Choose the scan to restyle: File ▸ Open, or File ▸ Open Sample ▸ MeDUET."
         if style is None:
             return "Choose a style: open a second scan, or take a prototype file."
         if style is content:
@@ -129,7 +131,7 @@ class SwapForm(QWidget):
         return SwapRequest(
             content=scan_of(self.content.value()),
             style=style if isinstance(style, Path) else scan_of(style),
-            model=None if self.model.value() == EMBEDDED else self.model.value(),
+            model=self.model_path(),
             device=self.device.value(),
             mode=self.mode.value(),
             strength=self.strength.value(),
@@ -137,6 +139,10 @@ class SwapForm(QWidget):
             texture=self.texture.isChecked(),
             labels=None if labels is None else to_voxels(labels.data),
         )
+
+    def model_path(self) -> Path | None:
+        """The folder of the model; None for the embedded one."""
+        return None if self.model.value() == EMBEDDED else self.model.value()
 
     def keep_choices(self) -> None:
         """Stay with content and style although a result will lie above them."""
@@ -147,6 +153,11 @@ class SwapForm(QWidget):
         """What to call the style."""
         style = self.style_source.value()
         return style.stem if isinstance(style, Path) else style.name
+
+    def _decode_changed(self) -> None:
+        is_residual = self.decode.value() == "residual"
+        self.texture.setEnabled(is_residual)
+        self.texture.setToolTip(TEXTURE if is_residual else "A full decode draws its own texture")
 
     def _another_scan(self, layers: list[Layer]) -> Layer | None:
         content = self.content.value()

@@ -9,17 +9,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.gui.background import Job, Problem
 from napari_meduet.gui.comparison import Comparison
+from napari_meduet.gui.factors_panel import FactorsPanel
+from napari_meduet.gui.forms import folded
 from napari_meduet.gui.notice import Notice
 from napari_meduet.gui.results import ResultView
 from napari_meduet.gui.run_bar import RunBar
 from napari_meduet.gui.swap_form import SwapForm
 from napari_meduet.gui.verdict_panel import VerdictPanel
+from napari_meduet.pipelines.progress import parts
 from napari_meduet.pipelines.requests import SwapRequest
 
 if TYPE_CHECKING:
@@ -34,8 +37,9 @@ def open_and_render(request: SwapRequest, on_progress: OnProgress) -> "tuple[Swa
     """Do the heavy part once, and render the strength that was asked for."""
     from napari_meduet.pipelines.restyling import open_swap
 
-    session = open_swap(request, on_progress)
-    return session, session.render(request.strength, texture=request.texture)
+    opening, rendering = parts(on_progress, 3, 2)
+    session = open_swap(request, opening)
+    return session, session.render(on_progress=rendering)
 
 
 class SwapWidget(QWidget):
@@ -52,6 +56,7 @@ class SwapWidget(QWidget):
         self.notice = Notice()
         self.verdict = VerdictPanel()
         self.comparison = Comparison()
+        self.factors = FactorsPanel(napari_viewer, self.form, self._start, self._show_problem)
         self._redraw = QTimer(self)
         self._redraw.setSingleShot(True)
         self._redraw.setInterval(REDRAW_AFTER_MS)
@@ -70,9 +75,12 @@ class SwapWidget(QWidget):
         column = QVBoxLayout(inner)
         for part in (self.form, self.run, self.notice, self.verdict, self.comparison):
             column.addWidget(part)
+        more = folded("Factors and prototypes")
+        more.addWidget(self.factors)
+        column.addWidget(more)
         column.addStretch(1)
         self.comparison.setVisible(False)
-        scroll = QScrollArea()
+        self.scroll = scroll = QScrollArea()
         scroll.setWidget(inner)
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
@@ -84,21 +92,22 @@ class SwapWidget(QWidget):
     # A run, from the press to the layer
 
     def _run(self) -> None:
-        self.notice.clear()
         try:
             request = self.form.request()
         except InputError as error:
             self._show_problem(Problem(str(error)))
             return
         self.form.keep_choices()
-        self.form.setEnabled(False)
         self.verdict.clear()
         self._session = None
-        self._view = ResultView(self._viewer, self.form.content.value(), self.form.style_name())
-        self._start(partial(open_and_render, request), partial(self._opened, self._view, request.strength))
+        view = ResultView(self._viewer, self.form.content.value(), self.form.style_name())
+        opened = partial(self._opened, view, request.strength)
+        self._start("Style swap", partial(open_and_render, request), opened)
+        self.form.setEnabled(False)
 
     def _opened(self, view: ResultView, strength: float, answer: "tuple[SwapSession, SwapResult]") -> None:
         self._session, result = answer
+        self._view = view
         self._show(view, strength, result)
         if view.is_source_gone:
             show_info("The scan's layer is no longer here; its result was placed where the scan had been.")
@@ -115,7 +124,8 @@ class SwapWidget(QWidget):
             strength, texture = self.form.strength.value(), self.form.texture.isChecked()
             session = self._session
             self._start(
-                lambda on_progress: session.render(strength, texture=texture),
+                "Style swap",
+                lambda on_progress: session.render(strength, texture=texture, on_progress=on_progress),
                 partial(self._show, self._view, strength),
             )
 
@@ -124,20 +134,31 @@ class SwapWidget(QWidget):
         view.show_difference(self.comparison.difference.isChecked())
         self.verdict.show_report(result.report)
         self.comparison.setVisible(True)
-        self._done = f"Done on the {result.provenance['device']}. The strength can still be moved."
+        self._done = (
+            f"Done on {result.provenance['device'].upper()}. Strength and texture can still be moved."
+        )
 
     # One job at a time
 
-    def _start(self, call: Callable[[OnProgress], Any], use: Callable[[Any], None]) -> None:
+    def _start(self, title: str, call: Callable[[OnProgress], Any], use: Callable[[Any], None]) -> None:
+        self.notice.clear()
         self._done = ""
-        self._job = Job(call, "MeDUET style swap", parent=self)
+        self._job = Job(call, title, parent=self)
         self._job.progressed.connect(self.run.advance)
         self._job.succeeded.connect(use)
         self._job.failed.connect(self._show_problem)
         self._job.cancelled.connect(self._was_cancelled)
         self._job.finished.connect(self._finished)
+        self.factors.setEnabled(False)
         self.run.start()
         self._job.start()
+
+    def event(self, event: QEvent) -> bool:  # Qt's name
+        """Closing the dock takes the widget out of it: what runs is stopped."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._session = None
+            self._cancel()
+        return super().event(event)
 
     def _cancel(self) -> None:
         if self._job is not None:
@@ -150,6 +171,7 @@ class SwapWidget(QWidget):
     def _finished(self) -> None:
         self._job = None
         self.form.setEnabled(True)
+        self.factors.setEnabled(True)
         self.run.rest(self.form.obstacle(), self._done)
 
     def _show_problem(self, problem: Problem) -> None:

@@ -1,0 +1,53 @@
+"""Run by test_closing.py in a process of its own: close the window in the middle of a job, and leave.
+
+usage: closing.py window|dock
+"""
+
+import sys
+import time
+
+import napari
+from conftest import PLUGIN, WIDGET, a_scan
+from fakes import FakePipeline
+from qtpy.QtCore import QTimer
+
+from napari_meduet.gui.layers import image_layer
+from napari_meduet.pipelines import restyling
+
+pipeline = FakePipeline()
+pipeline.gate.clear()
+restyling.open_swap = pipeline.open_swap
+
+viewer = napari.Viewer()
+for seed, name in enumerate("AB"):
+    data, state, _ = image_layer(a_scan(seed), name)
+    viewer.add_image(data, **state)
+dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
+widget.run.button.click()
+
+
+def close():
+    """Once the work has begun."""
+    if pipeline.calls == 0:
+        QTimer.singleShot(20, close)
+    elif sys.argv[1] == "window":
+        print(time.time())
+        viewer.close()
+    else:
+        viewer.window.remove_dock_widget(dock)
+        leave_when_stopped()
+
+
+def leave_when_stopped():
+    """A dock that is gone stops its job, and the viewer goes on."""
+    if pipeline.is_cancelled:
+        print(time.time())
+        viewer.add_points([[0, 0, 0]])
+        viewer.close()
+    else:
+        QTimer.singleShot(20, leave_when_stopped)
+
+
+QTimer.singleShot(0, close)
+napari.run()
+assert pipeline.calls == 1

@@ -1,0 +1,103 @@
+"""Nothing is mirrored: a phantom with a red, a green and a blue cube, looked at in the real canvas."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from napari.utils import DirectLabelColormap
+
+from napari_meduet.gui.layers import labels_layer
+from napari_meduet.volumes.volume import Volume
+
+COLOURS = {1: (0.5, 0.5, 0.5), 2: (1, 0, 0), 3: (0, 1, 0), 4: (0, 0, 1)}
+RAS = np.eye(3)
+
+
+def phantom(order: str) -> Volume:
+    """An opaque centre with red towards R, green towards A and blue towards S, stored in a voxel order."""
+    voxels = np.zeros((33, 33, 33), np.uint8)
+    voxels[10:23, 10:23, 10:23] = 1
+    voxels[25:32, 13:20, 13:20] = 2
+    voxels[13:20, 25:32, 13:20] = 3
+    voxels[13:20, 13:20, 25:32] = 4
+    image = nib.Nifti1Image(voxels, nib.affines.from_matvec(RAS * 2, [-33, -33, -33]))
+    to_order = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(order)
+    )
+    stored = image.as_reoriented(to_order)
+    return Volume(
+        voxels=np.asarray(stored.dataobj),
+        affine=stored.affine,
+        modality="MR",
+        unit="arbitrary",
+        sha256="0" * 64,
+    )
+
+
+def in_layer_world(direction) -> np.ndarray:
+    """A RAS direction in the world of the layers."""
+    return -np.asarray(direction, dtype=float)[::-1]
+
+
+def blobs(picture: np.ndarray) -> dict[str, np.ndarray]:
+    """Centre of each colour that is seen, as (right, up) on the screen."""
+    red, green, blue = (picture[..., channel].astype(int) for channel in range(3))
+    masks = {
+        "R": red - np.maximum(green, blue) > 60,
+        "A": green - np.maximum(red, blue) > 60,
+        "S": blue - np.maximum(red, green) > 60,
+    }
+    centres = {}
+    for name, mask in masks.items():
+        rows, columns = np.nonzero(mask)
+        if rows.size > 30:
+            centres[name] = np.array([columns.mean(), -rows.mean()])
+    return centres
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    viewer = make_napari_viewer(show=True)
+    data, state, _ = labels_layer(phantom("LAS"), "phantom")
+    colours = {None: (0, 0, 0, 0), 0: (0, 0, 0, 0)} | {label: (*c, 1) for label, c in COLOURS.items()}
+    viewer.add_labels(data, **state, colormap=DirectLabelColormap(color_dict=colours), opacity=1)
+    return viewer
+
+
+def test_slices_are_radiological_and_space_is_not_mirrored(viewer):
+    def look():
+        return blobs(viewer.screenshot(canvas_only=True, flash=False))
+
+    # axial, as it opens: the patient's right on the left, anterior up
+    viewer.dims.set_point(0, 0)
+    seen = look()
+    assert seen["R"][0] < seen["A"][0]
+    assert seen["A"][1] > seen["R"][1]
+    assert "S" not in seen
+
+    # coronal: the patient's right on the left, head up
+    viewer.dims.order = (1, 0, 2)
+    viewer.dims.set_point(1, 0)
+    viewer.reset_view()
+    seen = look()
+    assert seen["R"][0] < seen["S"][0]
+    assert seen["S"][1] > seen["R"][1]
+    assert "A" not in seen
+
+    # in space, from where all three are seen: R, A, S run counter-clockwise, as they do for a right hand
+    viewer.dims.order = (0, 1, 2)
+    viewer.dims.ndisplay = 3
+    viewer.reset_view()
+    camera = viewer.scene.camera
+    camera.set_view_direction(
+        view_direction=in_layer_world([-1, -1, -1]), up_direction=in_layer_world([0, 0, 1])
+    )
+    seen = look()
+    to_a, to_s = seen["A"] - seen["R"], seen["S"] - seen["R"]
+    assert to_a[0] * to_s[1] - to_a[1] * to_s[0] > 0
+
+    # depth is right too: from the right, red is before the opaque centre; from the left, behind it
+    for side, expected in ((1, {"R", "A", "S"}), (-1, {"A", "S"})):
+        camera.set_view_direction(
+            view_direction=in_layer_world([-side, 0, 0]), up_direction=in_layer_world([0, 0, 1])
+        )
+        assert set(look()) == expected
