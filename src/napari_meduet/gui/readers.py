@@ -86,6 +86,8 @@ def as_layer(volume: Volume, name: str) -> LayerData:
     """A scan as an Image layer, a segmentation as a Labels layer; what is doubtful about it is said."""
     if is_segmentation(volume, name):
         return labels_layer(volume, name)
+    if volume.synthetic and volume.synthetic.get("synthetic"):
+        show_warning(f"{name} is synthetic: a model made it, no scanner did.")
     for warning in volume.warnings:
         show_warning(f"{name}: {warning}")
     return image_layer(volume, name)
