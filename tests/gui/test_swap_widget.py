@@ -7,6 +7,7 @@ from qtpy.QtCore import Qt
 from napari_meduet.errors import InputError
 from napari_meduet.gui.background import Job
 from napari_meduet.gui.run_bar import SETTLE_S
+from napari_meduet.gui.swap_widget import NARROWEST
 
 PAUSE_MS = round(1000 * SETTLE_S) + 50
 
@@ -172,11 +173,11 @@ def test_the_dock_fits_and_says_why_what_cannot_be_pressed(swap_widget, pipeline
     swap_widget.setParent(None)
     swap_widget.show()
     swap_widget.resize(340, 700)
-    form.options.expand(animate=False)
+    form.options.title.click()
     swap_widget.scroll.verticalScrollBar().setVisible(True)
     qtbot.wait(50)
     assert swap_widget.scroll.widget().width() <= swap_widget.scroll.viewport().width()
-    assert swap_widget.scroll.widget().minimumSizeHint().width() <= 320
+    assert swap_widget.scroll.widget().minimumSizeHint().width() <= NARROWEST
 
     assert button.isEnabled()
     form.style_source.choose(form.content.value())

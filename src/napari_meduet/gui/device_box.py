@@ -6,7 +6,7 @@ from napari.qt.threading import create_worker
 
 from napari_meduet.gui.forms import Choice, ChoiceBox
 
-_ALWAYS: list[Choice] = [("Automatic: a GPU if there is one", "auto"), ("CPU", "cpu")]
+_ALWAYS: list[Choice] = [("Automatic (GPU if any)", "auto"), ("CPU", "cpu")]
 
 
 def gpus_here() -> list[Choice]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QHBoxLayout, QSizePolicy, QSlider, QWidget
-from superqt import QCollapsible
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -135,6 +134,7 @@ class StrengthSlider(QWidget):
         self.box.setRange(lowest, highest)
         self.box.setSingleStep(0.05)
         self.box.setValue(1.0)
+        self.box.setFixedWidth(110)
         self.slider.setValue(100)
         self.setToolTip(
             "0 leaves the scan as it is, 1 is the whole style.\n"
@@ -159,14 +159,6 @@ class StrengthSlider(QWidget):
         with QSignalBlocker(self.slider):
             self.slider.setValue(round(100 * strength))
         self.changed.emit(strength)
-
-
-def folded(title: str) -> QCollapsible:
-    """A section that opens when its title is pressed."""
-    section = QCollapsible(title, expandedIcon="▾", collapsedIcon="▸")
-    section.layout().setContentsMargins(0, 0, 0, 0)
-    section.content().layout().setContentsMargins(8, 2, 0, 2)
-    return section
 
 
 def ask_prototype(parent: QWidget) -> Path | None:

@@ -62,7 +62,8 @@ to_voxels = to_layer_array  # reversing three axes twice changes nothing
 def image_layer(volume: Volume, name: str) -> LayerData:
     """A scan as an Image layer in its own unit, with colour limits that suit it."""
     data = to_layer_array(_shown(volume))
-    return data, _state(volume, name) | {"contrast_limits": default_limits(data, volume)}, "image"
+    look = {"contrast_limits": default_limits(data, volume), "interpolation2d": "linear"}
+    return data, _state(volume, name) | look, "image"
 
 
 def labels_layer(volume: Volume, name: str) -> LayerData:

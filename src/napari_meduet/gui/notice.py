@@ -4,7 +4,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QLabel, QPlainTextEdit, QPushButton, QVBoxLayout, QWidget
 
 from napari_meduet.gui.background import Problem
-from napari_meduet.gui.forms import folded
+from napari_meduet.gui.section import Section
 
 
 class Notice(QWidget):
@@ -21,9 +21,12 @@ class Notice(QWidget):
         self.story.setFixedHeight(120)
         copy = QPushButton("Copy")
         copy.clicked.connect(lambda: QApplication.clipboard().setText(self.story.toPlainText()))
-        self.details = folded("Details")
-        self.details.addWidget(self.story)
-        self.details.addWidget(copy)
+        inner = QWidget()
+        folded = QVBoxLayout(inner)
+        folded.setContentsMargins(0, 0, 0, 0)
+        folded.addWidget(self.story)
+        folded.addWidget(copy)
+        self.details = Section("Details", inner)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(self.sentence)
@@ -34,7 +37,7 @@ class Notice(QWidget):
         """Say what went wrong."""
         self.sentence.setText(problem.sentence)
         self.story.setPlainText(problem.details)
-        self.details.collapse(animate=False)
+        self.details.set_open(False)
         self.details.setVisible(bool(problem.details))
         self.setVisible(True)
 

@@ -28,6 +28,15 @@ _DARKER_BRIGHTER = Colormap(  # black where nothing changed, so that it can lie 
 _DIFFERENCE_PERCENTILE = 99.8  # of absolute changes; a few voxels must not make all others invisible
 
 
+def bring_into_view(viewer: "ViewerModel", layer: Image) -> None:
+    """Move the sliders to the middle of a layer where they stand outside it; else leave them."""
+    low, high = layer.extent.world
+    point = viewer.dims.point[-layer.ndim :]
+    if not all(a <= p <= b for a, p, b in zip(low, point, high, strict=True)):
+        axes = range(viewer.dims.ndim - layer.ndim, viewer.dims.ndim)
+        viewer.dims.set_point(axes, (low + high) / 2)
+
+
 def link_while_both_stay(layers: "LayerList", one: Image, other: Image) -> None:
     """Link colour limits and gamma of two layers until one of them is removed."""
     link_layers([one, other], LINKED)
@@ -74,6 +83,7 @@ class ResultView:
         )
         if self._layer is None:
             self._layer = self._viewer.add_image(data, **(state | self._look))
+            bring_into_view(self._viewer, self._layer)
             content = self._content()
             if content is not None and content in self._viewer.layers:
                 link_while_both_stay(self._viewer.layers, content, self._layer)

@@ -70,7 +70,7 @@ class RunBar(QWidget):
         """The work is this far."""
         if self.button.isEnabled():
             self.bar.setValue(round(1000 * fraction))
-            self.status.setText(f"{doing}{self._time_left(fraction)}")
+            self.status.setText(f"{doing[:1].upper()}{doing[1:]}{self._time_left(fraction)}")
 
     def cancelling(self) -> None:
         """The work was asked to stop and has not yet."""

@@ -8,8 +8,9 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QHBoxLayout, QToolButton, QVBoxLayout, QWidget
 
 from napari_meduet.gui.device_box import DeviceBox
-from napari_meduet.gui.forms import ChoiceBox, LayerBox, StrengthSlider, ask_model, ask_prototype, folded
+from napari_meduet.gui.forms import ChoiceBox, LayerBox, StrengthSlider, ask_model, ask_prototype
 from napari_meduet.gui.layers import is_scan, is_synthetic, scan_of, share_grid, to_voxels
+from napari_meduet.gui.section import Section
 from napari_meduet.pipelines.requests import STRENGTH_RANGE, Decode, Mode, SwapRequest
 
 if TYPE_CHECKING:
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 MODES = {
-    "shift": "shift: move the style as a whole",
-    "prototype": "prototype: one style everywhere",
-    "adain": "adain: match mean and spread",
-    "token": "token: place by place (same grid)",
+    "shift": "shift: move as a whole",
+    "prototype": "prototype: one for all places",
+    "adain": "adain: mean and spread",
+    "token": "token: place by place",
 }
-DECODES = {"residual": "residual: add the change to the scan", "full": "full: what the network draws"}
+DECODES = {"residual": "residual: add the change", "full": "full: what it decodes"}
 TEXTURE = "Also move the texture, in which scanners and kernels differ most"
 assert set(MODES) == set(get_args(Mode))
 assert set(DECODES) == set(get_args(Decode))
@@ -75,7 +76,6 @@ class SwapForm(QWidget):
         pair.addWidget(self.exchange)
         column.addLayout(pair)
         column.addLayout(_rows(("Strength", self.strength), ("", self.texture)))
-        self.options = folded("Options")
         inner = QWidget()
         inner.setLayout(
             _rows(
@@ -86,7 +86,7 @@ class SwapForm(QWidget):
                 ("Watch labels", self.labels),
             )
         )
-        self.options.addWidget(inner)
+        self.options = Section("Options", inner)
         column.addWidget(self.options)
 
     def _connect(self) -> None:

@@ -16,10 +16,10 @@ from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.gui.background import Job, Problem
 from napari_meduet.gui.comparison import Comparison
 from napari_meduet.gui.factors_panel import FactorsPanel
-from napari_meduet.gui.forms import folded
 from napari_meduet.gui.notice import Notice
 from napari_meduet.gui.results import ResultView
 from napari_meduet.gui.run_bar import RunBar
+from napari_meduet.gui.section import Section
 from napari_meduet.gui.swap_form import SwapForm
 from napari_meduet.gui.verdict_panel import VerdictPanel
 from napari_meduet.pipelines.progress import parts
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari_meduet.pipelines.restyling import SwapResult, SwapSession
 
 REDRAW_AFTER_MS = 150  # once the slider rests
+NARROWEST = 320  # pixels; what the form needs beside a vertical scroll bar
 
 
 def open_and_render(request: SwapRequest, on_progress: OnProgress) -> "tuple[SwapSession, SwapResult]":
@@ -75,9 +76,7 @@ class SwapWidget(QWidget):
         column = QVBoxLayout(inner)
         for part in (self.form, self.run, self.notice, self.verdict, self.comparison):
             column.addWidget(part)
-        more = folded("Factors and prototypes")
-        more.addWidget(self.factors)
-        column.addWidget(more)
+        column.addWidget(Section("Factors and prototypes", self.factors))
         column.addStretch(1)
         self.comparison.setVisible(False)
         self.scroll = scroll = QScrollArea()
@@ -85,6 +84,7 @@ class SwapWidget(QWidget):
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setMinimumWidth(NARROWEST)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(scroll)

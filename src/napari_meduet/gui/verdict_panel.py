@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout
 
-from napari_meduet.gui.forms import folded
+from napari_meduet.gui.section import Section
 
 if TYPE_CHECKING:
     from napari_meduet.pipelines.safety import Measurements, SafetyReport
@@ -25,14 +25,13 @@ class VerdictPanel(QFrame):
     def __init__(self) -> None:
         super().__init__()
         self.heading, self.reasons, self.figures = QLabel(), QLabel(), QLabel()
-        self.folded = folded("What was measured")
-        self.folded.addWidget(self.figures)
+        self.measured = Section("What was measured", self.figures)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         for label in (self.heading, self.reasons, self.figures):
             label.setWordWrap(True)
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        for widget in (self.heading, self.reasons, self.folded):
+        for widget in (self.heading, self.reasons, self.measured):
             column.addWidget(widget)
         self.setVisible(False)
 
@@ -55,17 +54,17 @@ class VerdictPanel(QFrame):
 
 def _table(m: "Measurements") -> str:
     rows = [
-        ("Mean change by the style", f"{m.change:.3g} {m.unit}"),
-        ("Noise floor of such a change", f"{m.noise_floor:.3g} {m.unit}"),
-        ("95 % of edges stayed within", f"{m.edge_displacement_mm:.2f} mm"),
-        ("Strong edges without counterpart", f"{m.lost_edges:.1%}"),
-        ("Correlation of gradients", f"{m.gradient_correlation:.3f}"),
+        ("Mean change by style", f"{m.change:.3g} {m.unit}"),
+        ("Its noise floor", f"{m.noise_floor:.3g} {m.unit}"),
+        ("95 % of edges within", f"{m.edge_displacement_mm:.2f} mm"),
+        ("Strong edges lost", f"{m.lost_edges:.1%}"),
+        ("Gradient correlation", f"{m.gradient_correlation:.3f}"),
         ("Tokenizer round trip", f"{m.roundtrip_psnr_db:.1f} dB"),
-        ("Body outside the intensity profile", f"{m.clipped_fraction:.1%}"),
+        ("Body outside profile", f"{m.clipped_fraction:.1%}"),
     ]
     if m.style_distance is not None:
         rows.append(("Nearest known style", f"{m.style_distance:.1f} spreads"))
-    rows += [(f"Drift under label {d.label}", f"{d.drift:+.1f} {m.unit}") for d in m.label_drift]
+    rows += [(f"Drift, label {d.label}", f"{d.drift:+.1f} {m.unit}") for d in m.label_drift]
     cells = "".join(
         f"<tr><td>{escape(name)}&nbsp;&nbsp;</td><td>{escape(figure)}</td></tr>" for name, figure in rows
     )
