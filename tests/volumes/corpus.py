@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -68,8 +69,8 @@ def write_nifti(path: Path, content: bytes) -> Path:
 class Case:
     """One bad or doubtful file.
 
-    `says` must stand in the message (refuse) or in one of the warnings (warn); a file to `load` has no warning
-    but the guess of its modality.
+    `says` must stand in the message (refuse) or in one of the warnings (warn); a file to `load` has no
+    warning but the guess of its modality.
     """
 
     name: str
@@ -384,12 +385,14 @@ def element_bomb(folder: Path) -> Path:
     return path
 
 
-def enhanced(folder: Path, rescale: bool = True, repeat: bool = False, cut: int | None = None) -> Path:
+def enhanced(
+    folder: Path, rescale: bool = True, repeat: bool = False, cut: int | None = None, num_times: int = 1
+) -> Path:
     """All slices in one Enhanced CT file; place and rescale in its functional groups."""
     dataset = dicom_slice(0, RescaleSlope=None, RescaleIntercept=None, PixelSpacing=None)
     for field in ("ImagePositionPatient", "ImageOrientationPatient"):
         delattr(dataset, field)
-    dataset.NumberOfFrames = SHAPE[2]
+    dataset.NumberOfFrames = SHAPE[2] * num_times
     shared, frames = Dataset(), []
     turned, measures = Dataset(), Dataset()
     turned.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
@@ -399,15 +402,17 @@ def enhanced(folder: Path, rescale: bool = True, repeat: bool = False, cut: int 
         values = Dataset()
         values.RescaleSlope, values.RescaleIntercept = 1, -1024
         shared.PixelValueTransformationSequence = Sequence([values])
-    for k in range(SHAPE[2]):
-        frame, place = Dataset(), Dataset()
+    for time, k in product(range(num_times), range(SHAPE[2])):
+        frame, place, content = Dataset(), Dataset(), Dataset()
         place.ImagePositionPatient = [-8, -9, -10 + 3 * (0 if repeat and k == 1 else k)]
-        frame.PlanePositionSequence = Sequence([place])
+        content.TemporalPositionIndex = time + 1
+        frame.PlanePositionSequence, frame.FrameContentSequence = Sequence([place]), Sequence([content])
         frames.append(frame)
     dataset.SharedFunctionalGroupsSequence = Sequence([shared])
     dataset.PerFrameFunctionalGroupsSequence = Sequence(frames)
     stored = (ct_voxels().astype(np.int32) + 1024).astype(np.uint16)
-    dataset.PixelData = b"".join(stored[:, :, k].T.tobytes() for k in range(SHAPE[2]))[:cut]
+    times = [(stored + time).astype(np.uint16) for time in range(num_times)]
+    dataset.PixelData = b"".join(scan[:, :, k].T.tobytes() for scan in times for k in range(SHAPE[2]))[:cut]
     dataset.save_as(folder / "enhanced.dcm", enforce_file_format=True)
     return folder / "enhanced.dcm"
 
@@ -437,28 +442,53 @@ CASES = [
     raw("gzip_wrong_crc", "refuse", "damaged", "scan.nii.gz", lambda: flipped(-8)),
     raw("gzip_wrong_length", "refuse", "damaged", "scan.nii.gz", lambda: flipped(-2)),
     raw("gzip_flipped_bit", "refuse", "scan.nii.gz", "scan.nii.gz", lambda: flipped(len(packed()) // 2)),
-    raw("gzip_two_members", "load", "", "scan.nii.gz",
-        lambda: gzip.compress(bytes(nifti_bytes())[:700]) + gzip.compress(bytes(nifti_bytes())[700:])),
+    raw(
+        "gzip_two_members",
+        "load",
+        "",
+        "scan.nii.gz",
+        lambda: gzip.compress(bytes(nifti_bytes())[:700]) + gzip.compress(bytes(nifti_bytes())[700:]),
+    ),
     raw("gzip_zero_padding", "load", "", "scan.nii.gz", lambda: packed() + bytes(300)),
     raw("gzip_trailing_bytes", "warn", "were ignored", "scan.nii.gz", lambda: packed() + b"trailing"),
-    raw("gzip_trailing_megabytes", "refuse", "more than 1 MiB", "scan.nii.gz",
-        lambda: packed() + b"x" * (3 * 2**20)),
-    raw("gzip_bomb", "refuse", "more than 1 MiB", "scan.nii.gz",
-        lambda: gzip.compress(bytes(nifti_bytes()) + bytes(2**28), 6)),
+    raw(
+        "gzip_trailing_megabytes",
+        "refuse",
+        "more than 1 MiB",
+        "scan.nii.gz",
+        lambda: packed() + b"x" * (3 * 2**20),
+    ),
+    raw(
+        "gzip_bomb",
+        "refuse",
+        "more than 1 MiB",
+        "scan.nii.gz",
+        lambda: gzip.compress(bytes(nifti_bytes()) + bytes(2**28), 6),
+    ),
     raw("gzip_named_nii", "load", "", "scan.nii", packed),
     raw("plain_named_gz", "load", "", "scan.nii.gz", lambda: bytes(nifti_bytes())),
     raw("plain_cut_in_half", "refuse", "cut short", "scan.nii", lambda: bytes(nifti_bytes())[:1000]),
     raw("plain_cut_by_one", "refuse", "cut short", "scan.nii", lambda: bytes(nifti_bytes())[:-1]),
     raw("plain_header_only", "refuse", "cut short", "scan.nii", lambda: bytes(nifti_bytes())[:352]),
     raw("plain_trailing_bytes", "warn", "were ignored", "scan.nii", lambda: bytes(nifti_bytes()) + b"x" * 99),
-    raw("plain_trailing_megabytes", "refuse", "more than 1 MiB", "scan.nii",
-        lambda: bytes(nifti_bytes()) + bytes(2 * 2**20)),
+    raw(
+        "plain_trailing_megabytes",
+        "refuse",
+        "more than 1 MiB",
+        "scan.nii",
+        lambda: bytes(nifti_bytes()) + bytes(2 * 2**20),
+    ),
     # What is no scan
     nifti("two_dimensional", "refuse", "two-dimensional", voxels=ct_voxels()[:, :, 0]),
     nifti("one_slice", "refuse", "two-dimensional", voxels=ct_voxels()[:, :, :1]),
     nifti("four_dimensional", "refuse", "volume_index", voxels=np.stack([ct_voxels()] * 3, axis=-1)),
     nifti("four_dimensional_of_one", "load", "", voxels=ct_voxels()[..., None]),
-    nifti("five_dimensional", "refuse", "5 dimensions", voxels=np.stack([ct_voxels()] * 3, axis=-1)[:, :, :, None]),
+    nifti(
+        "five_dimensional",
+        "refuse",
+        "5 dimensions",
+        voxels=np.stack([ct_voxels()] * 3, axis=-1)[:, :, :, None],
+    ),
     nifti("rgb", "refuse", "RGB", voxels=np.zeros(SHAPE, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))),
     nifti("complex", "refuse", "complex", voxels=ct_voxels().astype(np.complex64)),
     nifti("one_bit", "refuse", "single bits", datatype=1, bitpix=1),
@@ -473,8 +503,12 @@ CASES = [
     nifti("one_infinite", "refuse", "infinite", voxels=holding(-np.inf)),
     nifti("overflowing_slope", "refuse", "slope", scl_slope=1e37, scl_inter=0.0),
     nifti("constant", "warn", "empty", voxels=np.full(SHAPE, 7, np.int16)),
-    nifti("uint16_above_32767", "warn", "modality",
-          voxels=np.linspace(0, 65535, int(np.prod(SHAPE))).reshape(SHAPE).astype(np.uint16)),
+    nifti(
+        "uint16_above_32767",
+        "warn",
+        "modality",
+        voxels=np.linspace(0, 65535, int(np.prod(SHAPE))).reshape(SHAPE).astype(np.uint16),
+    ),
     nifti("implausible_hu", "warn", "Hounsfield", voxels=ct_voxels().astype(np.int32) * 1000),
     # Scaling
     nifti("slope_zero_with_intercept", "warn", "scl_inter 55", scl_slope=0.0, scl_inter=55.0),
@@ -488,9 +522,15 @@ CASES = [
     nifti("pixdim_infinite", "refuse", "pixdim[3]", pixdim3=np.inf, sform_code=0, qform_code=0),
     nifti("pixdim_negative", "refuse", "pixdim[1]", pixdim1=-1.5),
     nifti("spacing_900_mm", "refuse", "900 mm", make=lambda: nifti_bytes(affine=np.diag([900.0, 2, 3, 1]))),
-    nifti("spacing_a_micron", "refuse", "spacing", make=lambda: nifti_bytes(affine=np.diag([0.001, 2, 3, 1]))),
-    nifti("four_metres_long", "refuse", "m long",
-          make=lambda: nifti_bytes(np.zeros((300, 2, 2), np.int16), np.diag([15.0, 2, 3, 1]))),
+    nifti(
+        "spacing_a_micron", "refuse", "spacing", make=lambda: nifti_bytes(affine=np.diag([0.001, 2, 3, 1]))
+    ),
+    nifti(
+        "four_metres_long",
+        "refuse",
+        "m long",
+        make=lambda: nifti_bytes(np.zeros((300, 2, 2), np.int16), np.diag([15.0, 2, 3, 1])),
+    ),
     nifti("metres", "load", "", make=lambda: units(1, 1000.0)),
     nifti("microns", "load", "", make=lambda: units(3, 0.001)),
     nifti("unknown_unit", "warn", "unknown unit", xyzt_units=5),
@@ -499,24 +539,50 @@ CASES = [
     nifti("no_orientation", "warn", "LEFT AND RIGHT", sform_code=0, qform_code=0),
     nifti("qform_only", "load", "", sform_code=0),
     nifti("sform_only", "load", "", qform_code=0),
-    nifti("singular", "refuse", "singular", make=lambda: sform_only(
-        np.array([[-1.5, -1.5, 0, 8], [0, 0, 0, 9], [0, 0, 3.0, -10]]), qform_code=0)),
-    nifti("zero_column", "refuse", "spacing", make=lambda: sform_only(
-        np.array([[0, 0, 0, 8], [0, -2.0, 0, 9], [0, 0, 3.0, -10]]))),
+    nifti(
+        "singular",
+        "refuse",
+        "singular",
+        make=lambda: sform_only(np.array([[-1.5, -1.5, 0, 8], [0, 0, 0, 9], [0, 0, 3.0, -10]]), qform_code=0),
+    ),
+    nifti(
+        "zero_column",
+        "refuse",
+        "spacing",
+        make=lambda: sform_only(np.array([[0, 0, 0, 8], [0, -2.0, 0, 9], [0, 0, 3.0, -10]])),
+    ),
     nifti("nan_in_sform", "refuse", "sform", srow_x1=np.nan),
     nifti("infinite_origin", "refuse", "sform", srow_x3=np.inf),
     nifti("distant_origin", "warn", "from the origin", srow_x3=5e6, qform_code=0),
     nifti("sheared", "warn", "perpendicular", make=lambda: sform_only(sheared(8), qform_code=0)),
     nifti("sheared_by_80_degrees", "refuse", "sform", make=lambda: sform_only(sheared(80), qform_code=0)),
     nifti("barely_sheared", "load", "", make=lambda: sform_only(sheared(0.05), qform_code=0)),
-    nifti("pixdim_contradicts_sform", "warn", "pixdim disagree", make=lambda: sform_only(
-        LPS_AFFINE @ np.diag([1, 1, 2, 1]), qform_code=0)),
-    nifti("qform_contradicts_sform", "warn", "disagree on the voxel spacing", make=lambda: sform_only(
-        LPS_AFFINE @ np.diag([1, 1, 2, 1]))),
-    nifti("qform_turned", "warn", "disagree on the orientation", make=lambda: mismatched_qform(
-        nib.affines.from_matvec(nib.eulerangles.euler2mat(z=0.5) @ LPS_AFFINE[:3, :3], LPS_AFFINE[:3, 3]))),
-    nifti("qform_shifted", "warn", "mm apart", make=lambda: mismatched_qform(
-        LPS_AFFINE + np.array([[0, 0, 0, 40], [0] * 4, [0] * 4, [0] * 4]))),
+    nifti(
+        "pixdim_contradicts_sform",
+        "warn",
+        "pixdim disagree",
+        make=lambda: sform_only(LPS_AFFINE @ np.diag([1, 1, 2, 1]), qform_code=0),
+    ),
+    nifti(
+        "qform_contradicts_sform",
+        "warn",
+        "disagree on the voxel spacing",
+        make=lambda: sform_only(LPS_AFFINE @ np.diag([1, 1, 2, 1])),
+    ),
+    nifti(
+        "qform_turned",
+        "warn",
+        "disagree on the orientation",
+        make=lambda: mismatched_qform(
+            nib.affines.from_matvec(nib.eulerangles.euler2mat(z=0.5) @ LPS_AFFINE[:3, :3], LPS_AFFINE[:3, 3])
+        ),
+    ),
+    nifti(
+        "qform_shifted",
+        "warn",
+        "mm apart",
+        make=lambda: mismatched_qform(LPS_AFFINE + np.array([[0, 0, 0, 40], [0] * 4, [0] * 4, [0] * 4])),
+    ),
     nifti("mirrored_forms", "warn", "MIRRORED", make=lambda: mismatched_qform(mirrored(LPS_AFFINE))),
     nifti("broken_quaternion", "warn", "qform cannot be used", quatern_b=5.0),
     nifti("broken_quaternion_alone", "refuse", "qform", quatern_b=5.0, sform_code=0),
@@ -537,60 +603,131 @@ CASES = [
     nifti("declares_more_than_it_has", "refuse", "cut short", suffix=".nii", dim3=9),
     nifti("declares_more_than_it_has_gz", "refuse", "cut short", dim3=9),
     nifti("declares_less_than_it_has", "warn", "were ignored", dim3=7),
-    nifti("declares_2_tib", "refuse", "memory", dim1=32767, dim3=32767,
-          make=lambda: nifti_bytes(affine=np.diag([0.05, 2, 0.05, 1]), dim1=32767, dim3=32767)),
-    nifti("declares_3_gib_in_a_small_file", "refuse", "can hold",
-          make=lambda: nifti_bytes(affine=np.diag([0.05, 2, 0.05, 1]), dim1=12000, dim3=12000)),
+    nifti(
+        "declares_2_tib",
+        "refuse",
+        "memory",
+        dim1=32767,
+        dim3=32767,
+        make=lambda: nifti_bytes(affine=np.diag([0.05, 2, 0.05, 1]), dim1=32767, dim3=32767),
+    ),
+    nifti(
+        "declares_3_gib_in_a_small_file",
+        "refuse",
+        "can hold",
+        make=lambda: nifti_bytes(affine=np.diag([0.05, 2, 0.05, 1]), dim1=12000, dim3=12000),
+    ),
     nifti("declares_32767_volumes", "refuse", "volume_index", dim0=4, dim4=32767),
     nifti("extension", "load", "", make=lambda: with_extension(64)),
     nifti("extension_of_100_mib", "refuse", "vox_offset", vox_offset=352.0 + 100 * 2**20, extender=1),
     nifti("extension_lies_about_its_size", "warn", "extension", make=lambda: with_extension(64, 2**31 - 16)),
     nifti("extension_of_negative_size", "warn", "extension", make=lambda: with_extension(64, -64)),
-    nifti("big_endian", "load", "", make=lambda: nib.Nifti1Image(
-        ct_voxels().astype(">i2"), LPS_AFFINE, nib.Nifti1Header(endianness=">")).to_bytes()),
+    nifti(
+        "big_endian",
+        "load",
+        "",
+        make=lambda: nib.Nifti1Image(
+            ct_voxels().astype(">i2"), LPS_AFFINE, nib.Nifti1Header(endianness=">")
+        ).to_bytes(),
+    ),
     nifti("nifti_2", "load", "", make=lambda: nib.Nifti2Image(ct_voxels(), LPS_AFFINE).to_bytes()),
     # NRRD and MetaImage
     raw("nrrd", "load", "", "scan.nrrd", nrrd_bytes),
     raw("nrrd_raw", "load", "", "scan.nrrd", lambda: nrrd_bytes(compress=False)),
     raw("nrrd_cut", "refuse", "cut short", "scan.nrrd", lambda: nrrd_bytes(cut=-20)),
     raw("nrrd_raw_cut", "refuse", "cut short", "scan.nrrd", lambda: nrrd_bytes(compress=False, cut=-2)),
-    raw("nrrd_huge", "refuse", "memory", "scan.nrrd", lambda: nrrd_bytes(
-        sizes="90000 90000 90000", space_directions="(0.02,0,0) (0,0.02,0) (0,0,0.02)")),
+    raw(
+        "nrrd_huge",
+        "refuse",
+        "memory",
+        "scan.nrrd",
+        lambda: nrrd_bytes(sizes="90000 90000 90000", space_directions="(0.02,0,0) (0,0.02,0) (0,0,0.02)"),
+    ),
     raw("nrrd_lies", "refuse", "sizes", "scan.nrrd", lambda: nrrd_bytes(compress=False, sizes="12 10 9")),
     raw("nrrd_negative_size", "refuse", "sizes", "scan.nrrd", lambda: nrrd_bytes(sizes="-12 10 8")),
     raw("nrrd_words_for_sizes", "refuse", "sizes", "scan.nrrd", lambda: nrrd_bytes(sizes="a b c")),
-    raw("nrrd_two_dimensional", "refuse", "two-dimensional", "scan.nrrd", lambda: nrrd_bytes(
-        ct_voxels()[:, :, 0], dimension="2", space_directions="(1,0,0) (0,1,0)")),
-    raw("nrrd_vectors", "refuse", "space directions", "scan.nrrd", lambda: nrrd_bytes(
-        np.zeros((3, *SHAPE), np.int16), dimension="4", space_directions="none (1,0,0) (0,1,0) (0,0,1)")),
+    raw(
+        "nrrd_two_dimensional",
+        "refuse",
+        "two-dimensional",
+        "scan.nrrd",
+        lambda: nrrd_bytes(ct_voxels()[:, :, 0], dimension="2", space_directions="(1,0,0) (0,1,0)"),
+    ),
+    raw(
+        "nrrd_vectors",
+        "refuse",
+        "space directions",
+        "scan.nrrd",
+        lambda: nrrd_bytes(
+            np.zeros((3, *SHAPE), np.int16), dimension="4", space_directions="none (1,0,0) (0,1,0) (0,0,1)"
+        ),
+    ),
     raw("nrrd_block", "refuse", "type", "scan.nrrd", lambda: nrrd_bytes(type="block")),
     raw("nrrd_bzip2", "refuse", "encoding", "scan.nrrd", lambda: nrrd_bytes(encoding="bzip2")),
     raw("nrrd_no_endian", "refuse", "endian", "scan.nrrd", lambda: nrrd_bytes(endian=None)),
     raw("nrrd_no_space", "warn", "LEFT AND RIGHT", "scan.nrrd", lambda: nrrd_bytes(space=None)),
-    raw("nrrd_no_directions", "warn", "LEFT AND RIGHT", "scan.nrrd", lambda: nrrd_bytes(
-        space_directions=None, spacings="1.5 2 3")),
+    raw(
+        "nrrd_no_directions",
+        "warn",
+        "LEFT AND RIGHT",
+        "scan.nrrd",
+        lambda: nrrd_bytes(space_directions=None, spacings="1.5 2 3"),
+    ),
     raw("nrrd_no_spacing", "refuse", "spacings", "scan.nrrd", lambda: nrrd_bytes(space_directions=None)),
-    raw("nrrd_nan_spacing", "refuse", "space directions", "scan.nrrd", lambda: nrrd_bytes(
-        space_directions="(nan,0,0) (0,2,0) (0,0,3)")),
-    raw("nrrd_sheared", "warn", "perpendicular", "scan.nrrd", lambda: nrrd_bytes(
-        space_directions="(1.5,0,0) (0,2,0) (0,0.5,3)")),
+    raw(
+        "nrrd_nan_spacing",
+        "refuse",
+        "space directions",
+        "scan.nrrd",
+        lambda: nrrd_bytes(space_directions="(nan,0,0) (0,2,0) (0,0,3)"),
+    ),
+    raw(
+        "nrrd_sheared",
+        "warn",
+        "perpendicular",
+        "scan.nrrd",
+        lambda: nrrd_bytes(space_directions="(1.5,0,0) (0,2,0) (0,0.5,3)"),
+    ),
     raw("nrrd_list_of_files", "refuse", "data file", "scan.nhdr", lambda: nrrd_bytes(data_file="LIST")),
-    raw("nrrd_file_elsewhere", "refuse", "data file", "scan.nhdr", lambda: nrrd_bytes(data_file="../secret.raw")),
+    raw(
+        "nrrd_file_elsewhere",
+        "refuse",
+        "data file",
+        "scan.nhdr",
+        lambda: nrrd_bytes(data_file="../secret.raw"),
+    ),
     raw("nrrd_endless_header", "refuse", "header", "scan.nrrd", lambda: b"NRRD0004\n" + b"# x\n" * 2**19),
     raw("mha", "load", "", "scan.mha", mha_bytes),
     raw("mha_raw", "load", "", "scan.mha", lambda: mha_bytes(compress=False)),
     raw("mha_cut", "refuse", "cut short", "scan.mha", lambda: mha_bytes(cut=-10)),
     raw("mha_raw_cut", "refuse", "cut short", "scan.mha", lambda: mha_bytes(compress=False, cut=-1)),
-    raw("mha_channels", "refuse", "ElementNumberOfChannels", "scan.mha", lambda: mha_bytes(
-        ElementNumberOfChannels="3")),
-    raw("mha_zero_spacing", "refuse", "ElementSpacing", "scan.mha", lambda: mha_bytes(ElementSpacing="0 2 3")),
+    raw(
+        "mha_channels",
+        "refuse",
+        "ElementNumberOfChannels",
+        "scan.mha",
+        lambda: mha_bytes(ElementNumberOfChannels="3"),
+    ),
+    raw(
+        "mha_zero_spacing", "refuse", "ElementSpacing", "scan.mha", lambda: mha_bytes(ElementSpacing="0 2 3")
+    ),
     raw("mha_no_spacing", "refuse", "ElementSpacing", "scan.mha", lambda: mha_bytes(ElementSpacing=None)),
     raw("mha_no_directions", "warn", "LEFT AND RIGHT", "scan.mha", lambda: mha_bytes(TransformMatrix=None)),
-    raw("mha_singular", "refuse", "TransformMatrix", "scan.mha", lambda: mha_bytes(
-        TransformMatrix="1 0 0 1 0 0 0 0 1")),
+    raw(
+        "mha_singular",
+        "refuse",
+        "TransformMatrix",
+        "scan.mha",
+        lambda: mha_bytes(TransformMatrix="1 0 0 1 0 0 0 0 1"),
+    ),
     raw("mha_not_an_image", "refuse", "MetaImage", "scan.mha", lambda: b"nothing to see here\n" * 50),
-    raw("mha_huge", "refuse", "memory", "scan.mha", lambda: mha_bytes(
-        DimSize="90000 90000 90000", ElementSpacing="0.02 0.02 0.02")),
+    raw(
+        "mha_huge",
+        "refuse",
+        "memory",
+        "scan.mha",
+        lambda: mha_bytes(DimSize="90000 90000 90000", ElementSpacing="0.02 0.02 0.02"),
+    ),
     Case("mhd_file_elsewhere", detached("/etc/passwd"), "refuse", "same folder"),
     Case("mhd_file_missing", detached("scan.raw"), "refuse", "scan.raw"),
     # DICOM
@@ -606,30 +743,73 @@ CASES = [
     Case("dicom_deflated_bomb", deflated_bomb, "refuse", "deflated"),
     Case("dicom_meta_bomb", meta_bomb, "refuse", "(0002,0102)"),
     Case("dicom_element_bomb", element_bomb, "refuse", "CT.1.2.3.4.1"),
-    Case("dicom_enhanced_without_rescale", lambda folder: enhanced(folder, rescale=False), "refuse", "Rescale"),
-    Case("dicom_enhanced_repeated_frame", lambda folder: enhanced(folder, repeat=True), "refuse",
-         "ImagePositionPatient"),
+    Case(
+        "dicom_enhanced_without_rescale", lambda folder: enhanced(folder, rescale=False), "refuse", "Rescale"
+    ),
+    Case(
+        "dicom_enhanced_repeated_frame",
+        lambda folder: enhanced(folder, repeat=True),
+        "refuse",
+        "ImagePositionPatient",
+    ),
     Case("dicom_enhanced_cut", lambda folder: enhanced(folder, cut=-2), "refuse", "PixelData"),
     series("dicom_missing_slice", "refuse", "1 slice is missing", lambda k: None if k == 4 else {}),
-    series("dicom_two_missing_slices", "refuse", "2 slices are missing", lambda k: None if k in (3, 4) else {}),
-    series("dicom_uneven_steps", "refuse", "unevenly", lambda k: {
-        "ImagePositionPatient": [-8, -9, -10 + 3 * k + (0.4 if k > 4 else 0)]}),
-    series("dicom_gantry_tilt", "warn", "perpendicular", lambda k: {
-        "ImagePositionPatient": [-8, -9 + 3 * k * TILT, -10 + 3 * k]}),
-    series("dicom_wandering_slices", "refuse", "straight line", lambda k: {
-        "ImagePositionPatient": [-8 + 5 * (k % 2), -9, -10 + 3 * k]}),
-    series("dicom_no_rescale", "refuse", "Rescale", lambda k: {"RescaleSlope": None, "RescaleIntercept": None}),
+    series(
+        "dicom_two_missing_slices", "refuse", "2 slices are missing", lambda k: None if k in (3, 4) else {}
+    ),
+    series(
+        "dicom_uneven_steps",
+        "refuse",
+        "unevenly",
+        lambda k: {"ImagePositionPatient": [-8, -9, -10 + 3 * k + (0.4 if k > 4 else 0)]},
+    ),
+    series(
+        "dicom_gantry_tilt",
+        "warn",
+        "perpendicular",
+        lambda k: {"ImagePositionPatient": [-8, -9 + 3 * k * TILT, -10 + 3 * k]},
+    ),
+    series(
+        "dicom_wandering_slices",
+        "refuse",
+        "straight line",
+        lambda k: {"ImagePositionPatient": [-8 + 5 * (k % 2), -9, -10 + 3 * k]},
+    ),
+    series(
+        "dicom_no_rescale", "refuse", "Rescale", lambda k: {"RescaleSlope": None, "RescaleIntercept": None}
+    ),
     series("dicom_some_rescale", "refuse", "Rescale", lambda k: {"RescaleIntercept": None} if k == 2 else {}),
     series("dicom_no_pixel_spacing", "refuse", "PixelSpacing", lambda k: {"PixelSpacing": None}),
-    series("dicom_unreadable_pixel_spacing", "refuse", "PixelSpacing", lambda k: {"PixelSpacing": [0.0, 0.0]}),
-    series("dicom_mixed_pixel_spacing", "refuse", "PixelSpacing", lambda k: {"PixelSpacing": [2.0, 1.5 + k % 2]}),
+    series(
+        "dicom_unreadable_pixel_spacing", "refuse", "PixelSpacing", lambda k: {"PixelSpacing": [0.0, 0.0]}
+    ),
+    series(
+        "dicom_mixed_pixel_spacing", "refuse", "PixelSpacing", lambda k: {"PixelSpacing": [2.0, 1.5 + k % 2]}
+    ),
     series("dicom_no_position", "refuse", "ImagePositionPatient", lambda k: {"ImagePositionPatient": None}),
-    series("dicom_no_orientation", "refuse", "ImageOrientationPatient", lambda k: {"ImageOrientationPatient": None}),
-    series("dicom_monochrome1", "warn", "MONOCHROME1", lambda k: {"PhotometricInterpretation": "MONOCHROME1"}),
-    series("dicom_colours", "refuse", "PhotometricInterpretation", lambda k: {
-        "PhotometricInterpretation": "RGB", "SamplesPerPixel": 3, "BitsAllocated": 8, "BitsStored": 8, "HighBit": 7,
-        "PlanarConfiguration": 0}),
+    series(
+        "dicom_no_orientation",
+        "refuse",
+        "ImageOrientationPatient",
+        lambda k: {"ImageOrientationPatient": None},
+    ),
+    series(
+        "dicom_monochrome1", "warn", "MONOCHROME1", lambda k: {"PhotometricInterpretation": "MONOCHROME1"}
+    ),
+    series(
+        "dicom_colours",
+        "refuse",
+        "PhotometricInterpretation",
+        lambda k: {
+            "PhotometricInterpretation": "RGB",
+            "SamplesPerPixel": 3,
+            "BitsAllocated": 8,
+            "BitsStored": 8,
+            "HighBit": 7,
+            "PlanarConfiguration": 0,
+        },
+    ),
     series("dicom_pet", "refuse", "Modality", lambda k: {"Modality": "PT"}),
     series("dicom_no_modality", "refuse", "Modality", lambda k: {"Modality": None}),
     series("dicom_bits_contradict", "refuse", "BitsStored", lambda k: {"BitsStored": 24}),
-]  # fmt: skip
+]

@@ -78,7 +78,7 @@ def test_inside_is_strict(profile: IntensityProfile):
      ((0.0, 0.0), (1.0, 0.7), (2.0, 0.7), (3.0, 1.0))],
 )  # fmt: skip
 def test_a_profile_that_cannot_be_inverted_cannot_be_made(knots):
-    with pytest.raises(ValueError, match="profile bad|Profile bad"):
+    with pytest.raises(ValueError, match=r"[Pp]rofile bad"):
         IntensityProfile("bad", knots)
 
 

@@ -65,7 +65,7 @@ def test_a_linear_function_of_position_is_reproduced(shape, spacing, angle, grad
 @settings(max_examples=60, deadline=None)
 @given(shape=shapes, spacing=spacings, angle=angles)
 def test_the_working_grid_encloses_the_scan(shape, spacing, angle):
-    """Isotropic, RAS-ordered, no native voxel beyond its outermost centres, by less than one step too large."""
+    """Isotropic, RAS-ordered, no native voxel beyond its outermost centres, less than a step too large."""
     affine = oblique(spacing, angle)
     grid = WorkingGrid.for_volume(scan(np.zeros(shape, np.int16), affine))
     np.testing.assert_allclose(np.linalg.norm(grid.affine[:3, :3], axis=0), WORKING_SPACING_MM, rtol=1e-6)

@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path, PurePath
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ def read_described(
     description: Description,
     header: bytes,
     path: Path,
-    file: BinaryIO,
+    file: FileIO,
     volume_index: int | None,
     budget_bytes: int,
 ) -> Scan:
@@ -73,7 +73,7 @@ def read_described(
             )
         voxels = checks.allocate(name, shape, description.dtype)
         stream.skip(index * volume_bytes, "voxels")
-        stream.read_into(memoryview(voxels.T).cast("B"), "voxels")
+        stream.read_into(voxels.T.data.cast("B"), "voxels")
         stream.skip((num_volumes - 1 - index) * volume_bytes, "voxels")
         trailing, sha256 = stream.finish()
     warnings += checks.leftovers(trailing)
@@ -91,7 +91,7 @@ def read_described(
 
 
 @contextmanager
-def _data(path: Path, file: BinaryIO, description: Description) -> Iterator[CheckedStream]:
+def _data(path: Path, file: FileIO, description: Description) -> Iterator[CheckedStream]:
     """The bytes of the voxels, from this file or the one beside it."""
     if description.data_file is None:
         with CheckedStream(

@@ -1,27 +1,30 @@
 """One DICOM file: is it sound, and which frames (slices) does it hold, where, in what numbers?
 
-The whole file is taken into memory first, so that an element which declares 2 GiB in a file of 3 kB can
-make no parser allocate them; a file that is compressed as a whole (deflated), the other kind of bomb, is
-refused. pydicom reads the header. Nothing that names a patient is kept.
+pydicom reads the header, through a reader that is bounded by the file: an element which declares 2 GiB in a
+file of 3 kB cannot make it allocate them. A file that is compressed as a whole (deflated), the other kind of
+bomb, is refused. Nothing that names a patient is kept.
 """
 
 import hashlib
 import io
 import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pydicom
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.opening import open_regular, shown_name
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
-NATIVE = {
-    "1.2.840.10008.1.2": "<",  # implicit VR little endian
+IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"
+NATIVE: dict[str, Literal["<", ">"]] = {
+    IMPLICIT_LITTLE_ENDIAN: "<",
     "1.2.840.10008.1.2.1": "<",  # explicit VR little endian
     "1.2.840.10008.1.2.2": ">",  # explicit VR big endian
 }
@@ -36,6 +39,7 @@ ENCAPSULATED = {
     "1.2.840.10008.1.2.4.91",  # JPEG 2000
     "1.2.840.10008.1.2.5",  # run length
 }
+PIXEL_DATA = {"<": b"\xe0\x7f\x10\x00", ">": b"\x7f\xe0\x00\x10"}  # its tag
 LONG_VALUES = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 
 # What tells the volumes of one series apart when two slices share a position.
@@ -113,42 +117,57 @@ class Frame:
 def read_bytes(path: Path, max_bytes: int) -> bytes:
     """All of a file, if that is not more than `max_bytes`."""
     with open_regular(path) as file:
-        size = file.seek(0, 2)
+        size = file.seek(0, io.SEEK_END)
         if size > max_bytes:
             raise InputError(
-                f"{shown_name(path)}: has {size / 2**20:,.0f} MiB, more than the {max_bytes / 2**20:,.0f} "
-                "MiB allowed."
+                f"{shown_name(path)}: has {size / 2**20:,.0f} MiB; at most {max_bytes / 2**20:,.0f} MiB are read."
             )
         file.seek(0)
-        return file.read(size)
+        return file.readall()
+
+
+class BoundedReader(io.BufferedReader):
+    """Reads no more than the file holds, whatever is asked for; a plain read would first allocate it all."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        super().__init__(file)
+        self.size = self.seek(0, io.SEEK_END)
+        self.seek(0)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = self.size - self.tell()
+        return super().read(left if size is None or size < 0 else min(size, max(left, 0)))
 
 
 def looks_like_dicom(start: bytes) -> bool:
-    """Whether a file that begins so is DICOM: by its preamble, or (old files) by a first element of group 8."""
+    """Whether a file that begins so is DICOM: by its preamble or, if old, a first element of group 8."""
     return start[128:132] == b"DICM" or (
         start[:2] == b"\x08\x00" and start[2:4] < b"\x20\x00" and len(start) > 132
     )
 
 
-def frames_in(path: Path, max_bytes: int) -> list[Frame]:
-    """The frames of one DICOM file; none if the file is DICOM but holds no image."""
+def frames_in(path: Path) -> list[Frame]:
+    """The frames of one DICOM file; none if the file is DICOM but holds no image. Pixels are not read."""
     name = shown_name(path)
-    data = read_bytes(path, max_bytes)
-    if not looks_like_dicom(data[:140]):
-        raise InputError(f"{name}: is not a DICOM file.")
-    transfer_syntax = _transfer_syntax(data, name)
-    stream = io.BytesIO(data)
-    try:
-        dataset = pydicom.dcmread(
-            stream, stop_before_pixels=True, force=True, specific_tags=list(READ_FIELDS)
-        )
-        if not _at_pixels(data, stream.tell(), NATIVE.get(transfer_syntax, "<")):
-            return _without_image(dataset, name)
-        return _frames(path, dataset, _pixel_format(dataset, name, transfer_syntax, stream.tell()))
-    except InputError:
-        raise
-    except Exception as error:  # pydicom raises some of everything on damaged headers
-        raise InputError(f"{name}: its DICOM header is damaged ({type(error).__name__}: {error}).") from error
+    with open_regular(path) as file, BoundedReader(file) as stream:
+        if not looks_like_dicom(stream.read(140)):
+            raise InputError(f"{name}: is not a DICOM file.")
+        transfer_syntax = _transfer_syntax(stream, name)
+        stream.seek(0)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # pydicom's remarks quote values; those may name the patient
+                dataset = pydicom.dcmread(
+                    stream, stop_before_pixels=True, force=True, specific_tags=list(READ_FIELDS)
+                )
+                start = stream.tell()
+                if stream.read(4) != PIXEL_DATA[NATIVE.get(transfer_syntax, "<")]:
+                    return _without_image(dataset, name)
+                return _frames(path, dataset, _pixel_format(dataset, name, transfer_syntax, start))
+        except InputError:
+            raise
+        except Exception as error:  # pydicom raises some of everything on damaged headers
+            raise InputError(f"{name}: its DICOM header is damaged ({type(error).__name__}).") from error
 
 
 def digest(data: bytes) -> bytes:
@@ -156,29 +175,28 @@ def digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def _transfer_syntax(data: bytes, name: str) -> str:
+def _transfer_syntax(stream: BoundedReader, name: str) -> str:
     """From the file's own meta elements, walked by hand: each must end within the file."""
-    if data[128:132] != b"DICM":
-        return "1.2.840.10008.1.2"
-    position, transfer_syntax = 132, ""
-    while position + 12 <= len(data):
-        group, element = struct.unpack_from("<HH", data, position)
+    stream.seek(128)
+    if stream.read(4) != b"DICM":
+        return IMPLICIT_LITTLE_ENDIAN
+    transfer_syntax = ""
+    while len(start := stream.read(8)) == 8:
+        group, element, kind, length = struct.unpack("<HH2sH", start)
         if group != 2:
             break
-        long_value = data[position + 4 : position + 6] in LONG_VALUES
-        (length,) = struct.unpack_from(
-            "<I" if long_value else "<H", data, position + (8 if long_value else 6)
-        )
-        start = position + (12 if long_value else 8)
-        if start + length > len(data):
+        if kind in LONG_VALUES:
+            (length,) = struct.unpack("<I", stream.read(4).ljust(4, b"\0"))
+        if stream.tell() + length > stream.size:
             raise InputError(
                 f"{name}: element ({group:04x},{element:04x}) declares {length:,} bytes, but the file ends "
                 "after "
-                f"{len(data) - start:,}."
+                f"{stream.size - stream.tell():,}."
             )
         if element == 0x0010:
-            transfer_syntax = data[start : start + length].rstrip(b"\0 ").decode("latin-1")
-        position = start + length
+            transfer_syntax = stream.read(length).rstrip(b"\0 ").decode("latin-1")
+        else:
+            stream.seek(length, io.SEEK_CUR)
     if transfer_syntax == DEFLATED:
         raise InputError(
             f"{name}: TransferSyntaxUID (0002,0010) says that the whole file is deflated, which can hide "
@@ -194,12 +212,8 @@ def _transfer_syntax(data: bytes, name: str) -> str:
     return transfer_syntax
 
 
-def _at_pixels(data: bytes, position: int, byte_order: str) -> bool:
-    return data[position : position + 4] == struct.pack(f"{byte_order}HH", 0x7FE0, 0x0010)
-
-
 def _without_image(dataset: Dataset, name: str) -> list[Frame]:
-    if "Rows" in dataset:
+    if dataset.get("Modality") in (None, "", "CT", "MR") or "Rows" in dataset:
         raise InputError(f"{name}: is cut short: PixelData (7fe0,0010) is missing.")
     return []  # a report, a dose sheet, a structure set
 
@@ -258,16 +272,16 @@ def _frames(path: Path, dataset: Dataset, pixels: PixelFormat) -> list[Frame]:
             f"{name}: NumberOfFrames (0028,0008) is {pixels.num_frames} but PerFrameFunctionalGroupsSequence "
             f"(5200,9230) describes {len(per_frame)}."
         )
-    warnings = []
+    doubts = []
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
-        warnings.append(
+        doubts.append(
             "PhotometricInterpretation (0028,0004) is MONOCHROME1 (dark means high): the values are taken "
             "as stored."
         )
     if str(dataset.get("LossyImageCompression", "00")) == "01":
-        warnings.append("LossyImageCompression (0028,2110): the pixels were compressed with losses.")
+        doubts.append("LossyImageCompression (0028,2110): the pixels were compressed with losses.")
     if dataset.get("Modality") == "CT" and dataset.get("RescaleType", "HU") not in ("HU", ""):
-        warnings.append(f"RescaleType (0028,1054) is {dataset.RescaleType}, not HU.")
+        doubts.append(f"RescaleType (0028,1054) is {dataset.RescaleType}, not HU.")
 
     frames = []
     for index in range(pixels.num_frames):
@@ -294,7 +308,7 @@ def _frames(path: Path, dataset: Dataset, pixels: PixelFormat) -> list[Frame]:
                 description=str(dataset.get("SeriesDescription") or ""),
                 modality=str(dataset.get("Modality") or ""),
                 phase=_phase([item for item in content if item is not None] + [dataset]),
-                warnings=tuple(warnings),
+                warnings=tuple(doubts),
             )
         )
     return frames
@@ -343,5 +357,5 @@ def _numbers(dataset: Dataset, field: str, name: str, count: int) -> tuple[float
 
 
 def _with_tag(field: str) -> str:
-    tag = pydicom.datadict.tag_for_keyword(field) or 0
+    tag = tag_for_keyword(field) or 0
     return f"{field} ({tag >> 16:04x},{tag & 0xFFFF:04x})"

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import SecondaryCaptureImageStorage, generate_uid
+from pydicom.uid import UID, SecondaryCaptureImageStorage, generate_uid
 
 from napari_meduet.errors import InputError
-from napari_meduet.volumes.dicom_frames import NATIVE, PixelFormat
+from napari_meduet.volumes.dicom_frames import IMPLICIT_LITTLE_ENDIAN, NATIVE, PixelFormat
 
 UNDEFINED = 0xFFFFFFFF
 ITEM, SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
@@ -37,7 +37,7 @@ def stored_frames(data: bytes, pixels: PixelFormat, indices: list[int], name: st
 def _value(data: bytes, pixels: PixelFormat, name: str) -> tuple[int, int]:
     """Where the value of PixelData begins and its declared length."""
     order = NATIVE.get(pixels.transfer_syntax, "<")
-    explicit = pixels.transfer_syntax != "1.2.840.10008.1.2"
+    explicit = pixels.transfer_syntax != IMPLICIT_LITTLE_ENDIAN
     header = 12 if explicit else 8
     if len(data) < pixels.start + header:
         raise InputError(f"{name}: is cut short within PixelData (7fe0,0010).")
@@ -79,7 +79,9 @@ def _coded_frames(data: bytes, start: int, pixels: PixelFormat, name: str) -> li
         if tuple(tag) == SEQUENCE_END:
             break
         if tuple(tag) != ITEM or length == UNDEFINED or position + length > len(data):
-            raise InputError(f"{name}: its compressed pixels are damaged at byte {position - 8:,}.")
+            raise InputError(
+                f"{name}: its compressed pixels are cut short or damaged at byte {position - 8:,}."
+            )
         position += length
     coded = list(generate_frames(data[start:position], number_of_frames=pixels.num_frames))
     if len(coded) != pixels.num_frames:
@@ -135,7 +137,7 @@ def _decoded(coded: bytes, pixels: PixelFormat, name: str) -> np.ndarray:
     dataset.PixelData = encapsulate([coded])
     dataset["PixelData"].VR = "OB"
     dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pixels.transfer_syntax
+    dataset.file_meta.TransferSyntaxUID = UID(pixels.transfer_syntax)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "frame.dcm"
         dataset.save_as(path, enforce_file_format=True)

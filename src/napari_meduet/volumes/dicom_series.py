@@ -57,9 +57,9 @@ class Folder:
     warnings: list[str]
 
 
-def list_series(folder: str | os.PathLike, *, budget_bytes: int) -> list[SeriesInfo]:
+def list_series(folder: Path) -> list[SeriesInfo]:
     """The series in a DICOM folder, whether or not they can be loaded."""
-    found = _found(_files_below(Path(folder)), budget_bytes)
+    found = _found(_files_below(folder))
     return [_info(number, frames) for number, frames in enumerate(found.series, start=1)]
 
 
@@ -74,9 +74,9 @@ def read_dicom(
     if isinstance(paths, Path) and not paths.is_dir():
         paths = [paths]
     if isinstance(paths, Path):
-        found = _found(_files_below(paths), budget_bytes)
+        found = _found(_files_below(paths))
     else:
-        found = Folder(_grouped([frame for path in paths for frame in frames_in(path, budget_bytes)]), [])
+        found = Folder(_grouped([frame for path in paths for frame in frames_in(path)]), [])
     if not found.series:
         raise InputError(f"{name}: holds no DICOM images." + "".join(f" {text}" for text in found.warnings))
     frames = _chosen(found.series, name, series)
@@ -86,6 +86,8 @@ def read_dicom(
 
 
 def _files_below(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{shown_name(folder)}: is not a folder.")
     files = []
     for parent, folders, names in os.walk(folder):
         folders.sort()
@@ -97,7 +99,7 @@ def _files_below(folder: Path) -> list[Path]:
     return files
 
 
-def _found(files: list[Path], budget_bytes: int) -> Folder:
+def _found(files: list[Path]) -> Folder:
     frames: list[Frame] = []
     others, damaged = [], []
     for path in files:
@@ -105,7 +107,7 @@ def _found(files: list[Path], budget_bytes: int) -> Folder:
             with open_regular(path) as file:
                 is_dicom = looks_like_dicom(file.read(140))
             if is_dicom:
-                frames += frames_in(path, budget_bytes)
+                frames += frames_in(path)
             else:
                 others.append(shown_name(path))
         except InputError as error:
@@ -124,30 +126,26 @@ def _some(texts: list[str]) -> str:
 
 def _grouped(frames: list[Frame]) -> list[list[Frame]]:
     """By series, orientation and size; then by phase where slices share a position."""
-    groups: list[list[Frame]] = []
+    groups: dict[tuple, list[list[Frame]]] = {}
     for frame in frames:
-        for group in groups:
-            if _belongs(frame, group[0]):
-                group.append(frame)
-                break
+        pixels = frame.pixels
+        key = (frame.series_uid, frame.series_number, frame.modality, pixels.rows, pixels.columns)
+        alike = groups.setdefault(key, [])
+        group = next((group for group in alike if _same_plane(frame, group[0])), None)
+        if group is None:
+            alike.append([frame])
         else:
-            groups.append([frame])
-    volumes = [volume for group in groups for volume in _phases(group)]
+            group.append(frame)
+    volumes = [volume for alike in groups.values() for group in alike for volume in _phases(group)]
     return sorted(
         volumes, key=lambda volume: (volume[0].series_number, volume[0].series_uid, volume[0].phase)
     )
 
 
-def _belongs(frame: Frame, first: Frame) -> bool:
-    if (frame.series_uid, frame.series_number, frame.modality) != (
-        first.series_uid,
-        first.series_number,
-        first.modality,
-    ) or (frame.pixels.rows, frame.pixels.columns) != (first.pixels.rows, first.pixels.columns):
-        return False
-    if frame.orientation is None or first.orientation is None:
-        return frame.orientation == first.orientation
-    return bool(np.allclose(frame.orientation, first.orientation, atol=SAME_DIRECTION))
+def _same_plane(frame: Frame, other: Frame) -> bool:
+    if frame.orientation is None or other.orientation is None:
+        return frame.orientation == other.orientation
+    return bool(np.allclose(frame.orientation, other.orientation, atol=SAME_DIRECTION))
 
 
 def _phases(group: list[Frame]) -> list[list[Frame]]:
@@ -318,7 +316,7 @@ def _ordered(frames: list[Frame], name: str) -> tuple[list[Frame], NDArray[np.fl
             f"{name}: ImageOrientationPatient (0020,0037) is not two perpendicular directions: "
             f"{frames[0].orientation}."
         )
-    normal = np.cross(*orientation)
+    normal = np.cross(orientation[0], orientation[1])
     positions = np.array([frame.position for frame in frames])
     order = np.argsort(positions @ normal, kind="stable")
     frames, positions = [frames[k] for k in order], positions[order]

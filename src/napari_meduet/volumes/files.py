@@ -45,7 +45,7 @@ class ScanInfo:
 
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
-    affine: tuple[tuple[float, float, float, float], ...]  # voxel index -> RAS mm, four rows
+    affine: tuple[tuple[float, ...], ...]  # voxel index -> RAS mm, four rows
     orientation: str  # the directions in which the voxel axes run, as in "LPS"
     voxel_type: str
     modality: Modality
@@ -80,14 +80,14 @@ def read_volume(
     Raises:
         InputError: the file fails a check; the message names the file and the field.
     """
-    if modality is not None and modality not in get_args(Modality):
+    if modality not in (None, *get_args(Modality)):
         raise InputError(f"The modality {modality!r} is not known; choose CT or MR.")
     scan = _read_scan(path, volume_index, series, cast(Modality | None, modality), budget_bytes)
     name = _name_of(path)
     low, high = checks.value_range(name, scan.voxels, scan.slope, scan.intercept)
     warnings = list(scan.warnings)
-    told = modality or scan.modality or (scan.synthetic or {}).get("modality")
-    if told not in get_args(Modality):
+    told = _modality(modality, scan)
+    if told is None:
         told, guess = checks.guess_modality(scan.voxels, scan.slope, scan.intercept)
         warnings.append(guess)
     warnings += checks.doubtful_values(low, high, told)
@@ -103,6 +103,15 @@ def read_volume(
         header=scan.header,
         synthetic=scan.synthetic,
     )
+
+
+def _modality(given: str | None, scan: Scan) -> Modality | None:
+    """What the user says, else the file's format, else the provenance of a result of ours."""
+    provenance = scan.synthetic or {}
+    for told in (given, scan.modality, provenance.get("modality")):
+        if told in get_args(Modality):
+            return cast(Modality, told)
+    return None
 
 
 def read_info(path: PathLike | Sequence[PathLike], **options: Any) -> ScanInfo:
@@ -135,7 +144,7 @@ def file_sha256(path: PathLike) -> str:
 
 def list_series(folder: PathLike) -> list[SeriesInfo]:
     """The series in a DICOM folder and the folders below it, to choose one by its number."""
-    return dicom_series.list_series(os.fsdecode(folder), budget_bytes=DEFAULT_BUDGET_BYTES)
+    return dicom_series.list_series(Path(os.fsdecode(folder)))
 
 
 def _read_scan(

@@ -1,16 +1,16 @@
 """Bytes of a file, inflated if they are compressed, with nothing about them left unchecked.
 
 Readers trust too much: with one, 253 of 300 flipped bits in a .nii.gz came back as wrong voxels; with
-another, the missing half of a truncated file came back as zeros. A `CheckedStream` gives exactly what is asked
-for or raises, and `finish` reads on to the end, where the checksum and the length are.
+another, the missing half of a truncated file came back as zeros. A `CheckedStream` gives exactly what is
+asked for or raises, and `finish` reads on to the end, where the checksum and the length are.
 """
 
 import hashlib
-import zlib
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import FileIO
 from types import TracebackType
-from typing import BinaryIO, Literal, Self
+from typing import Literal, Self
 
 from isal import isal_zlib
 
@@ -27,7 +27,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 class CheckedStream:
     """The bytes of a file from `start` on; all of the file is hashed, on a second thread."""
 
-    def __init__(self, file: BinaryIO, name: str, compression: Compression, start: int = 0) -> None:
+    def __init__(self, file: FileIO, name: str, compression: Compression, start: int = 0) -> None:
         self.name = name
         self.compression = compression
         self._file = file
@@ -105,7 +105,7 @@ class CheckedStream:
             last = not self._pending
             try:
                 piece = self._inflater.decompress(self._pending, min(limit, 4 * CHUNK_BYTES))
-            except (isal_zlib.error, zlib.error) as error:
+            except isal_zlib.IsalError as error:  # pyright: ignore[reportGeneralTypeIssues] (isal's stub)
                 raise InputError(
                     f"{self.name}: its compressed data are damaged ({error}); copy or export it again."
                 ) from error

@@ -8,6 +8,7 @@ there. The default here, `CT_FULL`, keeps lung and bone and spends its range on 
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +110,7 @@ def body_mask(values: np.ndarray, modality: Modality) -> NDArray[np.bool_]:
     scan through its top are enclosed there. The CT table is left out where a gap separates it.
     """
     threshold = BODY_HU if modality == "CT" else _mr_threshold(values)
-    labels, count = ndimage.label(values > threshold)
+    labels, count = cast(tuple[np.ndarray, int], ndimage.label(values > threshold))
     if count == 0:
         return np.zeros(values.shape, np.bool_)
     sizes = np.bincount(labels.ravel(order="K"))
@@ -117,7 +118,7 @@ def body_mask(values: np.ndarray, modality: Modality) -> NDArray[np.bool_]:
     body = labels == sizes.argmax()
     in_plane = np.zeros((3, 3, 3), np.bool_)
     in_plane[:, 1, 1] = in_plane[1, :, 1] = True
-    outside, _ = ndimage.label(~body, structure=in_plane)
+    outside, _ = cast(tuple[np.ndarray, int], ndimage.label(~body, structure=in_plane))
     open_air = np.zeros(outside.max() + 1, np.bool_)
     for edge in (outside[0], outside[-1], outside[:, 0], outside[:, -1]):
         open_air[edge] = True
@@ -128,8 +129,8 @@ def body_mask(values: np.ndarray, modality: Modality) -> NDArray[np.bool_]:
 def _mr_threshold(values: np.ndarray) -> float:
     """A tenth of the way from the darkest to the brightest voxels, outliers aside.
 
-    Above the noise of air and below muscle in all 22 MR scans of the shared data. Otsu's threshold is not: fat
-    is so bright that it parts fat from muscle.
+    Above the noise of air and below muscle in all 22 MR scans of the shared data. Otsu's threshold is not:
+    fat is so bright that it parts fat from muscle.
     """
     low, high = np.percentile(values, (0.5, 99))
     return float(low + MR_FOREGROUND * (high - low))

@@ -1,8 +1,8 @@
 """MetaImage (.mha, and .mhd with its voxels in a file beside it)."""
 
 import os
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ TYPES = {
 MODALITIES: dict[str, Modality] = {"MET_MOD_CT": "CT", "MET_MOD_MR": "MR"}
 
 
-def read_metaimage(path: Path, file: BinaryIO, volume_index: int | None, budget_bytes: int) -> Scan:
+def read_metaimage(path: Path, file: FileIO, volume_index: int | None, budget_bytes: int) -> Scan:
     """One volume of a MetaImage file."""
     head = file.read(MAX_HEADER_BYTES)
     fields, num_bytes = _fields(head, shown_name(path))

@@ -11,16 +11,22 @@ import struct
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from io import FileIO
+from typing import Any, Literal
 
-import nibabel as nib
 import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.quaternions import quat2mat
 from numpy.typing import NDArray
 
 from napari_meduet.errors import InputError
 from napari_meduet.volumes import checks
 from napari_meduet.volumes.inflating import GZIP_MAGIC, CheckedStream
 from napari_meduet.volumes.scan import Scan
+
+ByteOrder = Literal["<", ">"]
+BYTE_ORDERS: tuple[ByteOrder, ...] = ("<", ">")
 
 MAX_EXTENSION_BYTES = 16 * 2**20
 COMMENT_CODE = 6  # NIfTI's extension code for plain text; our provenance is compact JSON in one
@@ -38,8 +44,8 @@ MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown (by custom mm), m
 # What is carried over to a result. Everything else in a header is free text or unused.
 CARRIED_FIELDS = (
     "dim_info", "dim", "intent_p1", "intent_p2", "intent_p3", "intent_code", "datatype", "bitpix",
-    "slice_start", "pixdim", "scl_slope", "scl_inter", "slice_end", "slice_code", "xyzt_units", "cal_max", "cal_min",
-    "slice_duration", "toffset", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
+    "slice_start", "pixdim", "scl_slope", "scl_inter", "slice_end", "slice_code", "xyzt_units", "cal_max",
+    "cal_min", "slice_duration", "toffset", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d",
     "qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z",
 )  # fmt: skip
 
@@ -48,8 +54,8 @@ CARRIED_FIELDS = (
 class RawHeader:
     """A header as its file holds it, nothing believed yet."""
 
-    fields: nib.Nifti1Header  # of NIfTI-1 or NIfTI-2, in this machine's byte order
-    byte_order: str  # the file's: "<" or ">"
+    fields: Nifti1Header  # of NIfTI-1 or NIfTI-2, in this machine's byte order
+    byte_order: ByteOrder  # the file's
     num_bytes: int  # with the four of the extender
     has_extensions: bool
 
@@ -68,7 +74,7 @@ class Layout:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_nifti(file: BinaryIO, name: str, volume_index: int | None, budget_bytes: int) -> Scan:
+def read_nifti(file: FileIO, name: str, volume_index: int | None, budget_bytes: int) -> Scan:
     """One volume of a NIfTI file; the whole file is read and checked even so."""
     compressed = file.read(2) == GZIP_MAGIC
     with CheckedStream(file, name, "gzip" if compressed else "none") as stream:
@@ -91,7 +97,7 @@ def read_nifti(file: BinaryIO, name: str, volume_index: int | None, budget_bytes
         warnings += doubts
         voxels = checks.allocate(name, layout.shape, layout.dtype)
         stream.skip(index * layout.volume_bytes, "voxels")
-        stream.read_into(memoryview(voxels.T).cast("B"), "voxels")
+        stream.read_into(voxels.T.data.cast("B"), "voxels")
         stream.skip((layout.num_volumes - 1 - index) * layout.volume_bytes, "voxels")
         trailing, sha256 = stream.finish()
     warnings += checks.leftovers(trailing)
@@ -108,18 +114,18 @@ def read_nifti(file: BinaryIO, name: str, volume_index: int | None, budget_bytes
     )
 
 
-def header_affine(header: nib.Nifti1Header) -> NDArray[np.float64]:
+def header_affine(header: Nifti1Header) -> NDArray[np.float64]:
     """Voxel index -> RAS mm as a header that passed the checks says it, in millimetres whatever its unit."""
-    if header["sform_code"] > 0:
-        affine = header.get_sform()
-    elif header["qform_code"] > 0:
-        affine = _qform(header)
+    if int(header["sform_code"]) > 0:
+        affine = _sform(header)
+    elif int(header["qform_code"]) > 0:
+        affine = qform(header)
     else:
         affine = header.get_base_affine()
     return _in_mm(affine, header)
 
 
-def scaling(header: nib.Nifti1Header) -> tuple[float, float]:
+def scaling(header: Nifti1Header) -> tuple[float, float]:
     """Slope and intercept in effect; scl_slope 0 or NaN means that the voxels are the values."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     return (1.0, 0.0) if slope == 0 or math.isnan(slope) else (slope, intercept)
@@ -138,10 +144,10 @@ def provenance_in(comments: list[bytes]) -> Mapping[str, Any] | None:
 
 
 def _read_header(stream: CheckedStream) -> RawHeader:
-    block = stream.read(nib.Nifti1Header.template_dtype.itemsize, "its header")
-    for kind in (nib.Nifti1Header, nib.Nifti2Header):
+    block = stream.read(Nifti1Header.template_dtype.itemsize, "its header")
+    for kind in (Nifti1Header, Nifti2Header):
         size = kind.template_dtype.itemsize
-        for order in "<>":
+        for order in BYTE_ORDERS:
             if int(np.frombuffer(block[:4], f"{order}i4")[0]) == size:
                 block += stream.read(size - len(block), "its header")
                 extender = stream.read(4, "its header")
@@ -150,14 +156,14 @@ def _read_header(stream: CheckedStream) -> RawHeader:
                 native = fields.as_byteswapped("<" if sys.byteorder == "little" else ">")
                 return RawHeader(native, order, size + 4, extender[0] != 0)
     raise InputError(
-        f"{stream.name}: is not a NIfTI file (sizeof_hdr is neither 348 nor 540); choose a .nii, .nii.gz, "
-        ".nrrd, "
-        ".mha or DICOM file."
+        f"{stream.name}: is not a NIfTI file (sizeof_hdr is neither 348 nor 540), nor NRRD, MetaImage or "
+        "DICOM; "
+        "choose a scan."
     )
 
 
-def _check_magic(fields: nib.Nifti1Header, name: str) -> None:
-    magic = fields["magic"].item()
+def _check_magic(fields: Nifti1Header, name: str) -> None:
+    magic = bytes(fields["magic"])
     if not magic.startswith(b"n+"):
         what = "the header of a .hdr/.img pair" if magic.startswith(b"ni") else "not NIfTI"
         raise InputError(f"{name}: magic says that it is {what}; save the scan as a single .nii or .nii.gz.")
@@ -202,7 +208,7 @@ def _layout(raw: RawHeader, name: str) -> Layout:
     return Layout((x, y, z), shape[3] if len(shape) == 4 else 1, dtype, int(offset))
 
 
-def _check_scaling(header: nib.Nifti1Header, name: str) -> list[str]:
+def _check_scaling(header: Nifti1Header, name: str) -> list[str]:
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if math.isinf(slope):
         raise InputError(f"{name}: scl_slope is infinite; the voxels have no value.")
@@ -214,9 +220,7 @@ def _check_scaling(header: nib.Nifti1Header, name: str) -> list[str]:
     return []
 
 
-def _affine(
-    header: nib.Nifti1Header, name: str, shape: tuple[int, ...]
-) -> tuple[NDArray[np.float64], list[str]]:
+def _affine(header: Nifti1Header, name: str, shape: tuple[int, ...]) -> tuple[NDArray[np.float64], list[str]]:
     """The affine in use (sform before qform before pixdim) and what contradicts it."""
     warnings = []
     unit = int(header["xyzt_units"]) & 7
@@ -227,18 +231,18 @@ def _affine(
     for axis, step in zip("123", pixdim, strict=True):
         checks.check_spacing(name, f"pixdim[{axis}]", checks.AXES[int(axis) - 1], step)
     for field in ("sform_code", "qform_code"):
-        if not 0 <= header[field] <= 5:
+        if not 0 <= int(header[field]) <= 5:
             warnings.append(f"{field} is {int(header[field])}, which NIfTI does not define.")
-    if float(header["pixdim"][0]) not in (-1.0, 0.0, 1.0) and header["qform_code"] > 0:
+    if float(header["pixdim"][0]) not in (-1.0, 0.0, 1.0) and int(header["qform_code"]) > 0:
         warnings.append(
             f"pixdim[0] (qfac) is {float(header['pixdim'][0]):g} instead of 1 or -1; 1 is assumed."
         )
 
     candidates = {}
-    if header["sform_code"] > 0:
-        candidates["sform"] = _in_mm(header.get_sform(), header)
-    if header["qform_code"] > 0:
-        candidates["qform"] = _in_mm(_qform(header), header)
+    if int(header["sform_code"]) > 0:
+        candidates["sform"] = _in_mm(_sform(header), header)
+    if int(header["qform_code"]) > 0:
+        candidates["qform"] = _in_mm(qform(header), header)
     if not candidates:
         warnings.append(
             "The file does not say how the scan lies in the patient (sform_code and qform_code are 0); "
@@ -259,14 +263,20 @@ def _affine(
     return affine, list(dict.fromkeys(warnings))
 
 
-def _in_mm(affine: NDArray[np.float64], header: nib.Nifti1Header) -> NDArray[np.float64]:
+def _in_mm(affine: NDArray[np.float64], header: Nifti1Header) -> NDArray[np.float64]:
     """All lengths of a header are in its one unit: pixdim, sform and offsets alike."""
     affine = affine.copy()
     affine[:3] *= MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     return affine
 
 
-def _qform(header: nib.Nifti1Header) -> NDArray[np.float64]:
+def _sform(header: Nifti1Header) -> NDArray[np.float64]:
+    affine = np.eye(4)
+    affine[:3] = [header[f"srow_{axis}"] for axis in "xyz"]
+    return affine
+
+
+def qform(header: Nifti1Header) -> NDArray[np.float64]:
     """The qform of the standard: a rotation by the quaternion, scaled by pixdim; NaN where there is none."""
     b, c, d = (float(header[f"quatern_{letter}"]) for letter in "bcd")
     a_squared = 1 - (b * b + c * c + d * d)
@@ -274,7 +284,7 @@ def _qform(header: nib.Nifti1Header) -> NDArray[np.float64]:
         return np.full((4, 4), np.nan)
     a = math.sqrt(max(a_squared, 0.0))
     affine = np.eye(4)
-    affine[:3, :3] = nib.quaternions.quat2mat([a, b, c, d])
+    affine[:3, :3] = quat2mat([a, b, c, d])
     mirrored = -1.0 if float(header["pixdim"][0]) == -1.0 else 1.0
     affine[:3, :3] *= np.asarray(header["pixdim"][1:4], np.float64) * (1.0, 1.0, mirrored)
     affine[:3, 3] = [float(header[f"qoffset_{letter}"]) for letter in "xyz"]
@@ -298,7 +308,7 @@ def _extensions(block: bytes, raw: RawHeader) -> tuple[list[bytes], list[str]]:
     return comments, []
 
 
-def _carried(header: nib.Nifti1Header, shape: tuple[int, int, int]) -> nib.Nifti1Header:
+def _carried(header: Nifti1Header, shape: tuple[int, int, int]) -> Nifti1Header:
     """What a result on this grid writes back: codes, units, scaling; no free text, no extension."""
     carried = type(header)()
     for field in CARRIED_FIELDS:

@@ -1,8 +1,8 @@
 """NRRD (.nrrd, and .nhdr with its voxels in a file beside it)."""
 
 import os
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ SPACES = {
 }  # fmt: skip
 
 
-def read_nrrd(path: Path, file: BinaryIO, volume_index: int | None, budget_bytes: int) -> Scan:
+def read_nrrd(path: Path, file: FileIO, volume_index: int | None, budget_bytes: int) -> Scan:
     """One volume of an NRRD file."""
     head = file.read(MAX_HEADER_BYTES)
     fields, num_bytes = _fields(head, shown_name(path))

@@ -9,8 +9,8 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from napari_meduet.errors import InputError
 
@@ -27,7 +27,7 @@ def shown_name(path: PathLike) -> str:
 
 
 @contextmanager
-def open_regular(path: PathLike) -> Iterator[BinaryIO]:
+def open_regular(path: PathLike) -> Iterator[FileIO]:
     """The regular file at path, open for unbuffered reading; anything else is an InputError.
 
     Opened without blocking and judged by its descriptor, so that a pipe with no writer cannot hang us and

@@ -23,7 +23,7 @@ WORKING_SPACING_MM = 1.5
 MAX_WORKING_VOXELS = 2**29  # 2 GiB of float32, eight times a 384 x 384 x 480 mm torso
 NUM_THREADS = 2
 
-Shape = tuple[int, int, int]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Lerp:
     weight: NDArray[np.float32]
 
     @classmethod
-    def at(cls, positions: NDArray[np.float64], size: int) -> "Lerp":
+    def at(cls, positions: np.ndarray, size: int) -> "Lerp":
         """Samples at fractional indices of an axis of that size, clamped to its ends."""
         inside = np.clip(positions, 0, size - 1)
         # A position that is an index up to rounding is that index: an identity grid must change nothing.
@@ -60,7 +60,7 @@ class WorkingGrid:
     shape: Shape
     affine: NDArray[np.float64]  # working index -> RAS mm
     axes: Shape  # the native axis that each working axis follows
-    flips: tuple[bool, bool, bool]  # whether the working axis runs against it
+    flips: tuple[bool, ...]  # whether the working axis runs against it
 
     @classmethod
     def for_volume(cls, volume: Volume, spacing_mm: float = WORKING_SPACING_MM) -> "WorkingGrid":
@@ -99,14 +99,14 @@ class WorkingGrid:
         if working.shape != self.shape:
             raise ValueError(f"This array is {working.shape}; the working grid is {self.shape}.")
         ras = _resample(working, self._native_samples(), lambda values: values)
-        native = np.flip(ras, [axis for axis in range(3) if self.flips[axis]])
+        native = np.flip(ras, tuple(axis for axis in range(3) if self.flips[axis]))
         return np.transpose(native, np.argsort(self.axes))
 
     def _ras_ordered(self, native: np.ndarray) -> np.ndarray:
         """A view of a native array with its axes permuted and flipped into RAS order."""
         if native.shape != self.native_shape:
             raise ValueError(f"This array is {native.shape}; the scan's grid is {self.native_shape}.")
-        return np.flip(np.transpose(native, self.axes), [axis for axis in range(3) if self.flips[axis]])
+        return np.flip(np.transpose(native, self.axes), tuple(axis for axis in range(3) if self.flips[axis]))
 
     def _steps(self) -> list[tuple[int, int, float]]:
         """Per working axis: native size, working size, native steps in one working step."""

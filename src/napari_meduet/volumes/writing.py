@@ -14,9 +14,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import nibabel as nib
 import numpy as np
 from isal import isal_zlib
+from nibabel.nifti1 import Nifti1Extension, Nifti1Header
 
 from napari_meduet.errors import InputError
 from napari_meduet.volumes import nifti
@@ -129,10 +129,10 @@ def _rename_all(temporaries: list[Path], destinations: list[Path]) -> None:
         undo.pop_all()
 
 
-def _header(volume: Volume, provenance: Mapping[str, Any]) -> nib.Nifti1Header:
+def _header(volume: Volume, provenance: Mapping[str, Any]) -> Nifti1Header:
     """The header to write: the input's own where it has one, with the provenance as its only extension."""
     if volume.header is None:
-        header = nib.Nifti1Header()
+        header = Nifti1Header()
         header["xyzt_units"] = MILLIMETRES
     else:
         header = volume.header.copy()
@@ -147,12 +147,12 @@ def _header(volume: Volume, provenance: Mapping[str, Any]) -> nib.Nifti1Header:
     if provenance.get("synthetic"):
         header["descrip"] = b"synthetic, made by napari-meduet"
     compact = json.dumps(dict(provenance), separators=(",", ":"), allow_nan=False).encode()
-    header.extensions.append(nib.nifti1.Nifti1Extension(nifti.COMMENT_CODE, compact))
+    header.extensions.append(Nifti1Extension(nifti.COMMENT_CODE, compact))
     header["vox_offset"] = 0  # nibabel puts the voxels right after the extensions
     return header
 
 
-def _set_affine(header: nib.Nifti1Header, affine: np.ndarray) -> None:
+def _set_affine(header: Nifti1Header, affine: np.ndarray) -> None:
     """Both descriptions of the grid, in the header's unit; a sheared grid fits the sform only."""
     in_unit = affine.copy()
     in_unit[:3] /= nifti.MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
@@ -160,11 +160,11 @@ def _set_affine(header: nib.Nifti1Header, affine: np.ndarray) -> None:
     header["pixdim"][1:4] = np.linalg.norm(in_unit[:3, :3], axis=0)
     header.set_qform(in_unit, code, strip_shears=True)
     header.set_sform(in_unit, code)
-    if not np.allclose(header.get_qform(), in_unit, atol=1e-3):
+    if not np.allclose(nifti.qform(header), in_unit, atol=1e-3):
         header["qform_code"] = 0
 
 
-def _write_nifti(file: BinaryIO, header: nib.Nifti1Header, voxels: np.ndarray, compressed: bool) -> None:
+def _write_nifti(file: BinaryIO, header: Nifti1Header, voxels: np.ndarray, compressed: bool) -> None:
     deflater = isal_zlib.compressobj(level=COMPRESSION_LEVEL, wbits=31) if compressed else None
     block = io.BytesIO()
     header.write_to(block)
