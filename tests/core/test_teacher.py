@@ -7,6 +7,7 @@ from napari_meduet.core.teacher import teacher_decay, update_teacher
 
 def test_the_decay_rises_along_a_cosine():
     assert teacher_decay(0, 200) == pytest.approx(0.997)
+    assert teacher_decay(50, 200) == pytest.approx(0.9997 - 0.0027 * (1 + 0.5**0.5) / 2)
     assert teacher_decay(100, 200) == pytest.approx((0.997 + 0.9997) / 2)
     assert teacher_decay(200, 200) == pytest.approx(0.9997)
     assert teacher_decay(300, 200) == pytest.approx(0.9997)

@@ -1,4 +1,4 @@
-"""Token demixing (Sec. 3.2, Eq. 1): two volumes are mixed token by token and told apart again.
+"""Token demixing (Eq. 1): two volumes are mixed token by token and told apart again.
 
 Volumes i and j lie in one batch; `partner[b]` is the place of the volume mixed into volume b. This file
 draws the pairs and the masks, mixes, and scores the reconstructions. In a mask, 1 means that the token came

@@ -1,4 +1,4 @@
-"""Content without the domain, style with it (Sec. 3.2, Eqs. 2-3).
+"""Content without the domain, style with it (Eqs. 2-3).
 
 A classifier must read the domain from style tokens; through gradient reversal, content tokens must not let
 it. The networks are at the top, the losses below; which tokens they see is objective.py's business.

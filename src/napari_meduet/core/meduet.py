@@ -1,4 +1,4 @@
-"""The network: encoder, disentangle, aggregate, decoder, domain classifiers (Sec. 3.1-3.2, M-14 to M-18).
+"""The network: encoder, disentangle, aggregate, decoder, domain classifiers (M-14 to M-18).
 
     latent -> encoder -> tokens -> disentangle -> content, style -> aggregate -> decoder -> latent
 
@@ -210,7 +210,7 @@ class Decoder(nn.Module):
 
 
 class MeDUET(nn.Module):
-    """Encodes latents into content and style tokens and decodes them (Fig. 2)."""
+    """Encodes latents into content and style tokens and decodes them."""
 
     def __init__(self, config: MeDUETConfig) -> None:
         super().__init__()

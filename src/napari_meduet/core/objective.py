@@ -1,4 +1,4 @@
-"""Pretraining, Algorithm 1 in its order (Sec. 3.2-3.4, Eq. 13).
+"""Pretraining, Algorithm 1 in its order (SPEC 5, Eq. 13).
 
 One module holds all that is trained and the teacher: one optimizer, one checkpoint. One forward gives all
 losses, so that DDP and torch.compile see one graph. Each encoder and decoder pass takes all rows that are
@@ -71,16 +71,16 @@ class ObjectiveConfig:
     """What is optimised; the defaults are the preset `corrected`, the tags say where it leaves the paper."""
 
     total_steps: int = 200_000  # SPEC 6; drives the schedules of distillation and teacher
-    mixing_ratio: float = 0.5  # Sec. 3.2
+    mixing_ratio: float = 0.5  # SPEC 5
     pairing: Pairing = "random"
-    domain_weight: float = 0.2  # Eq. 13, Table 9
+    domain_weight: float = 0.2  # Eq. 13
     domain_reduction: PairReduction = "mean"  # C-09
-    distillation_weight: float = 0.5  # Eq. 13, Table 9
+    distillation_weight: float = 0.5  # Eq. 13
     distillation_start: float = 0.2  # share of the steps; by then the teacher has settled (Sec. 4.1)
     distillation_scale: float = 2.0  # C-16
     content_weight: float = 0.5  # lambda_c in Eq. 6, Table 9
     teacher_input: TeacherInput = "clean"  # C-14
-    contrast_weight: float = 0.3  # Eq. 13, Table 9
+    contrast_weight: float = 0.3  # Eq. 13
     scope: Scope = "batch"
     style_negatives: StyleNegatives = "exclude_same_domain"  # C-20
     full_weight: float = 0.25  # C-04: un-mixed reconstruction
@@ -206,7 +206,7 @@ class Objective(nn.Module):
         partner = draw_pairs(domain, config.pairing)
         distils = config.has_distillation_started(step)
 
-        # Lines 1-3: mix each volume with its partner; encode the mixtures and the volumes themselves.
+        # Mix each volume with its partner; encode the mixtures and the volumes themselves.
         num_tokens = self.student.config.num_tokens
         mask = draw_mask(latent.shape[0], num_tokens, config.mixing_ratio, latent.device)
         nothing = torch.zeros_like(mask)
@@ -223,16 +223,16 @@ class Objective(nn.Module):
             to_encode["reference"] = (batch["style_reference"], nothing)
         encoded = _in_one_pass(self.student.encode, to_encode)
 
-        # Lines 4-5: decode both volumes of each mixture, each volume from all its tokens, and each swap.
+        # Decode both volumes of each mixture, each volume from all its tokens, and each swap.
         decoded = self._decode(batch, encoded, mask, partner)
 
-        # Lines 6-7: encode again what was decoded; the teacher encodes its targets.
+        # Encode again what was decoded; the teacher encodes its targets.
         recovered = {side: (decoded[side],) for side in ("i", "j")} if distils else {}
         swaps = {"swap": (decoded["swap"],)} if config.contrasts else {}
         encoded |= _in_one_pass(self.student.encode, recovered | swaps)
         taught = self._teach(latent, decoded, distils=distils)
 
-        # Lines 8-11: the losses.
+        # Compare.
         losses = self._reconstruction_losses(latent, decoded, partner)
         if config.classifies_domains:
             losses["domain"] = self._domain_loss(encoded, mask, domain, partner)

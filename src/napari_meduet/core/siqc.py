@@ -1,4 +1,4 @@
-"""Swap-invariance quadruplet contrast (Sec. 3.4, Eqs. 7-12).
+"""Swap-invariance quadruplet contrast (Eqs. 7-12).
 
 Two volumes i and j and their swaps ij (content of i, style of j) and ji are four views. The content of ij
 must be that of i, its style that of j: a supervised contrast pulls each view to the one that shares its
@@ -18,8 +18,8 @@ from torch import Tensor
 Scope = Literal["quadruplet", "batch", "global"]
 StyleNegatives = Literal["exclude_same_domain", "all"]
 
-INITIAL_LOG_SCALE = math.log(1 / 0.07)  # Sec. 3.4
-LARGEST_LOG_SCALE = math.log(100)  # Sec. 3.4; CLIP's bound
+INITIAL_LOG_SCALE = math.log(1 / 0.07)  # CLIP's, SPEC 5
+LARGEST_LOG_SCALE = math.log(100)  # CLIP's bound, SPEC 5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
