@@ -33,14 +33,13 @@ def check_shape(name: str, field: str, shape: tuple[int, ...]) -> None:
     sizes = " x ".join(map(str, shape))
     if len(shape) < 3 or min(shape[:3]) < 2:
         raise InputError(
-            f"{name}: {field} describes a two-dimensional image ({sizes}); a scan needs at least two "
-            "voxels along "
-            "each of three axes."
+            f"{name}: {field} describes a two-dimensional image ({sizes}); a scan needs at least two voxels "
+            "along each of three axes."
         )
     if len(shape) > 3:
         raise InputError(
-            f"{name}: {field} describes an image of {len(shape)} dimensions ({sizes}); export one volume "
-            "of it."
+            f"{name}: {field} describes an image of {len(shape)} dimensions ({sizes}); export one volume of "
+            "it."
         )
 
 
@@ -51,15 +50,13 @@ def choose_volume(name: str, field: str, num_volumes: int, volume_index: int | N
             return 0
         raise SeveralVolumes(
             f"{name}: {field} says that it holds {num_volumes} volumes (4-D); choose one with volume_index "
-            "0 to "
-            f"{num_volumes - 1}.",
+            f"0 to {num_volumes - 1}.",
             num_volumes,
         )
     if not 0 <= volume_index < num_volumes:
         raise InputError(
             f"{name}: {field} says that it holds {num_volumes} volume{'s' * (num_volumes > 1)}; "
-            "volume_index must "
-            f"be 0 to {num_volumes - 1}, got {volume_index}."
+            f"volume_index must be 0 to {num_volumes - 1}, got {volume_index}."
         )
     return volume_index
 
@@ -70,8 +67,7 @@ def check_memory(name: str, shape: tuple[int, ...], itemsize: int, budget_bytes:
     if needed > budget_bytes:
         raise InputError(
             f"{name}: {' x '.join(map(str, shape))} voxels need {needed / 2**20:,.0f} MiB of memory, more "
-            "than the "
-            f"{budget_bytes / 2**20:,.0f} MiB allowed; crop or resample the scan first."
+            f"than the {budget_bytes / 2**20:,.0f} MiB allowed; crop or resample the scan first."
         )
 
 
@@ -126,8 +122,8 @@ def check_affine(name: str, field: str, affine: NDArray[np.float64], shape: tupl
     if shear_deg > MAX_SHEAR_DEG:
         warnings.append(
             f"{field}: the voxel axes are {shear_deg:.1f} degrees from perpendicular (gantry tilt or a "
-            "sheared "
-            "affine); results keep this grid exactly, but the model was trained on perpendicular ones."
+            "sheared affine); results keep this grid exactly, but the model was trained on perpendicular "
+            "ones."
         )
     corner = np.abs(affine[:3, 3]).max()
     if corner > MAX_ORIGIN_MM:
@@ -140,8 +136,7 @@ def check_spacing(name: str, field: str, axis: str, step: float) -> None:
     if not np.isfinite(step) or not MIN_SPACING_MM <= step <= MAX_SPACING_MM:
         raise InputError(
             f"{name}: {field} gives a voxel spacing of {step:g} mm along {axis}; between {MIN_SPACING_MM} "
-            "and "
-            f"{MAX_SPACING_MM:.0f} mm is possible. Check the file's units."
+            f"and {MAX_SPACING_MM:.0f} mm is possible. Check the file's units."
         )
 
 
@@ -156,8 +151,7 @@ def disagreements(
     if np.linalg.det(a[:3, :3]) * np.linalg.det(b[:3, :3]) < 0:
         found.append(
             f"{name_a} and {name_b} are MIRRORED against each other: left and right may be swapped. "
-            f"{name_a} is "
-            "used; compare with the patient's other images before you trust any side."
+            f"{name_a} is used; compare with the patient's other images before you trust any side."
         )
     if np.any(np.abs(spacing_a - spacing_b) > SPACING_TOLERANCE * spacing_a):
         found.append(
@@ -190,14 +184,13 @@ def value_range(name: str, voxels: np.ndarray, slope: float, intercept: float) -
         bad = np.count_nonzero(~np.isfinite(voxels))
         raise InputError(
             f"{name}: {bad:,} of {voxels.size:,} voxels ({100 * bad / voxels.size:.2g} %) are NaN or "
-            "infinite; "
-            "replace them (in CT by air, -1000) and try again."
+            "infinite; replace them (in CT by air, -1000) and try again."
         )
     ends = sorted((float(low) * slope + intercept, float(high) * slope + intercept))
     if not max(map(abs, ends)) <= float(np.finfo(np.float32).max):
         raise InputError(
-            f"{name}: its values run to {max(ends, key=abs):.3g}, beyond what 32-bit numbers hold; check the "
-            "slope (scl_slope) and the voxels."
+            f"{name}: its values run to {max(ends, key=abs):.3g}, beyond what 32-bit numbers hold; check "
+            "the slope (scl_slope) and the voxels."
         )
     return ends[0], ends[1]
 
@@ -210,8 +203,7 @@ def guess_modality(voxels: np.ndarray, slope: float, intercept: float) -> tuple[
         return "CT", "The file does not name its modality; its values look like CT (Hounsfield units)."
     return "MR", (
         "The file does not name its modality; its values do not look like CT in Hounsfield units, so it is "
-        "taken "
-        "for MR."
+        "taken for MR."
     )
 
 

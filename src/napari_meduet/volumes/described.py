@@ -103,8 +103,7 @@ def _data(path: Path, file: FileIO, description: Description) -> Iterator[Checke
     if beside.name != description.data_file or "\\" in description.data_file:
         raise InputError(
             f"{shown_name(path)}: its data file {shown_name(beside)} is not in the same folder; other "
-            "places are "
-            "not read."
+            "places are not read."
         )
     if not path.with_name(beside.name).is_file():
         raise InputError(f"{shown_name(path)}: its data file {shown_name(beside)} is not beside it.")
@@ -129,9 +128,8 @@ def split_sizes(name: str, field: str, sizes: list[int]) -> tuple[tuple[int, int
 def unknown_place(field: str) -> str:
     """The warning about a header that gives a spacing but no directions."""
     return (
-        f"The file does not say how the scan lies in the patient ({field} is missing); right to left, "
-        "front to "
-        "back and feet to head are assumed. LEFT AND RIGHT MAY BE SWAPPED."
+        f"The file does not say how the scan lies in the patient ({field} is missing); right to left, front "
+        "to back and feet to head are assumed. LEFT AND RIGHT MAY BE SWAPPED."
     )
 
 

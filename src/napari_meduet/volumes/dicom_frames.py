@@ -120,7 +120,7 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
         size = file.seek(0, io.SEEK_END)
         if size > max_bytes:
             raise InputError(
-                f"{shown_name(path)}: has {size / 2**20:,.0f} MiB; at most {max_bytes / 2**20:,.0f} MiB are read."
+                f"{shown_name(path)}: has {size >> 20:,} MiB; at most {max_bytes >> 20:,} MiB are read."
             )
         file.seek(0)
         return file.readall()
@@ -190,8 +190,7 @@ def _transfer_syntax(stream: BoundedReader, name: str) -> str:
         if stream.tell() + length > stream.size:
             raise InputError(
                 f"{name}: element ({group:04x},{element:04x}) declares {length:,} bytes, but the file ends "
-                "after "
-                f"{stream.size - stream.tell():,}."
+                f"after {stream.size - stream.tell():,}."
             )
         if element == 0x0010:
             transfer_syntax = stream.read(length).rstrip(b"\0 ").decode("latin-1")
@@ -200,14 +199,12 @@ def _transfer_syntax(stream: BoundedReader, name: str) -> str:
     if transfer_syntax == DEFLATED:
         raise InputError(
             f"{name}: TransferSyntaxUID (0002,0010) says that the whole file is deflated, which can hide "
-            "any size; "
-            "export it uncompressed."
+            "any size; export it uncompressed."
         )
     if transfer_syntax not in NATIVE and transfer_syntax not in ENCAPSULATED:
         raise InputError(
             f"{name}: TransferSyntaxUID (0002,0010) {transfer_syntax or 'missing'} is not read; export the "
-            "series "
-            "uncompressed."
+            "series uncompressed."
         )
     return transfer_syntax
 
@@ -224,8 +221,7 @@ def _pixel_format(dataset: Dataset, name: str, transfer_syntax: str, start: int)
     ).startswith("MONOCHROME"):
         raise InputError(
             f"{name}: PhotometricInterpretation (0028,0004) is {dataset.get('PhotometricInterpretation')}; "
-            "a scan "
-            "holds grey values, not colours."
+            "a scan holds grey values, not colours."
         )
     if "ModalityLUTSequence" in dataset:
         raise InputError(
@@ -248,9 +244,8 @@ def _pixel_format(dataset: Dataset, name: str, transfer_syntax: str, start: int)
         )
     if not 1 <= pixels.bits_stored <= pixels.high_bit + 1 <= pixels.bits_allocated:
         raise InputError(
-            f"{name}: BitsStored (0028,0101) {pixels.bits_stored} and HighBit (0028,0102) "
-            f"{pixels.high_bit} do not "
-            f"fit BitsAllocated {pixels.bits_allocated}."
+            f"{name}: BitsStored (0028,0101) {pixels.bits_stored} and HighBit (0028,0102) {pixels.high_bit} "
+            f"do not fit BitsAllocated {pixels.bits_allocated}."
         )
     if min(pixels.rows, pixels.columns, pixels.num_frames) < 1:
         raise InputError(f"{name}: Rows, Columns or NumberOfFrames is not positive.")
@@ -264,13 +259,13 @@ def _frames(path: Path, dataset: Dataset, pixels: PixelFormat) -> list[Frame]:
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
     if pixels.num_frames > 1 and not per_frame:
         raise InputError(
-            f"{name}: NumberOfFrames (0028,0008) is {pixels.num_frames} but PerFrameFunctionalGroupsSequence "
-            "(5200,9230) does not say where each frame lies."
+            f"{name}: NumberOfFrames (0028,0008) is {pixels.num_frames} but "
+            "PerFrameFunctionalGroupsSequence (5200,9230) does not say where each frame lies."
         )
     if per_frame and len(per_frame) != pixels.num_frames:
         raise InputError(
-            f"{name}: NumberOfFrames (0028,0008) is {pixels.num_frames} but PerFrameFunctionalGroupsSequence "
-            f"(5200,9230) describes {len(per_frame)}."
+            f"{name}: NumberOfFrames (0028,0008) is {pixels.num_frames} but "
+            f"PerFrameFunctionalGroupsSequence (5200,9230) describes {len(per_frame)}."
         )
     doubts = []
     if dataset.get("PhotometricInterpretation") == "MONOCHROME1":

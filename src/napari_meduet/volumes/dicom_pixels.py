@@ -56,8 +56,7 @@ def _native(
     if present < needed:
         raise InputError(
             f"{name}: is cut short: PixelData (7fe0,0010) has {present:,} of the {needed:,} bytes that "
-            "Rows, Columns "
-            "and BitsAllocated declare."
+            "Rows, Columns and BitsAllocated declare."
         )
     dtype = pixels.dtype.newbyteorder(NATIVE[pixels.transfer_syntax])
     return [
@@ -99,8 +98,7 @@ def _check_coded_size(coded: bytes, pixels: PixelFormat, name: str) -> None:
     if size is not None and size != (pixels.rows, pixels.columns):
         raise InputError(
             f"{name}: its compressed pixels are {size[0]} x {size[1]}, but Rows and Columns are "
-            f"{pixels.rows} x "
-            f"{pixels.columns}."
+            f"{pixels.rows} x {pixels.columns}."
         )
 
 

@@ -260,13 +260,11 @@ def _missing_rescale(voxels: NDArray, name: str) -> str:
     if voxels.min() >= 0:
         raise InputError(
             f"{name}: RescaleSlope (0028,1053) or RescaleIntercept (0028,1052) is missing and no value is "
-            "below 0, "
-            "so the numbers are not Hounsfield units; export the series again."
+            "below 0, so the numbers are not Hounsfield units; export the series again."
         )
     return (
         "RescaleSlope (0028,1053) or RescaleIntercept (0028,1052) is missing; the stored numbers are taken "
-        "for "
-        "Hounsfield units."
+        "for Hounsfield units."
     )
 
 
@@ -340,8 +338,7 @@ def _check_steps(positions: NDArray, normal: NDArray, frames: list[Frame], name:
         differing = [field for field, value in a.phase if dict(b.phase).get(field) != value]
         raise InputError(
             f"{name}: {twice.size} of its slices lie at the same ImagePositionPatient (0020,0032) as "
-            "another, first "
-            f"{a.name} and {b.name}; the series holds duplicates or several phases"
+            f"another, first {a.name} and {b.name}; the series holds duplicates or several phases"
             + (f" (they differ in {', '.join(differing)})." if differing else ".")
         )
     tolerance = max(STEP_TOLERANCE * typical, ROUNDING_MM)
@@ -356,14 +353,12 @@ def _check_steps(positions: NDArray, normal: NDArray, frames: list[Frame], name:
         )
         raise InputError(
             f"{name}: ImagePositionPatient (0020,0032) steps by {typical:.4g} mm, but by {steps[k]:.4g} mm "
-            "from "
-            f"{frames[k].name} to {frames[k + 1].name}: {what} these two."
+            f"from {frames[k].name} to {frames[k + 1].name}: {what} these two."
         )
     line = positions[0] + np.outer(np.arange(len(frames)) / (len(frames) - 1), positions[-1] - positions[0])
     aside = float(np.linalg.norm(positions - line, axis=1).max())
     if aside > max(tolerance, 0.1 * typical):
         raise InputError(
-            f"{name}: ImagePositionPatient (0020,0032) leaves a straight line by {aside:.2g} mm; the "
-            "slices are no "
-            "regular volume."
+            f"{name}: ImagePositionPatient (0020,0032) leaves a straight line by {aside:.2g} mm; the slices "
+            "are no regular volume."
         )

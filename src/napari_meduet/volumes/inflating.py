@@ -61,8 +61,7 @@ class CheckedStream:
             if not piece:
                 raise InputError(
                     f"{self.name}: is cut short: {len(buffer) - filled:,} of {len(buffer):,} bytes of "
-                    f"{what} are "
-                    "missing; copy or export it again."
+                    f"{what} are missing; copy or export it again."
                 )
             buffer[filled : filled + len(piece)] = piece
             filled += len(piece)
@@ -117,8 +116,7 @@ class CheckedStream:
             if last and not self._inflater.eof:
                 raise InputError(
                     f"{self.name}: is cut short: its compressed data end before their checksum; copy or "
-                    "export "
-                    "it again."
+                    "export it again."
                 )
 
     def _next_member(self) -> bool:
@@ -139,9 +137,8 @@ class CheckedStream:
     def _refuse_if_long(self, trailing: int) -> None:
         if trailing > MAX_TRAILING_BYTES:
             raise InputError(
-                f"{self.name}: goes on for more than 1 MiB after the voxels its header declares; the "
-                "header or "
-                "the file is damaged."
+                f"{self.name}: goes on for more than 1 MiB after the voxels its header declares; the header "
+                "or the file is damaged."
             )
 
     def _new_inflater(self) -> "isal_zlib.Decompress":

@@ -157,8 +157,7 @@ def _read_header(stream: CheckedStream) -> RawHeader:
                 return RawHeader(native, order, size + 4, extender[0] != 0)
     raise InputError(
         f"{stream.name}: is not a NIfTI file (sizeof_hdr is neither 348 nor 540), nor NRRD, MetaImage or "
-        "DICOM; "
-        "choose a scan."
+        "DICOM; choose a scan."
     )
 
 
@@ -189,8 +188,7 @@ def _layout(raw: RawHeader, name: str) -> Layout:
     if int(header["bitpix"]) != 8 * dtype.itemsize:
         raise InputError(
             f"{name}: bitpix is {int(header['bitpix'])} but datatype {code} ({dtype.name}) has "
-            f"{8 * dtype.itemsize} "
-            "bits; the header is damaged."
+            f"{8 * dtype.itemsize} bits; the header is damaged."
         )
     offset = float(header["vox_offset"])
     if not math.isfinite(offset) or offset != int(offset) or offset < raw.num_bytes:
@@ -201,8 +199,7 @@ def _layout(raw: RawHeader, name: str) -> Layout:
     if offset - raw.num_bytes > MAX_EXTENSION_BYTES:
         raise InputError(
             f"{name}: vox_offset leaves {(offset - raw.num_bytes) / 2**20:,.0f} MiB for header extensions; "
-            "at most "
-            f"{MAX_EXTENSION_BYTES // 2**20} MiB are read."
+            f"at most {MAX_EXTENSION_BYTES // 2**20} MiB are read."
         )
     x, y, z = shape[:3]
     return Layout((x, y, z), shape[3] if len(shape) == 4 else 1, dtype, int(offset))
@@ -246,8 +243,7 @@ def _affine(header: Nifti1Header, name: str, shape: tuple[int, ...]) -> tuple[ND
     if not candidates:
         warnings.append(
             "The file does not say how the scan lies in the patient (sform_code and qform_code are 0); "
-            "right to "
-            "left, back to front and feet to head are assumed. LEFT AND RIGHT MAY BE SWAPPED."
+            "right to left, back to front and feet to head are assumed. LEFT AND RIGHT MAY BE SWAPPED."
         )
         candidates["pixdim"] = _in_mm(header.get_base_affine(), header)
     field, affine = next(iter(candidates.items()))

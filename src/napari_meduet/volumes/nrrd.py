@@ -131,8 +131,8 @@ def _place(
     if len(vectors) != num_axes or len(spatial) != 3 or any(vector is not None for vector in vectors[3:]):
         raise InputError(
             f"{name}: space directions must hold one vector for each of the first three axes and none for "
-            "the "
-            f"others; colours and vectors per voxel are not read. It is {fields['space directions'][:80]}."
+            "the others; colours and vectors per voxel are not read. It is "
+            f"{fields['space directions'][:80]}."
         )
     warnings = []
     space = fields.get("space", "missing").lower()

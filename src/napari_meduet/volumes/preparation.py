@@ -79,9 +79,8 @@ class WorkingGrid:
         if np.prod(shape, dtype=np.float64) > MAX_WORKING_VOXELS:
             extent = " x ".join(f"{mm:.0f}" for mm in sizes * native_mm)
             raise InputError(
-                f"This scan covers {extent} mm: "
-                f"at {spacing_mm} mm that is {' x '.join(map(str, shape))} voxels, more than "
-                f"{MAX_WORKING_VOXELS:,}. Crop it to the region of interest."
+                f"This scan covers {extent} mm: at {spacing_mm} mm that is {' x '.join(map(str, shape))} "
+                f"voxels, more than {MAX_WORKING_VOXELS:,}. Crop it to the region of interest."
             )
         # Both grids share their centre, so that a flipped scan lands on the same positions.
         affine = np.eye(4)
