@@ -126,7 +126,7 @@ def main() -> None:
         if record["licence_grade"] != "A":
             raise SystemExit(f"{sample.case} may not be shipped: its licence is {record['licence']}.")
         source = record["seg_path"] if sample.is_labels else record["path"]
-        content = gzipped(cut(nib.load(data / source), sample))
+        content = gzipped(cut(nib.Nifti1Image.load(data / source), sample))
         (SAMPLES / f"{sample.name}.nii.gz").write_bytes(content)
         total += len(content)
         shipped.append((sample, record))

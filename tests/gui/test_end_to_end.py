@@ -37,7 +37,7 @@ def saved_as(monkeypatch):
 
 def click(qtbot, widget, button):
     qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: widget._job is None, timeout=60_000)
+    qtbot.waitUntil(lambda: not widget.is_busy, timeout=60_000)
     assert not widget.notice.isVisibleTo(widget), widget.notice.sentence.text()
 
 
@@ -56,11 +56,11 @@ def test_open_swap_save_reopen(widget, qtbot, tmp_path):
     # strength 0 is the scan, bit for bit
     widget.form.strength.set_value(0.0)
     qtbot.waitUntil(lambda: "(0%)" in result.name, timeout=30_000)
-    qtbot.waitUntil(lambda: widget._job is None)
+    qtbot.waitUntil(lambda: not widget.is_busy)
     assert np.array_equal(np.asarray(result.data), before)
     widget.form.strength.set_value(0.5)
     qtbot.waitUntil(lambda: "(50%)" in result.name, timeout=30_000)
-    qtbot.waitUntil(lambda: widget._job is None)
+    qtbot.waitUntil(lambda: not widget.is_busy)
 
     # saved by napari and opened again: the same voxels in the same place, and still synthetic
     path = tmp_path / "swapped.nii.gz"

@@ -21,7 +21,7 @@ def press(qtbot, widget):
 def run(qtbot, widget):
     """Press Run and wait for the end."""
     press(qtbot, widget)
-    qtbot.waitUntil(lambda: widget._job is None, timeout=10_000)
+    qtbot.waitUntil(lambda: not widget.is_busy, timeout=10_000)
 
 
 def test_a_run_adds_a_layer_on_the_scan_s_grid_with_its_whole_recipe(swap_widget, pipeline, qtbot):
@@ -58,8 +58,7 @@ def test_twenty_clicks_are_one_job(swap_widget, pipeline, qtbot):
     qtbot.wait(PAUSE_MS)
     for _ in range(20):
         qtbot.mouseClick(swap_widget.run.button, Qt.MouseButton.LeftButton)
-        qtbot.wait(10)
-    qtbot.waitUntil(lambda: swap_widget._job is None, timeout=10_000)
+    qtbot.waitUntil(lambda: not swap_widget.is_busy, timeout=10_000)
     assert pipeline.calls == 1
     assert len(swap_widget.viewer.layers) == 3
 
@@ -75,7 +74,7 @@ def test_run_becomes_cancel_and_nothing_stays(swap_widget, pipeline, qtbot):
     press(qtbot, swap_widget)
     assert swap_widget.run.button.text() == "Cancelling…"
     assert not swap_widget.run.button.isEnabled()
-    qtbot.waitUntil(lambda: swap_widget._job is None, timeout=5_000)
+    qtbot.waitUntil(lambda: not swap_widget.is_busy, timeout=5_000)
     assert pipeline.is_cancelled
     assert swap_widget.run.button.text() == "Run style swap"
     assert swap_widget.run.status.text() == "Cancelled; nothing was changed."
@@ -100,7 +99,7 @@ def test_layers_may_go_or_change_their_names_while_it_runs(swap_widget, pipeline
     layers.remove("other name")
     layers.remove(content)
     pipeline.gate.set()
-    qtbot.waitUntil(lambda: swap_widget._job is None, timeout=10_000)
+    qtbot.waitUntil(lambda: not swap_widget.is_busy, timeout=10_000)
     assert [layer.name for layer in layers] == ["B ▸ style of A"]
     assert np.array_equal(np.asarray(layers[0].data), before + 100)
     assert not swap_widget.notice.isVisibleTo(swap_widget)
@@ -115,7 +114,7 @@ def test_strength_moved_after_a_run_redraws_its_own_layer(swap_widget, pipeline,
     swap_widget.form.strength.set_value(0.5)
     qtbot.waitUntil(lambda: "B ▸ style of A (50%)" in layers, timeout=5_000)
     result = layers["B ▸ style of A (50%)"]
-    qtbot.waitUntil(lambda: swap_widget._job is None)
+    qtbot.waitUntil(lambda: not swap_widget.is_busy)
     assert np.array_equal(np.asarray(result.data), np.asarray(layers["B"].data) + 50)
     assert result.metadata["meduet"]["strength"] == 0.5
     assert pipeline.calls == 1
@@ -174,10 +173,10 @@ def test_the_dock_fits_and_says_why_what_cannot_be_pressed(swap_widget, pipeline
     swap_widget.show()
     swap_widget.resize(340, 700)
     form.options.title.click()
-    swap_widget.scroll.verticalScrollBar().setVisible(True)
+    swap_widget.area.verticalScrollBar().setVisible(True)
     qtbot.wait(50)
-    assert swap_widget.scroll.widget().width() <= swap_widget.scroll.viewport().width()
-    assert swap_widget.scroll.widget().minimumSizeHint().width() <= NARROWEST
+    assert swap_widget.area.widget().width() <= swap_widget.area.viewport().width()
+    assert swap_widget.area.widget().minimumSizeHint().width() <= NARROWEST
 
     assert button.isEnabled()
     form.style_source.choose(form.content.value())
@@ -206,7 +205,7 @@ def test_the_result_lands_in_the_viewer_that_asked(swap_widget, pipeline, qtbot,
     other = make_napari_viewer(show=False)
     other.window.activate()
     pipeline.gate.set()
-    qtbot.waitUntil(lambda: swap_widget._job is None, timeout=10_000)
+    qtbot.waitUntil(lambda: not swap_widget.is_busy, timeout=10_000)
     assert "B ▸ style of A" in swap_widget.viewer.layers
     assert len(other.layers) == 0
 
@@ -216,7 +215,7 @@ def test_many_runs_leave_no_threads_no_handlers_and_no_jobs(swap_widget, pipelin
 
     def a_run():
         swap_widget._run()
-        qtbot.waitUntil(lambda: swap_widget._job is None, timeout=10_000)
+        qtbot.waitUntil(lambda: not swap_widget.is_busy, timeout=10_000)
         layers.remove("B ▸ style of A")
 
     pipeline.steps = 1

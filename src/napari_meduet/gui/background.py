@@ -114,7 +114,7 @@ class Job(QObject):
         super().__init__(parent)
         self._title = title
         self._work = _Work(call, title)
-        self._worker = create_worker(self._work)
+        self._worker = create_worker(self._work)  # pyright: ignore[reportArgumentType]  # any callable will do
         self._bar: cancelable_progress | None = None  # the one in napari's activity dock
         self._is_cancelling = False
 
@@ -125,8 +125,9 @@ class Job(QObject):
         # napari sets the worker's own flag when its window closes
         work.is_cancelled = lambda: worker.abort_requested or bar.is_canceled
         work.reports.moved.connect(self._move)
-        worker.finished.connect(bar.close)  # also where this object is gone before the work is
-        worker.finished.connect(self._end)
+        finished = worker.signals.finished
+        finished.connect(bar.close)  # also where this object is gone before the work is
+        finished.connect(self._end)
         self.destroyed.connect(worker.quit)  # nobody is left to take the result
         worker.start()
 

@@ -86,7 +86,11 @@ class FactorsPanel(QWidget):
         return Path(chosen).with_suffix(suffix) if chosen else None
 
     def _start_with(
-        self, question: type[ExtractRequest], path: Path, answer: Callable, tell: Callable[[Any, Path], str]
+        self,
+        question: type[ExtractRequest | PrototypeRequest],
+        path: Path,
+        answer: Callable,
+        tell: Callable[[Any, Path], str],
     ) -> None:
         try:
             scans = tuple(scan_of(layer) for layer in self.selected())

@@ -38,7 +38,7 @@ class ChoiceBox(QComboBox):
         self._is_deliberate = False  # chosen by a person, not by default
         self.activated.connect(self._activated)
 
-    def value(self) -> Any | None:
+    def value(self) -> Any:
         """What is chosen, or None."""
         return self._value
 

@@ -64,6 +64,7 @@ class ResultView:
         self._before: np.ndarray = np.asarray(content.data)
         self._layer: Image | None = None
         self._difference: Image | None = None
+        self._given_name = ""
         viewer.layers.events.removed.connect(self._layer_removed)
 
     @property
@@ -78,29 +79,32 @@ class ResultView:
 
     def show(self, result: "SwapResult", strength: float) -> Image:
         """Show a result, or redraw the one shown."""
-        data, state, _ = image_layer(
-            replace(result.volume, synthetic=result.provenance), self._title(result, strength)
-        )
-        if self._layer is None:
-            self._layer = self._viewer.add_image(data, **(state | self._look))
-            bring_into_view(self._viewer, self._layer)
+        scan = replace(result.volume, synthetic=result.provenance)
+        data, state, _ = image_layer(scan, self._title(result, strength))
+        layer = self._layer
+        if layer is None:
+            layer = self._layer = Image(data, **(state | self._look))
+            self._viewer.add_layer(layer)
+            bring_into_view(self._viewer, layer)
             content = self._content()
             if content is not None and content in self._viewer.layers:
-                link_while_both_stay(self._viewer.layers, content, self._layer)
+                link_while_both_stay(self._viewer.layers, content, layer)
         else:
-            self._layer.data = data
-            self._layer.metadata = state["metadata"]
-            self._layer.name = state["name"]
+            layer.data = data  # pyright: ignore[reportAttributeAccessIssue]
+            layer.metadata = state["metadata"]
+            if layer.name == self._given_name:  # else the user found a better one
+                layer.name = state["name"]
+        self._given_name = layer.name
         if self._difference is not None:
-            self._difference.data = self._change()
-        return self._layer
+            self._difference.data = self._change(layer)  # pyright: ignore[reportAttributeAccessIssue]
+        return layer
 
     def show_difference(self, is_wanted: bool) -> None:
         """Lay what changed over the scan, orange where brighter and blue where darker; or take it away."""
         if not is_wanted and self._difference is not None:
             self._viewer.layers.remove(self._difference)
         elif is_wanted and self._difference is None and self._layer is not None:
-            change = self._change()
+            change = self._change(self._layer)
             extent = float(np.percentile(np.abs(change[::2, ::2, ::2]), _DIFFERENCE_PERCENTILE)) or 1.0
             _, place, _ = image_layer(scan_of(self._layer), f"{self._name}, difference")
             look = {
@@ -109,11 +113,11 @@ class ResultView:
                 "colormap": _DARKER_BRIGHTER,
                 "blending": "additive",
             }
-            self._difference = self._viewer.add_image(change, **(place | look))
+            self._difference = Image(change, **(place | look))
+            self._viewer.add_layer(self._difference)
 
-    def _change(self) -> np.ndarray:
-        assert self._layer is not None
-        return np.asarray(self._layer.data, dtype=np.float32) - self._before
+    def _change(self, layer: Image) -> np.ndarray:
+        return np.asarray(layer.data, dtype=np.float32) - self._before
 
     def _title(self, result: "SwapResult", strength: float) -> str:
         part = "" if strength == 1 else f" ({strength:.0%})"

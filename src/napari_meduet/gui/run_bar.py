@@ -85,8 +85,7 @@ class RunBar(QWidget):
         return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
 
     def _pressed(self) -> None:
-        now = time.monotonic()
-        is_same_press, self._last_press = now - self._last_press < SETTLE_S, now
-        if is_same_press:
-            return
-        (self.cancel_pressed if self._is_running else self.run_pressed).emit()
+        is_same_press = time.monotonic() - self._last_press < SETTLE_S
+        if not is_same_press:
+            (self.cancel_pressed if self._is_running else self.run_pressed).emit()
+        self._last_press = time.monotonic()  # presses that waited for the above to end belong to it too

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 from napari_meduet.volumes.files import SeriesInfo
 
 if TYPE_CHECKING:
-    import napari
+    from napari.viewer import Viewer
 
 COLUMNS = ("Series", "Modality", "Description", "Slices", "Size", "Spacing (mm)", "Remarks")
 
@@ -60,7 +60,7 @@ class SeriesDialog(QDialog):
         return [self._listed[index.row()] for index in self.table.selectionModel().selectedRows()]
 
 
-def open_dicom(viewer: "napari.viewer.Viewer") -> None:
+def open_dicom(viewer: "Viewer") -> None:
     """Ask for a folder and open what is chosen of it."""
     folder = QFileDialog.getExistingDirectory(None, "Folder with DICOM files")
     if folder:

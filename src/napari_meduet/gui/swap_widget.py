@@ -26,7 +26,7 @@ from napari_meduet.pipelines.progress import parts
 from napari_meduet.pipelines.requests import SwapRequest
 
 if TYPE_CHECKING:
-    import napari
+    from napari.viewer import Viewer
 
     from napari_meduet.pipelines.restyling import SwapResult, SwapSession
 
@@ -46,7 +46,7 @@ def open_and_render(request: SwapRequest, on_progress: OnProgress) -> "tuple[Swa
 class SwapWidget(QWidget):
     """Give one scan the style of another."""
 
-    def __init__(self, napari_viewer: "napari.viewer.Viewer") -> None:
+    def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__()
         self._viewer = napari_viewer
         self._job: Job | None = None
@@ -79,7 +79,7 @@ class SwapWidget(QWidget):
         column.addWidget(Section("Factors and prototypes", self.factors))
         column.addStretch(1)
         self.comparison.setVisible(False)
-        self.scroll = scroll = QScrollArea()
+        self.area = scroll = QScrollArea()
         scroll.setWidget(inner)
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
@@ -139,6 +139,11 @@ class SwapWidget(QWidget):
         )
 
     # One job at a time
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job is running."""
+        return self._job is not None
 
     def _start(self, title: str, call: Callable[[OnProgress], Any], use: Callable[[Any], None]) -> None:
         self.notice.clear()

@@ -41,7 +41,7 @@ def _apply(viewer: "Viewer", limits_hu: tuple[float, float] | None) -> None:
 
     for layer in viewer.layers.selection:
         if isinstance(layer, Image) and not layer.rgb:
-            layer.contrast_limits = limits_hu or percentile_limits(layer.data)
+            layer.contrast_limits = limits_hu or percentile_limits(np.asarray(layer.data))
 
 
 def show_soft_tissue(viewer: "Viewer") -> None:
