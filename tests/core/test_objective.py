@@ -294,7 +294,8 @@ import os, torch
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import Objective, ObjectiveConfig
 rank = int(os.environ["RANK"])
-torch.distributed.init_process_group("gloo")
+meeting_point = "file://" + os.environ["MEETING_POINT"]
+torch.distributed.init_process_group("gloo", init_method=meeting_point, rank=rank, world_size=2)
 torch.manual_seed(0)
 objective = Objective(MeDUETConfig(**{network}), ObjectiveConfig(scope="global", pairing="flip"))
 torch.manual_seed(1)
@@ -307,25 +308,30 @@ if rank == 0:
 """
 
 
-def test_two_processes_contrast_as_one_does_with_the_whole_batch():
+def test_two_processes_contrast_as_one_does_with_the_whole_batch(tmp_path):
     objective = an_objective(ObjectiveConfig(scope="batch", pairing="flip"))
     torch.manual_seed(1)
     batch = {"latent": torch.randn(4, 4, 8, 8, 8), "domain": torch.tensor([0, 1, 1, -1])}
     alone = objective(batch, 0)["contrast"].item()  # flipped pairs: 0-3 and 1-2, as the processes have them
 
     script = ONE_OF_TWO_PROCESSES.replace("{network}", repr(asdict(SMALL)))
-    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29517", "WORLD_SIZE": "2"}
+    environment = os.environ | {"MEETING_POINT": str(tmp_path / "meeting-point"), "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script],
-            env=environment | {"RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            env=environment | {"RANK": str(rank)},
             stdout=subprocess.PIPE,
             text=True,
         )
         for rank in range(2)
     ]
-    together = [process.communicate(timeout=120)[0] for process in processes]
-    assert float(together[0]) == pytest.approx(alone, rel=1e-5)
+    try:
+        together = processes[0].communicate(timeout=120)[0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert float(together) == pytest.approx(alone, rel=1e-5)
 
 
 def test_a_step_is_one_graph_for_the_compiler():
