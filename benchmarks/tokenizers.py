@@ -3,8 +3,8 @@
     python benchmarks/tokenizers.py
 
 Encode and decode of one volume on two threads, random weights (cost does not depend on them). Each contender
-runs in a process of its own, so that its peak memory is its own; they take turns, so that a busy machine slows
-all of them. Memory counts what a process needed above what it held after its imports: weights, activations,
+runs in a process of its own, so that its peak memory is its own; they take turns, so that a busy machine
+slows all. Memory counts what a process needed above what it held after its imports: weights, activations,
 results. Goals of the first issue: at least 30 times faster, at most 1/10 of the peak memory.
 """
 
