@@ -6,8 +6,9 @@ MR, ten times harder, does not drown CT. A weak KL term gives the latent a varia
 misses a latent value by little misses the picture by little. The training starts from the best linear code.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -29,7 +30,7 @@ SMALLEST_ERROR = 1e-6  # 60 dB: a batch of air must not rule the step
 class TokenizerTraining:
     """One training of the wavelet tokenizer."""
 
-    network: WaveletConfig = WaveletConfig()
+    network: WaveletConfig = field(default_factory=WaveletConfig)
     steps: int = 3_000
     batch: int = 4  # crops a step, of each modality
     side: int = 48  # voxels
@@ -86,11 +87,12 @@ def train_tokenizer(
         back = model.decode(latent)
         losses = {
             "reconstruction": _reconstruction(
-                back, volume, [(m, len(u)) for (m, _), u in zip(drawn, units)], training
+                back, volume, [(m, len(u)) for (m, _), u in zip(drawn, units, strict=True)], training
             ),
             "kl": 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).mean(),
         }
-        fabric.backward(losses["reconstruction"] + training.kl_weight * losses["kl"])
+        losses["total"] = losses["reconstruction"] + training.kl_weight * losses["kl"]
+        fabric.backward(losses["total"])
         fabric.clip_gradients(model, optimizer, max_norm=1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -99,7 +101,7 @@ def train_tokenizer(
 
 @torch.no_grad()
 def start_from_linear_code(tokenizer: WaveletTokenizer, volume: Float[Tensor, "B 1 X Y Z"]) -> None:
-    """Set the linear layers to the principal components of the coefficients, whitened, and silence the networks."""
+    """Set the linear layers to the whitened principal components of the coefficients, and silence the rest."""
     coefficients = tokenizer.coefficients_of(volume).flatten(0, 3) * tokenizer.scale  # (N, 64), true energies
     mean = coefficients.mean(dim=0)
     variances, components = torch.linalg.eigh(torch.cov(coefficients.T))
@@ -126,13 +128,13 @@ def to_hu(units: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return _interpolated(units, [(unit, value) for value, unit in CT_FULL.knots], clamp=False)
 
 
-def _interpolated(values: Tensor, knots: list[tuple[float, float]], *, clamp: bool = True) -> Tensor:
+def _interpolated(values: Tensor, knots: Sequence[tuple[float, float]], *, clamp: bool = True) -> Tensor:
     """The piecewise-linear function through the knots, differentiable."""
-    (x, y), slopes = knots[0], [(b[1] - a[1]) / (b[0] - a[0]) for a, b in zip(knots, knots[1:])]
+    (x, y), slopes = knots[0], [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(knots)]
     if clamp:
         values = values.clamp(knots[0][0], knots[-1][0])
     result = y + slopes[0] * (values - x)
-    for (knot, _), before, after in zip(knots[1:-1], slopes, slopes[1:]):
+    for (knot, _), before, after in zip(knots[1:-1], slopes[:-1], slopes[1:], strict=True):
         result = result + (after - before) * F.relu(values - knot)
     return result
 
@@ -140,7 +142,7 @@ def _interpolated(values: Tensor, knots: list[tuple[float, float]], *, clamp: bo
 def _reconstruction(
     back: Tensor, volume: Tensor, parts: list[tuple[str, int]], training: TokenizerTraining
 ) -> Float[Tensor, ""]:
-    """Logarithm of the mean squared error where it counts (see the module's docstring), summed over modalities."""
+    """Logarithm of the mean squared error where it counts (module docstring), summed over modalities."""
     total = back.new_zeros(())
     start = 0
     for modality, count in parts:

@@ -7,27 +7,71 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, help=__doc__)
 
-
-@app.callback()
-def main() -> None:
-    """Keep `tokenizer` a subcommand while it is the only one."""
+Data = Annotated[Path, typer.Option(help="Folder of scans with an index.json.")]
+Cache = Annotated[Path, typer.Option(help="Where stages are kept, so that an interrupted run goes on.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+SHARED_DATA = Path("../shared/data")
+EMBEDDED = Path("src/napari_meduet/models/demo")
 
 
 @app.command()
 def tokenizer(
-    data: Annotated[Path, typer.Argument(help="Folder of scans with an index.json.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for weights and log.")],
-    prepared: Annotated[Path, typer.Option(help="Cache of prepared scans.")] = Path("caches/prepared"),
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    steps: Annotated[int | None, typer.Option(help="Steps; the default fits the device.")] = None,
+    data: Data = SHARED_DATA,
+    cache: Cache = Path("caches/demo"),
+    device: Device = "auto",
+    steps: Annotated[int | None, typer.Option(help="The default fits the device.")] = None,
 ) -> None:
     """Train the wavelet tokenizer on the train split of a cohort."""
+    from dataclasses import replace
+
     from meduet_training.data.cohort import read_cohort, trainable
     from meduet_training.data.prepared import load_prepared, prepare_cohort
     from meduet_training.machinery.fabric import make_fabric
-    from meduet_training.recipes.demo import demo
+    from meduet_training.machinery.messages import plain_errors
+    from meduet_training.recipes.demo import demo as recipe_for
     from meduet_training.tokenizer_run import run_tokenizer_training
 
-    fabric = make_fabric(device)
-    scans = [load_prepared(path) for path in prepare_cohort(trainable(read_cohort(data)), prepared)]
-    run_tokenizer_training(fabric, scans, demo(fabric.device.type, steps=steps).tokenizer, output)
+    with plain_errors():
+        fabric = make_fabric(device)
+        paths = prepare_cohort(trainable(read_cohort(data)), cache / "prepared")
+        training = recipe_for(fabric.device.type).tokenizer
+        training = replace(training, steps=steps or training.steps)
+        run_tokenizer_training(fabric, [load_prepared(path) for path in paths], training, output)
+
+
+@app.command()
+def demo(
+    data: Data = SHARED_DATA,
+    cache: Cache = Path("caches/demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The model folder.")] = EMBEDDED,
+    device: Device = "auto",
+) -> None:
+    """Train the embedded model: tokenizer, latent windows, pretraining, card."""
+    from meduet_training.demo_model import make_demo_model
+    from meduet_training.machinery.fabric import make_fabric
+    from meduet_training.machinery.messages import plain_errors
+    from meduet_training.recipes.demo import demo as recipe_for
+
+    with plain_errors():
+        fabric = make_fabric(device)
+        make_demo_model(fabric, data, cache, output, recipe_for(fabric.device.type))
+
+
+@app.command()
+def figures(
+    model: Annotated[Path, typer.Option(help="The model folder; its card is rewritten.")] = EMBEDDED,
+    data: Data = SHARED_DATA,
+    only: Annotated[str | None, typer.Option(help="Some of the figures, by name, with commas.")] = None,
+    document: Annotated[
+        Path | None, typer.Option(help="A page with markers for the tables, such as docs/benchmarks.md.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a model on patients it never saw, and write the figures into its card."""
+    from meduet_training.evaluation.figures import PARTS, measure_figures
+    from meduet_training.machinery.messages import plain_errors
+
+    names = [name.strip() for name in only.split(",")] if only else list(PARTS)
+    with plain_errors():
+        measure_figures(model, data, names, device, document, typer.echo)

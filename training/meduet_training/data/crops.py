@@ -6,7 +6,7 @@ sites and patients that it never met.
 
 import torch
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional as F
 
 from meduet_training.data.prepared import PreparedScan

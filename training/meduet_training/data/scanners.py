@@ -109,13 +109,10 @@ def blurred(volumes: Float[Tensor, "B X Y Z"], sigma_voxels: Float[Tensor, " B"]
     """Each volume under its own in-plane Gaussian; a standard deviation of 0 changes nothing."""
     reach = torch.arange(-KERNEL_REACH, KERNEL_REACH + 1, device=volumes.device, dtype=volumes.dtype)
     kernel = torch.exp(-0.5 * (reach / sigma_voxels.clamp_min(1e-2)[:, None]) ** 2)
-    kernel = kernel / kernel.sum(dim=1, keepdim=True)  # (B, 9)
-    batch = volumes[None]  # (1, B, X, Y, Z): one group for each volume
-    pad, taps = KERNEL_REACH, len(reach)
-    for axes, padding in (
-        ((-1, 1, taps, 1, 1), (0, 0, 0, 0, pad, pad)),
-        ((-1, 1, 1, taps, 1), (0, 0, pad, pad, 0, 0)),
-    ):
-        padded = F.pad(batch, padding, mode="replicate")
-        batch = F.conv3d(padded, kernel.view(axes), groups=volumes.shape[0])
-    return batch[0]
+    kernel = (kernel / kernel.sum(dim=1, keepdim=True))[..., None, None, None]  # (B, 9, 1, 1, 1)
+    for axis, padding in ((1, (0, 0, 0, 0)), (2, (0, 0))):
+        ends = (*padding, KERNEL_REACH, KERNEL_REACH, *(0,) * (4 - len(padding)))
+        padded = F.pad(volumes[None], ends, mode="replicate")[0]
+        size = volumes.shape[axis]
+        volumes = sum(kernel[:, tap] * padded.narrow(axis, tap, size) for tap in range(len(reach)))
+    return volumes
