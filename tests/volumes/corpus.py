@@ -779,6 +779,7 @@ CASES = [
         "dicom_no_rescale", "refuse", "Rescale", lambda k: {"RescaleSlope": None, "RescaleIntercept": None}
     ),
     series("dicom_some_rescale", "refuse", "Rescale", lambda k: {"RescaleIntercept": None} if k == 2 else {}),
+    series("dicom_slope_zero", "refuse", "RescaleSlope", lambda k: {"RescaleSlope": 0}),
     series("dicom_no_pixel_spacing", "refuse", "PixelSpacing", lambda k: {"PixelSpacing": None}),
     series(
         "dicom_unreadable_pixel_spacing", "refuse", "PixelSpacing", lambda k: {"PixelSpacing": [0.0, 0.0]}

@@ -82,7 +82,10 @@ def test_a_series_is_chosen_by_number_or_uid(tmp_path: Path):
 
 def test_two_phases_are_two_entries(tmp_path: Path):
     folder = two_phases(tmp_path)
-    assert [info.num_slices for info in list_series(folder)] == [SHAPE[2], SHAPE[2]]
+    assert [(info.num_slices, info.phase) for info in list_series(folder)] == [
+        (SHAPE[2], "AcquisitionNumber 1"),
+        (SHAPE[2], "AcquisitionNumber 2"),
+    ]
     np.testing.assert_array_equal(read_volume(folder, series="2").values(), ct_voxels())
 
 

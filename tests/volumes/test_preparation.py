@@ -151,6 +151,16 @@ def test_agrees_with_an_independent_interpolator(dtype):
     np.testing.assert_allclose(grid.to_working(voxels), expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_the_way_back_ends_in_the_memory_order_of_a_scan(order):
+    volume = scan(np.zeros((9, 8, 7), np.int16), np.diag([-0.8, 1.0, 2.0, 1]) @ np.eye(4)[[2, 1, 0, 3]])
+    grid = WorkingGrid.for_volume(volume)
+    working = np.random.default_rng(0).normal(size=grid.shape).astype(np.float32)
+    native = grid.to_native(np.asarray(working, order=order))
+    assert native.flags.f_contiguous
+    np.testing.assert_array_equal(native, grid.to_native(working))
+
+
 def test_a_sheared_scan_keeps_its_own_axes():
     affine = np.diag([1.0, 1.0, 3.0, 1.0])
     affine[1, 2] = 0.6  # a gantry tilt of 11 degrees

@@ -5,7 +5,6 @@ file of 3 kB cannot make it allocate them. A file that is compressed as a whole 
 bomb, is refused. Nothing that names a patient is kept.
 """
 
-import hashlib
 import io
 import struct
 import warnings
@@ -28,6 +27,7 @@ NATIVE: dict[str, Literal["<", ">"]] = {
     "1.2.840.10008.1.2.1": "<",  # explicit VR little endian
     "1.2.840.10008.1.2.2": ">",  # explicit VR big endian
 }
+RUN_LENGTH = "1.2.840.10008.1.2.5"
 ENCAPSULATED = {
     "1.2.840.10008.1.2.4.50",  # JPEG baseline, 8 bit
     "1.2.840.10008.1.2.4.51",  # JPEG extended, 12 bit
@@ -37,7 +37,7 @@ ENCAPSULATED = {
     "1.2.840.10008.1.2.4.81",  # JPEG-LS near lossless
     "1.2.840.10008.1.2.4.90",  # JPEG 2000 lossless
     "1.2.840.10008.1.2.4.91",  # JPEG 2000
-    "1.2.840.10008.1.2.5",  # run length
+    RUN_LENGTH,
 }
 PIXEL_DATA = {"<": b"\xe0\x7f\x10\x00", ">": b"\x7f\xe0\x00\x10"}  # its tag
 LONG_VALUES = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
@@ -170,11 +170,6 @@ def frames_in(path: Path) -> list[Frame]:
             raise InputError(f"{name}: its DICOM header is damaged ({type(error).__name__}).") from error
 
 
-def digest(data: bytes) -> bytes:
-    """SHA-256 of a file's bytes."""
-    return hashlib.sha256(data).digest()
-
-
 def _transfer_syntax(stream: BoundedReader, name: str) -> str:
     """From the file's own meta elements, walked by hand: each must end within the file."""
     stream.seek(128)
@@ -287,6 +282,8 @@ def _frames(path: Path, dataset: Dataset, pixels: PixelFormat) -> list[Frame]:
         rescale = _group(groups, "PixelValueTransformationSequence", dataset)
         content = [_first(group, sequence) for group in groups for sequence in FRAME_CONTENT]
         slope = _numbers(rescale, "RescaleSlope", name, 1)
+        if slope == (0.0,):
+            raise InputError(f"{name}: RescaleSlope (0028,1053) is 0; the pixels have no value.")
         intercept = _numbers(rescale, "RescaleIntercept", name, 1)
         frames.append(
             Frame(

@@ -7,6 +7,7 @@ stranger reaches GDCM, which also would rescale, invert or guess.
 
 import struct
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,22 +17,23 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, SecondaryCaptureImageStorage, generate_uid
 
 from napari_meduet.errors import InputError
-from napari_meduet.volumes.dicom_frames import IMPLICIT_LITTLE_ENDIAN, NATIVE, PixelFormat
+from napari_meduet.volumes.dicom_frames import IMPLICIT_LITTLE_ENDIAN, NATIVE, RUN_LENGTH, PixelFormat
 
 UNDEFINED = 0xFFFFFFFF
 ITEM, SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
-LONG_VALUES = (b"OB", b"OW", b"UN")
+PIXEL_KINDS = (b"OB", b"OW", b"UN")
+JPEG_2000 = b"\xff\x4f\xff\x51"  # its first two markers
 
 
-def stored_frames(data: bytes, pixels: PixelFormat, indices: list[int], name: str) -> list[np.ndarray]:
-    """These frames of a file, each (rows, columns)."""
+def stored_frames(data: bytes, pixels: PixelFormat, indices: list[int], name: str) -> Iterator[np.ndarray]:
+    """These frames of a file one by one, each (rows, columns)."""
     start, length = _value(data, pixels, name)
     if pixels.transfer_syntax in NATIVE:
         frames = _native(data, start, length, pixels, indices, name)
     else:
         coded = _coded_frames(data, start, pixels, name)
-        frames = [_decoded(coded[index], pixels, name) for index in indices]
-    return [_without_overlay(frame, pixels) for frame in frames]
+        frames = (_decoded(coded[index], pixels, name) for index in indices)
+    return (_without_overlay(frame, pixels) for frame in frames)
 
 
 def _value(data: bytes, pixels: PixelFormat, name: str) -> tuple[int, int]:
@@ -41,7 +43,7 @@ def _value(data: bytes, pixels: PixelFormat, name: str) -> tuple[int, int]:
     header = 12 if explicit else 8
     if len(data) < pixels.start + header:
         raise InputError(f"{name}: is cut short within PixelData (7fe0,0010).")
-    if explicit and data[pixels.start + 4 : pixels.start + 6] not in LONG_VALUES:
+    if explicit and data[pixels.start + 4 : pixels.start + 6] not in PIXEL_KINDS:
         raise InputError(f"{name}: PixelData (7fe0,0010) is stored as no kind of pixels.")
     (length,) = struct.unpack_from(f"{order}I", data, pixels.start + header - 4)
     return pixels.start + header, length
@@ -49,7 +51,7 @@ def _value(data: bytes, pixels: PixelFormat, name: str) -> tuple[int, int]:
 
 def _native(
     data: bytes, start: int, length: int, pixels: PixelFormat, indices: list[int], name: str
-) -> list[np.ndarray]:
+) -> Iterator[np.ndarray]:
     frame_bytes = pixels.rows * pixels.columns * pixels.dtype.itemsize
     needed = frame_bytes * pixels.num_frames
     present = min(length, len(data) - start)
@@ -59,12 +61,12 @@ def _native(
             "Rows, Columns and BitsAllocated declare."
         )
     dtype = pixels.dtype.newbyteorder(NATIVE[pixels.transfer_syntax])
-    return [
+    return (
         np.frombuffer(data, dtype, pixels.rows * pixels.columns, start + index * frame_bytes)
         .reshape(pixels.rows, pixels.columns)
         .astype(pixels.dtype)
         for index in indices
-    ]
+    )
 
 
 def _coded_frames(data: bytes, start: int, pixels: PixelFormat, name: str) -> list[bytes]:
@@ -93,22 +95,23 @@ def _coded_frames(data: bytes, start: int, pixels: PixelFormat, name: str) -> li
 
 
 def _check_coded_size(coded: bytes, pixels: PixelFormat, name: str) -> None:
-    """A compressed image has a size of its own; one that differs from the header's is damaged or a bomb."""
-    size = _jpeg_size(coded)
-    if size is not None and size != (pixels.rows, pixels.columns):
+    """A JPEG has a size of its own; one that differs from the header's is damaged or a bomb."""
+    if pixels.transfer_syntax == RUN_LENGTH:
+        return
+    rows, columns = _jpeg_size(coded)
+    if (rows, columns) != (pixels.rows, pixels.columns):
         raise InputError(
-            f"{name}: its compressed pixels are {size[0]} x {size[1]}, but Rows and Columns are "
-            f"{pixels.rows} x {pixels.columns}."
+            f"{name}: its compressed pixels are {rows} x {columns}, but Rows and Columns are {pixels.rows} x "
+            f"{pixels.columns}."
         )
 
 
-def _jpeg_size(coded: bytes) -> tuple[int, int] | None:
-    """Rows and columns in a JPEG, JPEG-LS or JPEG 2000 codestream; None for run length, which has none."""
-    if coded[:4] == b"\xff\x4f\xff\x51" and len(coded) >= 24:  # JPEG 2000: SOC, SIZ
-        right, lower, left, upper = struct.unpack_from(">IIII", coded, 8)
+def _jpeg_size(coded: bytes) -> tuple[int, int]:
+    """Rows and columns in a JPEG, JPEG-LS or JPEG 2000 codestream; zeros where there is no image."""
+    start = coded.find(JPEG_2000, 0, 256)  # some writers put it into a file format's boxes
+    if start >= 0 and len(coded) >= start + 24:
+        right, lower, left, upper = struct.unpack_from(">IIII", coded, start + 8)
         return lower - upper, right - left
-    if coded[:2] != b"\xff\xd8":
-        return None
     position = 2
     while position + 9 <= len(coded) and coded[position] == 0xFF:
         marker = coded[position + 1]
@@ -116,7 +119,7 @@ def _jpeg_size(coded: bytes) -> tuple[int, int] | None:
             rows, columns = struct.unpack_from(">HH", coded, position + 5)
             return rows, columns
         position += 2 + struct.unpack_from(">H", coded, position + 2)[0]
-    return 0, 0  # no frame at all
+    return 0, 0
 
 
 def _decoded(coded: bytes, pixels: PixelFormat, name: str) -> np.ndarray:

@@ -19,7 +19,6 @@ from napari_meduet.volumes import checks
 from napari_meduet.volumes.dicom_frames import (
     PHASE_FIELDS,
     Frame,
-    digest,
     frames_in,
     looks_like_dicom,
     read_bytes,
@@ -35,6 +34,12 @@ ROUNDING_MM = 0.01  # positions are written as decimal text
 SAME_DIRECTION = 1e-3
 SAME_PLACE_MM = 1e-3
 
+FIELDS_IN_COMMON = (
+    ("PixelSpacing (0028,0030)", lambda frame: frame.spacing_mm),
+    ("ImageOrientationPatient (0020,0037)", lambda frame: frame.orientation),
+    ("ImagePositionPatient (0020,0032)", lambda frame: frame.position),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SeriesInfo:
@@ -43,6 +48,7 @@ class SeriesInfo:
     number: int  # in the list, from 1: what `series=` takes
     modality: str
     description: str  # as typed at the scanner: for the screen, not for a log
+    phase: str  # what tells it from the other volumes of its series, as in "EchoTime 4.6"
     num_slices: int
     shape: tuple[int, int, int]
     spacing_mm: tuple[float, float, float] | None
@@ -60,7 +66,7 @@ class Folder:
 def list_series(folder: Path) -> list[SeriesInfo]:
     """The series in a DICOM folder, whether or not they can be loaded."""
     found = _found(_files_below(folder))
-    return [_info(number, frames) for number, frames in enumerate(found.series, start=1)]
+    return _infos(found.series)
 
 
 def read_dicom(
@@ -91,7 +97,7 @@ def _files_below(folder: Path) -> list[Path]:
     files = []
     for parent, folders, names in os.walk(folder):
         folders.sort()
-        files += [Path(parent) / name for name in sorted(names) if name != "DICOMDIR"]
+        files += [Path(parent) / name for name in sorted(names) if name != "DICOMDIR" and name[0] != "."]
         if len(files) > MAX_FILES:
             raise InputError(
                 f"{shown_name(folder)}: holds more than {MAX_FILES:,} files; choose a folder below it."
@@ -114,14 +120,16 @@ def _found(files: list[Path]) -> Folder:
             damaged.append(str(error))
     warnings = []
     if others:
-        warnings.append(f"{len(others)} files are not DICOM and were left out ({_some(others)}).")
+        warnings.append(f"Left out, not DICOM: {_some(others)}.")
     if damaged:
-        warnings.append(f"{len(damaged)} files could not be read and were left out ({_some(damaged)}).")
+        warnings.append(f"Left out, not readable: {_some(damaged)}.")
     return Folder(_grouped(frames), warnings)
 
 
 def _some(texts: list[str]) -> str:
-    return "; ".join(text.rstrip(".") for text in texts[:3]) + ("; ..." if len(texts) > 3 else "")
+    """The first three, and how many more."""
+    more = [f"and {len(texts) - 3} more"] if len(texts) > 3 else []
+    return "; ".join([text.rstrip(".") for text in texts[:3]] + more)
 
 
 def _grouped(frames: list[Frame]) -> list[list[Frame]]:
@@ -171,7 +179,11 @@ def _places(frames: list[Frame]) -> set[tuple[float, ...] | int]:
     }
 
 
-def _info(number: int, frames: list[Frame]) -> SeriesInfo:
+def _infos(volumes: list[list[Frame]]) -> list[SeriesInfo]:
+    return [_info(number, volume, volumes) for number, volume in enumerate(volumes, start=1)]
+
+
+def _info(number: int, frames: list[Frame], volumes: list[list[Frame]]) -> SeriesInfo:
     first = frames[0]
     problems, spacing = [], None
     try:
@@ -185,11 +197,20 @@ def _info(number: int, frames: list[Frame]) -> SeriesInfo:
         number=number,
         modality=first.modality,
         description=first.description,
+        phase=_phase_name(first, [volume[0] for volume in volumes]),
         num_slices=len(frames),
         shape=(first.pixels.columns, first.pixels.rows, len(frames)),
         spacing_mm=spacing,
         problems=tuple(problems),
     )
+
+
+def _phase_name(first: Frame, others: list[Frame]) -> str:
+    siblings = [dict(other.phase) for other in others if other.series_uid == first.series_uid]
+    for field, value in first.phase:
+        if len({sibling.get(field) for sibling in siblings}) == len(siblings) > 1:
+            return f"{field} {value}"
+    return ""
 
 
 def _chosen(volumes: list[list[Frame]], name: str, series: str | None) -> list[Frame]:
@@ -205,13 +226,10 @@ def _chosen(volumes: list[list[Frame]], name: str, series: str | None) -> list[F
         if len(named) == 1:
             return named[0]
     lines = []
-    for number, volume in enumerate(volumes, start=1):
-        info = _info(number, volume)
-        spacing = checks.triple(np.array(info.spacing_mm)) + " mm" if info.spacing_mm else "not loadable"
-        lines.append(
-            f"{number}: {info.modality}, {info.num_slices} slices of {info.shape[0]} x {info.shape[1]}, "
-            f"{spacing}"
-        )
+    for info in _infos(volumes):
+        size = f"{info.num_slices} slices of {info.shape[0]} x {info.shape[1]}"
+        spacing = f"{checks.triple(np.array(info.spacing_mm))} mm" if info.spacing_mm else "not loadable"
+        lines.append(", ".join(filter(None, (f"{info.number}: {info.modality}", size, spacing, info.phase))))
     asked = f"there is no series {series!r}; it" if series is not None else "it"
     raise InputError(
         f"{name}: {asked} holds {len(volumes)} series; choose one by its number ({'; '.join(lines)})."
@@ -233,7 +251,7 @@ def _load(frames: list[Frame], name: str, warnings: list[str], budget_bytes: int
     digests = {}
     for path in dict.fromkeys(frame.path for frame in frames):
         data = read_bytes(path, budget_bytes)
-        digests[path] = digest(data)
+        digests[path] = hashlib.sha256(data).digest()
         here = [k for k, frame in enumerate(frames) if frame.path == path]
         slices = stored_frames(
             data, frames[here[0]].pixels, [frames[k].index for k in here], shown_name(path)
@@ -297,13 +315,6 @@ def _check_kind(frames: list[Frame], name: str) -> None:
         raise InputError(
             f"{name}: RescaleSlope or RescaleIntercept is missing from some slices of the series."
         )
-
-
-FIELDS_IN_COMMON = (
-    ("PixelSpacing (0028,0030)", lambda frame: frame.spacing_mm),
-    ("ImageOrientationPatient (0020,0037)", lambda frame: frame.orientation),
-    ("ImagePositionPatient (0020,0032)", lambda frame: frame.position),
-)
 
 
 def _ordered(frames: list[Frame], name: str) -> tuple[list[Frame], NDArray[np.float64]]:

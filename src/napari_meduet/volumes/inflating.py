@@ -37,7 +37,6 @@ class CheckedStream:
         self._hasher = ThreadPoolExecutor(1)
         self._hashing: deque[Future[None]] = deque()
         self._inflater = self._new_inflater()
-        self._ended = compression == "none"  # whether the last compressed member has reached its end
         self._pending = memoryview(b"")  # read but not yet inflated, or plain bytes not yet asked for
         self._left_over = 0  # bytes after the last compressed member, zero padding aside
 

@@ -45,6 +45,10 @@ class Lerp:
         upper = np.minimum(lower + 1, size - 1)
         return cls(lower, upper, (inside - lower).astype(np.float32))
 
+    def reversed(self) -> "Lerp":
+        """The same samples in the opposite order."""
+        return Lerp(self.lower[::-1], self.upper[::-1], self.weight[::-1])
+
     def is_identity(self, size: int) -> bool:
         """True if the samples are the source itself."""
         position = self.lower + self.weight
@@ -94,12 +98,19 @@ class WorkingGrid:
         return _resample(self._ras_ordered(native), self._working_samples(), lambda values: values)
 
     def to_native(self, working: np.ndarray) -> NDArray[np.float32]:
-        """A working array back on the scan's own grid and voxel order, trilinear."""
+        """A working array back on the scan's own grid and voxel order, trilinear.
+
+        The first axis is the fastest in memory, as in the scan's own voxels.
+        """
         if working.shape != self.shape:
             raise ValueError(f"This array is {working.shape}; the working grid is {self.shape}.")
-        ras = _resample(working, self._native_samples(), lambda values: values)
-        native = np.flip(ras, tuple(axis for axis in range(3) if self.flips[axis]))
-        return np.transpose(native, np.argsort(self.axes))
+        samples = [
+            lerp.reversed() if flip else lerp
+            for lerp, flip in zip(self._native_samples(), self.flips, strict=True)
+        ]
+        order = np.argsort(self.axes)  # the working axis that each native axis follows
+        turned = np.asfortranarray(np.transpose(working, order))
+        return _resample(turned, [samples[axis] for axis in order], lambda values: values)
 
     def _ras_ordered(self, native: np.ndarray) -> np.ndarray:
         """A view of a native array with its axes permuted and flipped into RAS order."""
