@@ -27,11 +27,18 @@ MEDUET = {
 TOKENIZER = {"channels": 4, "width": 8, "encoder_blocks": 1, "decoder_blocks": 1}
 
 
-def save_tiny_model(folder: Path, seed: int = 0, name: str = "tiny") -> Path:
-    """A model folder with random weights, the same for the same seed."""
+def save_tiny_model(folder: Path, seed: int = 0, name: str = "tiny", is_grey: bool = False) -> Path:
+    """A model folder with random weights, the same for the same seed.
+
+    Args:
+        is_grey: whatever its tokens, it decodes one grey; the whole scan is then left to texture.
+    """
     torch.manual_seed(seed)
     tokenizer = WaveletTokenizer(WaveletConfig(**TOKENIZER))
     meduet = MeDUET(MeDUETConfig(**{**MEDUET, "grid": tuple(MEDUET["grid"])}))
+    if is_grey:
+        for weight in tokenizer.parameters():
+            weight.data.zero_()
     card = ModelCard(
         name=name,
         description="Random weights, for tests.",
@@ -76,4 +83,11 @@ def save_phantom(path: Path, modality: str = "CT", seed: int = 0, **options: tup
     image.set_sform(affine, 1)
     image.set_qform(affine, 1)
     nib.save(image, path)
+    return path
+
+
+def save_tissue(path: Path, noise_hu: float, seed: int) -> Path:
+    """A block of soft tissue of 40 HU with white noise, and nothing else."""
+    values = np.random.default_rng(seed).normal(40, noise_hu, (72, 64, 14))
+    nib.save(nib.Nifti1Image(np.rint(values).astype(np.int16), np.diag([1.0, 1.0, 2.5, 1.0])), path)
     return path

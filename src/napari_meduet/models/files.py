@@ -128,9 +128,21 @@ def save_model(
     for name, blob in blobs.items():
         with write_atomically(folder / name, overwrite=overwrite) as temporary:
             temporary.write_bytes(blob)
+    _write_card(folder, card, overwrite=overwrite)
+    return card
+
+
+def save_figures(folder: Path, figures: Mapping[str, Any]) -> ModelCard:
+    """Put what was measured of a model on its card; weights and identity stay as they are."""
+    card = read_card(folder).model_copy(update={"figures": dict(figures)})
+    card = ModelCard.model_validate(card.model_dump())
+    _write_card(folder, card, overwrite=True)
+    return card
+
+
+def _write_card(folder: Path, card: ModelCard, *, overwrite: bool) -> None:
     with write_atomically(folder / CARD_FILE, overwrite=overwrite) as temporary:
         temporary.write_text(json.dumps(card.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
-    return card
 
 
 _building = Lock()  # two threads that ask for one model must not build it twice

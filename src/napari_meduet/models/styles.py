@@ -85,8 +85,11 @@ def pack_styles(styles: Mapping[str, Style], provenance: Mapping[str, Any] | Non
         tensors[f"{name}/std"] = style.statistics.std.float().cpu().numpy()
         records[name] = {
             "spread": style.spread,
-            "texture": style.texture.deviations,
-            "texture_bands_mm": BAND_EDGES_MM,
+            "texture": {
+                "deviations": style.texture.deviations,
+                "bands_mm": BAND_EDGES_MM,
+                "pixel_mm": style.texture.pixel_mm,
+            },
             "modality": style.modality,
             "num_scans": style.num_scans,
             "model_sha256": style.model_sha256,
@@ -121,16 +124,17 @@ def unpack_styles(content: bytes, file_name: str) -> dict[str, Style]:
 
 def _style(tensors: Mapping[str, np.ndarray], name: str, record: Mapping[str, Any]) -> Style:
     mean, std = (torch.from_numpy(tensors[f"{name}/{part}"].copy()) for part in ("mean", "std"))
-    texture = tuple(record["texture"])
-    numbers = [number for number in (*texture, record["spread"]) if number is not None]
-    if mean.ndim != 1 or mean.shape != std.shape or len(texture) != len(BAND_EDGES_MM):
+    texture, deviations = record["texture"], tuple(record["texture"]["deviations"])
+    if mean.ndim != 1 or mean.shape != std.shape or len(deviations) not in (0, len(BAND_EDGES_MM)):
         raise ValueError("mean and std are vectors of one length, and each band has an energy")
-    if tuple(record["texture_bands_mm"]) != BAND_EDGES_MM or not all(map(math.isfinite, numbers)):
-        raise ValueError("the bands are those of this version, and their energies finite")
+    if tuple(texture["bands_mm"]) != BAND_EDGES_MM:
+        raise ValueError("the bands are those of this version")
+    if not all(math.isfinite(number) for number in (*deviations, texture["pixel_mm"], record["spread"])):
+        raise ValueError("every number is finite")
     return Style(
         statistics=StyleStatistics(mean=mean, std=std),
         spread=record["spread"],
-        texture=BandEnergies(texture),
+        texture=BandEnergies(deviations, texture["pixel_mm"]),
         modality=record["modality"],
         num_scans=record["num_scans"],
         model_sha256=record["model_sha256"],

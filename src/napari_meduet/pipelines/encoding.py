@@ -22,6 +22,7 @@ from napari_meduet.core.factors import ScanFactors, pooled_factor, scan_factors
 from napari_meduet.core.windows import Position, WindowBlend, cut_window, window_positions
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.files import Model
+from napari_meduet.pipelines.interruption import interruptible
 from napari_meduet.pipelines.progress import parts
 from napari_meduet.tokenizers.tiling import decode_tiled, encode_tiled
 from napari_meduet.volumes.intensity import IntensityProfile, body_mask, clipped_fraction
@@ -136,11 +137,9 @@ def _amounts(scan: PreparedScan) -> list[int]:
 
 def encode_latent(model: Model, scan: PreparedScan, on_progress: OnProgress) -> Float[Tensor, "1 C x y z"]:
     """The latent of the padded working volume, as the tokenizer writes it."""
-    latent = encode_tiled(
-        model.tokenizer,
-        padded_units(scan),
-        on_progress=lambda done: on_progress(done, "encoding"),
-    )
+    report = _Report(on_progress, "encoding")
+    with interruptible(model.tokenizer, report.again):
+        latent = encode_tiled(model.tokenizer, padded_units(scan), on_progress=report)
     return _finite(latent, "encoding the scan")
 
 
@@ -148,7 +147,9 @@ def decode_latent(
     model: Model, scan: PreparedScan, latent: Float[Tensor, "1 C x y z"], on_progress: OnProgress
 ) -> np.ndarray:
     """The working volume (X, Y, Z) that a latent of the padded volume stands for, in profile units."""
-    volume = decode_tiled(model.tokenizer, latent, on_progress=lambda done: on_progress(done, "decoding"))
+    report = _Report(on_progress, "decoding")
+    with interruptible(model.tokenizer, report.again):
+        volume = decode_tiled(model.tokenizer, latent, on_progress=report)
     return scan.cropped(_finite(volume, "decoding the latent")[0, 0])
 
 
@@ -240,6 +241,21 @@ def token_place(place: Position, patch_size: int) -> Position:
     """A place in a latent, counted in tokens."""
     x, y, z = place
     return x // patch_size, y // patch_size, z // patch_size
+
+
+class _Report:
+    """Progress of a tokenizer: told after each tile, and told again between its layers."""
+
+    def __init__(self, on_progress: OnProgress, doing: str) -> None:
+        self._on_progress, self._doing, self._done = on_progress, doing, 0.0
+        self.again()
+
+    def __call__(self, done: float) -> None:
+        self._done = done
+        self.again()
+
+    def again(self) -> None:
+        self._on_progress(self._done, self._doing)
 
 
 def _sides(latent: Tensor) -> Position:

@@ -193,10 +193,10 @@ def measure_scan(model: Model, volume: Volume, on_progress: OnProgress) -> Measu
 
     measuring(0.0, "measuring texture")
     prepared, statistics = encoded.prepared, encoded.factors.style
-    native = prepared.profile.decode(prepared.grid.to_native(restored))
-    tissue = texture_tissue(prepared, native)
+    native = prepared.grid.to_native(prepared.profile.decode(restored))
+    tissue = texture_tissue(prepared)
     measuring(0.5, "measuring texture")
-    remainder = np.subtract(prepared.values, native, out=native)
+    remainder = np.subtract(prepared.values, native, out=np.empty_like(prepared.values))
     remainder /= np.float32(texture_unit(prepared))
     style = Style(
         statistics=statistics,

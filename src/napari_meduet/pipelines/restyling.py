@@ -23,7 +23,7 @@ from napari_meduet.pipelines.baseline import Baseline
 from napari_meduet.pipelines.edges import compare_edges, gradient, gradient_correlation
 from napari_meduet.pipelines.encoding import EncodedScan, decode_latent, decode_windows
 from napari_meduet.pipelines.factors import MeasuredScan, measure_scan, read_scan
-from napari_meduet.pipelines.progress import parts, silent
+from napari_meduet.pipelines.progress import part, parts, silent
 from napari_meduet.pipelines.provenance import provenance
 from napari_meduet.pipelines.requests import Mode, Scan, SwapRequest, check_strength
 from napari_meduet.pipelines.safety import Measurements, SafetyReport, drift_under_labels, judge
@@ -133,7 +133,7 @@ class SwapSession:
         on_progress: OnProgress = silent,
     ) -> SwapResult:
         """The swap at a strength, by default the request's, with or without texture."""
-        strength = self.request.strength if strength is None else strength
+        strength = float(self.request.strength if strength is None else strength)
         check_strength(strength)
         is_full = self.request.decode == "full"
         with_texture = (self.request.texture if texture is None else texture) and not is_full
@@ -185,10 +185,14 @@ class SwapSession:
         values = scan.profile.decode(values)
         np.copyto(values, scan.values, where=change == 0)
         if texture_strength != 0:
-            on_progress(0.3, "moving texture")
-            own, other = self.measured.style.texture, self.style.texture
             values += moved_texture(
-                scan, self.measured.remainder, self.measured.tissue, own, other, texture_strength
+                scan,
+                self.measured.remainder,
+                self.measured.tissue,
+                self.measured.style.texture,
+                self.style.texture,
+                texture_strength,
+                part(on_progress, 0.3, 0.9),
             )
         on_progress(0.9, "composing the result")
         knots = scan.profile.knots

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, gaussian_filter
 
 from napari_meduet.core.texture import (
     BandEnergies,
@@ -17,11 +17,13 @@ from napari_meduet.core.texture import (
     slice_axis,
     texture_correction,
 )
+from napari_meduet.errors import OnProgress
 from napari_meduet.pipelines.encoding import PreparedScan
-from napari_meduet.volumes.intensity import body_mask
 
 SOFT_TISSUE_HU = (0.0, 120.0)  # muscle, blood and solid organs: alike in all patients, and flat
-EROSION_MM = 2.0  # keeps organ borders, which are no texture, out of the measurement
+SLICES_AT_ONCE = 16  # between two reports of progress, and two chances to cancel
+SMALLEST_DEVIATION = 1e-6  # a band without any texture has no logarithm
+TISSUE_SMOOTHING_VOXELS = 1.0  # of the working grid: takes nine tenths of white noise away
 
 
 def texture_unit(scan: PreparedScan) -> float:
@@ -30,23 +32,19 @@ def texture_unit(scan: PreparedScan) -> float:
     return 1.0 if scan.volume.modality == "CT" else float(knots[-1][0] - knots[0][0])
 
 
-def texture_tissue(scan: PreparedScan, restored: np.ndarray) -> np.ndarray:
-    """Where texture is compared: CT between 0 and 120 HU, MR the foreground, both away from their borders.
+def texture_tissue(scan: PreparedScan) -> np.ndarray:
+    """Where texture is compared, on the scan's own grid: CT between 0 and 120 HU, MR the foreground.
 
-    Args:
-        restored: the scan through the model on its own grid: without noise, so that noise does not choose.
+    Judged on the smoothed working grid, where noise does not choose, and one voxel away from every border.
     """
     if scan.volume.modality == "CT":
         low, high = SOFT_TISSUE_HU
-        inside = (restored >= low) & (restored <= high)
+        smooth = gaussian_filter(scan.profile.decode(scan.units), TISSUE_SMOOTHING_VOXELS)
+        inside = (smooth >= low) & (smooth <= high)
     else:
-        inside = body_mask(restored, "MR")
-    pixel_mm, axis = _in_plane(scan)
-    width = [1 if k == axis else 2 * round(EROSION_MM / pixel_mm) + 1 for k in range(3)]
-    for k, voxels in enumerate(width):  # a box is eroded one axis at a time
-        shape = [voxels if k == other else 1 for other in range(3)]
-        inside = binary_erosion(inside, np.ones(shape, bool)) if voxels > 1 else inside
-    return inside
+        inside = scan.body
+    eroded = binary_erosion(inside, np.ones((3, 3, 3), bool))
+    return scan.grid.to_native(eroded.astype(np.float32)) > 0.5
 
 
 def measured_texture(scan: PreparedScan, remainder: np.ndarray, tissue: np.ndarray) -> BandEnergies:
@@ -62,25 +60,36 @@ def moved_texture(
     own: BandEnergies,
     other: BandEnergies,
     strength: float,
+    on_progress: OnProgress,
 ) -> np.ndarray:
     """What to add to the scan so that its texture becomes the other's, in the scan's unit."""
-    pixel_mm, axis = _in_plane(scan)
+    on_progress(0.0, "moving texture")
+    _, axis = _in_plane(scan)
     slices = torch.from_numpy(remainder)
-    gains = band_gains(slices, torch.from_numpy(tissue), pixel_mm, axis, own, other, strength)
-    correction = texture_correction(slices, gains, pixel_mm, axis).numpy()
+    gains = band_gains(slices, torch.from_numpy(tissue), axis, own, other, strength)
+    correction = np.empty_like(remainder)
+    for first in range(0, remainder.shape[axis], SLICES_AT_ONCE):
+        on_progress(first / remainder.shape[axis], "moving texture")
+        slab = tuple(slice(first, first + SLICES_AT_ONCE) if k == axis else slice(None) for k in range(3))
+        correction[slab] = texture_correction(slices[slab], gains, axis, own).numpy()
     correction *= np.float32(texture_unit(scan))
     return correction
 
 
 def mean_energies(scans: Sequence[BandEnergies]) -> BandEnergies:
-    """Energies that several scans share: the geometric mean of each band, because gains are ratios."""
+    """Energies that several scans share: the geometric mean of each band, because gains are ratios.
 
-    def mean(band: tuple[float | None, ...]) -> float | None:
-        known = [deviation for deviation in band if deviation]
-        return float(np.exp(np.mean(np.log(known)))) if known else None
-
-    bands = zip(*(scan.deviations for scan in scans), strict=True)
-    return BandEnergies(tuple(mean(band) for band in bands))
+    A band counts where a scan's pixels can hold it; the finest pixels say which bands the mean holds.
+    """
+    known = [scan for scan in scans if scan.deviations]
+    if not known:
+        return scans[0]
+    means = []
+    for band in range(len(known[0].deviations)):
+        holding = [scan for scan in known if scan.holds()[band]] or known
+        logarithms = [np.log(max(scan.deviations[band], SMALLEST_DEVIATION)) for scan in holding]
+        means.append(float(np.exp(np.mean(logarithms))))
+    return BandEnergies(tuple(means), min(scan.pixel_mm for scan in known))
 
 
 def _in_plane(scan: PreparedScan) -> tuple[float, int]:

@@ -1,0 +1,49 @@
+"""A request that cannot work cannot be made."""
+
+import numpy as np
+import pytest
+
+from napari_meduet.errors import InputError
+from napari_meduet.pipelines.requests import (
+    ExtractRequest,
+    PrototypeRequest,
+    RoundtripRequest,
+    ScanChoice,
+    SwapRequest,
+)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("mode", "blend"),
+        ("decode", "half"),
+        ("device", "tpu"),
+        ("strength", 1.6),
+        ("strength", -0.6),
+        ("strength", float("nan")),
+        ("labels", np.zeros((2, 2), int)),
+        ("labels", np.zeros((2, 2, 2))),
+    ],
+)
+def test_a_swap_names_the_field_that_cannot_be(field, value):
+    with pytest.raises(InputError, match=field):
+        SwapRequest("a.nii.gz", "b.nii.gz", **{field: value})
+
+
+def test_other_requests_name_their_fields_too():
+    with pytest.raises(InputError, match="scans"):
+        ExtractRequest([])
+    with pytest.raises(InputError, match="scans"):
+        PrototypeRequest([])
+    with pytest.raises(InputError, match="through"):
+        RoundtripRequest("a.nii.gz", through="hoop")
+    with pytest.raises(InputError, match="modality"):
+        ScanChoice(modality="PET")
+    with pytest.raises(InputError, match="volume_index"):
+        ScanChoice(volume_index=-1)
+
+
+def test_the_ends_of_the_range_of_strengths_belong_to_it():
+    for strength in (-0.5, 0.0, 1.0, 1.5):
+        assert SwapRequest("a", "b", strength=strength).strength == strength
