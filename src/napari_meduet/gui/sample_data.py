@@ -8,20 +8,25 @@ from napari_meduet.volumes.volume import Modality, Volume
 
 
 def ct_pair() -> list[LayerData]:
-    """Two chest CTs of different patients from different scanners."""
+    """Two chest CTs of different patients from different scanners; the lower one is hidden to begin with."""
     return [
-        image_layer(_sample("ct_chest_sharp_kernel", "CT"), "chest CT, sharp kernel"),
+        _hidden(image_layer(_sample("ct_chest_sharp_kernel", "CT"), "chest CT, sharp kernel")),
         image_layer(_sample("ct_chest_soft_kernel", "CT"), "chest CT, soft kernel"),
     ]
 
 
 def mr_pair() -> list[LayerData]:
-    """A T1 with its lesions outlined by hand, and another patient's T2."""
+    """A T1 with its lesions drawn by hand above another patient's T2, which is hidden to begin with."""
     return [
-        image_layer(_sample("mr_brain_t2", "MR"), "brain MR, T2"),
+        _hidden(image_layer(_sample("mr_brain_t2", "MR"), "brain MR, T2")),
         image_layer(_sample("mr_brain_t1", "MR"), "brain MR, T1"),
         labels_layer(_sample("mr_brain_t1_lesions", "MR"), "lesions in T1"),
     ]
+
+
+def _hidden(layer: LayerData) -> LayerData:
+    data, state, kind = layer
+    return data, state | {"visible": False}, kind
 
 
 def _sample(name: str, modality: Modality) -> Volume:

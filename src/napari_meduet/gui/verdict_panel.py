@@ -54,8 +54,8 @@ class VerdictPanel(QFrame):
 
 def _table(m: "Measurements") -> str:
     rows = [
-        ("Mean change by style", f"{m.change:.3g} {m.unit}"),
-        ("Its noise floor", f"{m.noise_floor:.3g} {m.unit}"),
+        ("Mean change by style", _amount(m.change, m)),
+        ("Its noise floor", _amount(m.noise_floor, m)),
         ("95 % of edges within", f"{m.edge_displacement_mm:.2f} mm"),
         ("Strong edges lost", f"{m.lost_edges:.1%}"),
         ("Gradient correlation", f"{m.gradient_correlation:.3f}"),
@@ -64,8 +64,15 @@ def _table(m: "Measurements") -> str:
     ]
     if m.style_distance is not None:
         rows.append(("Nearest known style", f"{m.style_distance:.1f} spreads"))
-    rows += [(f"Drift, label {d.label}", f"{d.drift:+.1f} {m.unit}") for d in m.label_drift]
-    cells = "".join(
+    rows += [(f"Drift, label {drift.label}", _amount(drift.drift, m, sign="+")) for drift in m.label_drift]
+    lines = (
         f"<tr><td>{escape(name)}&nbsp;&nbsp;</td><td>{escape(figure)}</td></tr>" for name, figure in rows
     )
-    return f"<table>{cells}</table>"
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _amount(value: float, m: "Measurements", sign: str = "") -> str:
+    """In HU; MR signal has no unit, and is told as a share of the scan's own intensity range."""
+    if m.unit == "HU":
+        return f"{value:{sign}.1f} HU"
+    return f"{value / m.value_range:{sign}.1%} of range"
