@@ -131,7 +131,8 @@ def band_gains(
         gains = _bounded(_followed(gains, wanted))
         moved = slices + _weighted_sum(gains, parts)
         reached = [
-            now / was for now, was in zip(_deviations(bands(moved, own.pixel_mm), inside), start, strict=True)
+            now / was if was > 0 else 1.0  # a band without texture has no ratio to reach
+            for now, was in zip(_deviations(bands(moved, own.pixel_mm), inside), start, strict=True)
         ]
         gains = [
             gain if ratio is None else gain * (ratio / now) ** SOLVER_STEP
