@@ -1,7 +1,9 @@
 import gc
 import threading
+import weakref
 
 import numpy as np
+from napari.utils import progress
 from qtpy.QtCore import Qt
 
 from napari_meduet.errors import InputError
@@ -82,6 +84,15 @@ def test_run_becomes_cancel_and_nothing_stays(swap_widget, pipeline, qtbot):
     qtbot.wait(50)
     gc.collect()
     assert pipeline.request() is None  # nor what it held
+
+    # the Cancel of napari's activity dock does the same
+    press(qtbot, swap_widget)
+    qtbot.waitUntil(lambda: pipeline.calls == 2)
+    (bar,) = progress._all_instances
+    bar.cancel()
+    qtbot.waitUntil(lambda: not swap_widget.is_busy, timeout=5_000)
+    assert swap_widget.run.status.text() == "Cancelled; nothing was changed."
+    assert not progress._all_instances
 
     # and it runs again at once
     pipeline.gate.set()
@@ -232,3 +243,19 @@ def test_many_runs_leave_no_threads_no_handlers_and_no_jobs(swap_widget, pipelin
         a_run()
     qtbot.wait(50)
     assert left_behind() == before
+
+
+def test_a_closed_dock_leaves_nothing_behind(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer(show=False)
+    handlers = len(viewer.layers.events.inserted.callbacks)
+    dock, widget = viewer.window.add_plugin_dock_widget("napari-meduet", "MeDUET style swap")
+    assert len(viewer.layers.events.inserted.callbacks) > handlers
+    gone = weakref.ref(widget)
+    viewer.window.remove_dock_widget(dock)
+    del widget, dock
+    qtbot.wait(50)
+    gc.collect()
+    qtbot.wait(50)
+    assert gone() is None
+    viewer.add_points([[0.0, 0, 0]])
+    assert len(viewer.layers.events.inserted.callbacks) == handlers

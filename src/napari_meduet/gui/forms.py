@@ -6,6 +6,7 @@ Each is one small Qt widget that knows what it offers and emits `changed`. None 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QHBoxLayout, QSizePolicy, QSlider, QWidget
@@ -112,7 +113,8 @@ class LayerBox(ChoiceBox):
         followed = (events.inserted, events.removed, events.reordered, events.renamed)
         for emitter in followed:
             emitter.connect(self.refill)
-        self.destroyed.connect(lambda: [emitter.disconnect(self.refill) for emitter in followed])
+        callback = (ref(self), "refill")  # as napari keeps it; a method would keep this box alive
+        self.destroyed.connect(lambda: [emitter.disconnect(callback) for emitter in followed])
         self.refill()
 
     def refill(self) -> None:
