@@ -1,9 +1,10 @@
 """The style of one scan on another, on its own grid, with a safety report (SPEC section 8, Eq. 26).
 
-    out = x + up(decode(z_ij) - decode(z_ii)) + texture        (residual, the default)
+    out = x + up(decode(z_ij) - decode(z_ii)) + detail + texture        (residual, the default)
 
 inside the intensity profile of the content x. z_ii is the content's own tokens through the network, z_ij the
-same content with the style moved towards the other's; the texture is what no latent carries. So strength 0
+same content with the style moved towards the other's; detail (MR only) makes what the network cannot resolve
+follow the contrast around it; the texture is what no latent carries. So strength 0
 and a scan's own style return the input bit for bit, and voxels outside the profile's range are never touched.
 Which numbers make a result doubtful is `safety.py`'s business.
 """
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from napari_meduet.core.detail import followed_slope
 from napari_meduet.core.swapping import adain_style, prototype_style, shift_style, token_style
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.files import Model, load_model
@@ -179,8 +181,14 @@ class SwapSession:
     def _composed(self, moved: np.ndarray, texture_strength: float, on_progress: OnProgress) -> np.ndarray:
         """The scan plus the decoded change plus the change of texture, where the profile can hold it."""
         scan = self.measured.encoded.prepared
-        change = scan.grid.to_native(moved - self.reference)
+        working_change = moved - self.reference
+        change = scan.grid.to_native(working_change)
         values = scan.profile.encode(scan.values)
+        if scan.volume.modality == "MR":  # CT has one unit: its tissues do not change places
+            slope = followed_slope(torch.from_numpy(working_change), torch.from_numpy(self.reference))
+            detail = values - scan.grid.to_native(self.reference)
+            detail *= scan.grid.to_native(slope.numpy())
+            values += detail
         values += change
         values = scan.profile.decode(values)
         np.copyto(values, scan.values, where=change == 0)
