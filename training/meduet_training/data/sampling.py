@@ -6,7 +6,8 @@ from torch import Generator, Tensor
 from meduet_training.data.latent_windows import LatentWindows
 from napari_meduet.core.objective import Batch
 
-ALIGNED_SEQUENCES = 0.6  # where a session has other sequences, how often one of them is the target
+ALIGNED_SEQUENCES = 0.8  # where a session has other sequences, how often one of them is the target
+REGISTERED_SHARE = 0.4  # of a batch comes from sessions with several sequences, where the cohort has any
 
 
 class WindowSampler:
@@ -23,6 +24,7 @@ class WindowSampler:
         self.shift = latent_mean.view(1, -1, 1, 1, 1).to(device)
         self.scale = latent_std.view(1, -1, 1, 1, 1).to(device)
         self.by_domain = _rows_of(windows.domain)
+        self.registered = _registered(windows)
         self.by_anatomy = _rows_of(windows.anatomy)
         self.by_appearance = _rows_of(windows.appearance)
 
@@ -42,6 +44,8 @@ class WindowSampler:
         }
 
     def _row(self, generator: Generator) -> int:
+        if self.registered and float(torch.rand((), generator=generator)) < REGISTERED_SHARE:
+            return _one_of(self.registered, generator)
         return _one_of(self.by_domain[_one_of(list(self.by_domain), generator)], generator)
 
     def _other_appearance(self, row: int, generator: Generator) -> int:
@@ -68,6 +72,19 @@ class WindowSampler:
         spread = (0.5 * self.windows.log_variance[rows].float()).exp()
         drawn = mean + spread * torch.randn(mean.shape, generator=generator)
         return (drawn.to(self.device) - self.shift) / self.scale
+
+
+def _registered(windows: LatentWindows) -> list[int]:
+    """Windows as they were scanned whose anatomy another sequence shows too."""
+    sequences: dict[int, set[int]] = {}
+    scans = [appearance // 100 for appearance in windows.appearance.tolist()]
+    for anatomy, scan in zip(windows.anatomy.tolist(), scans, strict=True):
+        sequences.setdefault(anatomy, set()).add(scan)
+    return [
+        row
+        for row, anatomy in enumerate(windows.anatomy.tolist())
+        if len(sequences[anatomy]) > 1 and windows.appearance[row] % 100 == 0
+    ]
 
 
 def _rows_of(labels: Tensor) -> dict[int, list[int]]:
