@@ -502,6 +502,7 @@ CASES = [
     nifti("all_nan", "refuse", "NaN", voxels=holding(np.nan, None)),
     nifti("one_infinite", "refuse", "infinite", voxels=holding(-np.inf)),
     nifti("overflowing_slope", "refuse", "slope", scl_slope=1e37, scl_inter=0.0),
+    nifti("beyond_32_bits", "refuse", "32-bit", voxels=ct_voxels() * 1e60),
     nifti("constant", "warn", "empty", voxels=np.full(SHAPE, 7, np.int16)),
     nifti(
         "uint16_above_32767",

@@ -72,6 +72,13 @@ def test_a_ct_without_negative_values_is_doubted(tmp_path: Path):
     assert any("rescale intercept may be missing" in warning for warning in volume.warnings)
 
 
+def test_a_choice_that_cannot_apply_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="not DICOM, so there is no series '2'"):
+        read_volume(write_nifti(tmp_path / "scan.nii", nifti_bytes()), series="2")
+    with pytest.raises(InputError, match="by its series, not by volume_index"):
+        read_volume(dicom_series(tmp_path), volume_index=1)
+
+
 def test_no_file_at_all_is_refused():
     with pytest.raises(InputError, match="No file"):
         read_volume([])

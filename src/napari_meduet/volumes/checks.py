@@ -187,10 +187,11 @@ def value_range(name: str, voxels: np.ndarray, slope: float, intercept: float) -
             "infinite; replace them (in CT by air, -1000) and try again."
         )
     ends = sorted((float(low) * slope + intercept, float(high) * slope + intercept))
-    if not max(map(abs, ends)) <= float(np.finfo(np.float32).max):
+    largest = max(abs(number) for number in (float(low), float(high), *ends))
+    if not largest <= float(np.finfo(np.float32).max):
         raise InputError(
-            f"{name}: its values run to {max(ends, key=abs):.3g}, beyond what 32-bit numbers hold; check "
-            "the slope (scl_slope) and the voxels."
+            f"{name}: its values run to {largest:.3g}, beyond what 32-bit numbers hold; check the slope "
+            "(scl_slope) and the voxels."
         )
     return ends[0], ends[1]
 

@@ -157,20 +157,24 @@ def _read_scan(
     """By what the file begins with, not by what its name ends with."""
     name = _name_of(source)
     if isinstance(source, Sequence) and not isinstance(source, str | bytes):
-        return read_dicom([Path(os.fsdecode(path)) for path in source], name, series, modality, budget_bytes)
-    path = Path(os.fsdecode(source))
-    if path.is_dir():
-        return read_dicom(path, name, series, modality, budget_bytes)
-    with open_regular(path) as file:
-        start = file.read(140)
-        file.seek(0)
-        if start.startswith(b"NRRD"):
-            return read_nrrd(path, file, volume_index, budget_bytes)
-        if path.suffix.lower() in (".mha", ".mhd"):
-            return read_metaimage(path, file, volume_index, budget_bytes)
-        if not looks_like_dicom(start):
-            return read_nifti(file, name, volume_index, budget_bytes)
-    return read_dicom(path, name, series, modality, budget_bytes)
+        paths = [Path(os.fsdecode(path)) for path in source]
+    else:
+        paths = Path(os.fsdecode(source))
+    if isinstance(paths, Path) and not paths.is_dir():
+        with open_regular(paths) as file:
+            start = file.read(140)
+            file.seek(0)
+            if not looks_like_dicom(start):
+                if series is not None:
+                    raise InputError(f"{name}: is not DICOM, so there is no series {series!r} to choose.")
+                if start.startswith(b"NRRD"):
+                    return read_nrrd(paths, file, volume_index, budget_bytes)
+                if paths.suffix.lower() in (".mha", ".mhd"):
+                    return read_metaimage(paths, file, volume_index, budget_bytes)
+                return read_nifti(file, name, volume_index, budget_bytes)
+    if volume_index is not None:
+        raise InputError(f"{name}: is DICOM; choose a volume by its series, not by volume_index.")
+    return read_dicom(paths, name, series, modality, budget_bytes)
 
 
 def _name_of(source: PathLike | Sequence[PathLike]) -> str:
