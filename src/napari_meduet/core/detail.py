@@ -7,7 +7,6 @@ is scaled by what the change does to the contrast around it, a local linear fit 
 (He et al., "Guided Image Filtering", ECCV 2010). Where nothing changes, the factor is exactly 0.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F

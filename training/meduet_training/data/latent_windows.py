@@ -144,7 +144,7 @@ def _choices(modality: str, turn: int, *, few: bool) -> Iterator[int]:
 
 def _weight(members: list[int]) -> int:
     """Registered sets are rare and teach the most: they give more anatomies."""
-    return 2 if len(members) > 1 else 1
+    return 8 if len(members) > 1 else 1
 
 
 def _domain(scan: PreparedScan, choice: int, domains: list[str]) -> int:

@@ -7,7 +7,7 @@ from meduet_training.data.latent_windows import LatentWindows
 from napari_meduet.core.objective import Batch
 
 ALIGNED_SEQUENCES = 0.8  # where a session has other sequences, how often one of them is the target
-REGISTERED_SHARE = 0.4  # of a batch comes from sessions with several sequences, where the cohort has any
+REGISTERED_SHARE = 0.5  # of a batch comes from sessions with several sequences, where the cohort has any
 
 
 class WindowSampler:

@@ -40,7 +40,7 @@ CPU = Effort(
     side=48,
     groups=10,
     network=MeDUETConfig.tiny(depth=4, decoder_depth=3),  # fewer blocks: every step counts
-    steps=1_250,
+    steps=900,
     batch=8,
 )
 GPU = Effort(
