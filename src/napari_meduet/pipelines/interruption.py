@@ -1,7 +1,8 @@
 """Stopping a network between two of its layers.
 
-A tile or a window may take seconds on a CPU, and a cancelled job should not run on for so long. While the block
-lasts, every layer first reports progress from this thread, which raises `Cancelled` where the job was cancelled.
+A tile or a window may take seconds on a CPU, and a cancelled job should not run on for so long. While the
+block lasts, every layer first reports progress from this thread, which raises `Cancelled` where the job was
+cancelled.
 """
 
 import threading

@@ -5,6 +5,7 @@ those that need only the scan before and after. What needs the network (noise fl
 distance) is measured by `restyling.py` and handed in.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -12,31 +13,32 @@ import numpy as np
 
 Verdict = Literal["pass", "check", "refuse"]
 
-# Thresholds, each the least that a person should hear about, or should not accept.
-CHECK_EDGE_MM, REFUSE_EDGE_MM = (
-    0.75,
-    1.5,
-)  # half a voxel and one voxel of the working grid: beyond it, shapes differ
-CHECK_LOST_EDGES, REFUSE_LOST_EDGES = (
-    0.05,
-    0.20,
-)  # chance crossings stay below 1 in 20; one in five is anatomy gone
-CHECK_GRADIENTS, REFUSE_GRADIENTS = 0.95, 0.70  # 0.95 is what this project demands of itself; an MR sequence
-#   changes contrasts by its nature, so for MR a low correlation is worth a look and never a refusal
-CHECK_DRIFT_HU, REFUSE_DRIFT_HU = (
-    10.0,
-    20.0,
-)  # 10-20 HU is the rise that radiologists read as contrast enhancement
-CHECK_DRIFT_SHARE, REFUSE_DRIFT_SHARE = 0.05, 0.25  # MR has no unit: shares of the scan's own intensity range
-CHECK_ROUNDTRIP_DB = 26.0  # well below what the tokenizer reaches on scans like those it was trained on
-CHECK_STYLE_DISTANCE, REFUSE_STYLE_DISTANCE = (
-    3.0,
-    6.0,
-)  # in spreads of a known style: outside what was ever seen
-CHECK_CLIPPED = (
-    0.05  # M-03: more than 5 % of the body outside the profile is a scan the profile was not made for
-)
-CHECK_NOISE_FLOOR = 1.0  # a change no larger than what two halves of the same scan differ by may be anatomy
+
+@dataclass(frozen=True)
+class Limits:
+    """Up to `check` a figure passes; up to `refuse` a person should look; beyond, nobody should use it."""
+
+    check: float
+    refuse: float = math.inf
+
+
+# Half a voxel and one voxel of the working grid: beyond it, shapes differ.
+EDGE_DISPLACEMENT_MM = Limits(0.75, 1.5)
+# Chance crossings stay below one in twenty; one edge in five is anatomy gone.
+LOST_EDGES = Limits(0.05, 0.20)
+# What gradients lack to a correlation of 1. This project demands 0.95 of itself. An MR sequence changes
+# contrasts by its nature, so there a low correlation is worth a look and never a refusal.
+UNCORRELATED_GRADIENTS = {"CT": Limits(0.05, 0.30), "MR": Limits(0.05)}
+# Radiologists read a rise of 10 to 20 HU as contrast enhancement.
+DRIFT_HU = Limits(10.0, 20.0)
+# MR has no unit: shares of the scan's own intensity range.
+DRIFT_SHARE = Limits(0.05, 0.25)
+# Well below what the tokenizer reaches on scans like those it was trained on.
+ROUNDTRIP_DB = 26.0
+# In spreads of a known style: outside of what was ever seen.
+STYLE_DISTANCE = Limits(3.0, 6.0)
+# M-03: with more of the body outside the profile, the profile was not made for this scan.
+CLIPPED = Limits(0.05)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,69 +128,57 @@ def drift_under_labels(before: np.ndarray, after: np.ndarray, labels: np.ndarray
 
 def judge(measured: Measurements) -> SafetyReport:
     """The verdict on a swap, with a reason for every measurement that is out of bounds."""
+    m = measured
     checks: list[str] = []
     refusals: list[str] = []
 
-    def at_most(value: float, check: float, refuse: float, sentence: str) -> None:
-        if value > check:
-            (refusals if value > refuse else checks).append(sentence)
+    def limit(figure: float, limits: Limits, sentence: str) -> None:
+        if figure > limits.check:
+            (refusals if figure > limits.refuse else checks).append(sentence)
 
-    m, never = measured, float("inf")
-    at_most(
+    limit(
         m.edge_displacement_mm,
-        CHECK_EDGE_MM,
-        REFUSE_EDGE_MM,
+        EDGE_DISPLACEMENT_MM,
         f"5 % of the edges moved by more than {m.edge_displacement_mm:.2f} mm: shapes may have changed.",
     )
-    at_most(
-        m.lost_edges,
-        CHECK_LOST_EDGES,
-        REFUSE_LOST_EDGES,
-        f"{m.lost_edges:.0%} of the strong edges have no counterpart in the result.",
+    limit(
+        m.lost_edges, LOST_EDGES, f"{m.lost_edges:.0%} of the strong edges have no counterpart in the result."
     )
-    at_most(
-        -m.gradient_correlation,
-        -CHECK_GRADIENTS,
-        -REFUSE_GRADIENTS if m.modality == "CT" else never,
+    limit(
+        1 - m.gradient_correlation,
+        UNCORRELATED_GRADIENTS[m.modality],
         f"Gradients of scan and result correlate at {m.gradient_correlation:.3f} only: "
         "tissues gained or lost contrast against each other.",
     )
     for drift in m.label_drift:
-        is_ct = m.modality == "CT"
-        by = (
-            f"{drift.drift:+.0f} HU"
-            if is_ct
-            else f"{drift.drift / m.value_range:+.0%} of the intensity range"
-        )
-        at_most(
-            abs(drift.drift),
-            CHECK_DRIFT_HU if is_ct else CHECK_DRIFT_SHARE * m.value_range,
-            REFUSE_DRIFT_HU if is_ct else REFUSE_DRIFT_SHARE * m.value_range,
-            f"Under label {drift.label} the mean drifted by {by}.",
-        )
-    at_most(
+        share = drift.drift / m.value_range
+        if m.modality == "CT":
+            sentence = f"Under label {drift.label} the mean drifted by {drift.drift:+.0f} HU."
+            limit(abs(drift.drift), DRIFT_HU, sentence)
+        else:
+            sentence = f"Under label {drift.label} the mean drifted by {share:+.0%} of the intensity range."
+            limit(abs(share), DRIFT_SHARE, sentence)
+    limit(
         -m.roundtrip_psnr_db,
-        -CHECK_ROUNDTRIP_DB,
-        never,
+        Limits(-ROUNDTRIP_DB),
         f"The tokenizer restores this scan at {m.roundtrip_psnr_db:.1f} dB only: "
         "it was not made for such scans.",
     )
     if m.style_distance is not None:
-        at_most(
+        limit(
             m.style_distance,
-            CHECK_STYLE_DISTANCE,
-            REFUSE_STYLE_DISTANCE,
+            STYLE_DISTANCE,
             f"The style lies {m.style_distance:.1f} spreads away from every style the model knows.",
         )
-    at_most(
+    limit(
         m.clipped_fraction,
-        CHECK_CLIPPED,
-        never,
+        CLIPPED,
         f"{m.clipped_fraction:.0%} of the body lie outside the intensity profile and were left as they are.",
     )
-    if 0 < m.change <= CHECK_NOISE_FLOOR * m.noise_floor:
+    if 0 < m.change <= m.noise_floor:
+        unit = " HU" if m.unit == "HU" else ""
         checks.append(
-            f"The style changed the body by {m.change:.3g} {_of(m.unit)}on average, no more than two halves "
+            f"The style changed the body by {m.change:.3g}{unit} on average, no more than two halves "
             f"of the same scan differ by ({m.noise_floor:.3g}): what moved may be anatomy, not style."
         )
     if m.is_extrapolated:
@@ -203,7 +193,3 @@ def judge(measured: Measurements) -> SafetyReport:
         f"{m.gradient_correlation:.3f}; nothing measured speaks against this result."
     )
     return SafetyReport(verdict="pass", reasons=(fine,), measurements=m)
-
-
-def _of(unit: str) -> str:
-    return "" if unit == "arbitrary" else f"{unit} "
