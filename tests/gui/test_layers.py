@@ -150,6 +150,8 @@ def test_a_layer_without_units_is_taken_for_millimetres_and_says_so():
     [
         (Image(np.zeros((2, 3, 4, 5)), name="series"), "'series' has 4 dimensions"),
         (Image(np.zeros((4, 5, 6, 3), np.uint8), rgb=True, name="photo"), "'photo' is a colour image"),
+        (Image(np.full((4, 5, 6), np.nan), name="empty"), r"'empty': 120 of 120 voxels .* NaN"),
+        (Image(np.ones((4, 5, 6)), scale=(1e-4, 1, 1), units="mm", name="cells"), "Check the file's units"),
         (
             Image([np.zeros((8, 8, 8)), np.zeros((4, 4, 4))], multiscale=True, name="pyramid"),
             "'pyramid' holds several resolutions",

@@ -21,7 +21,7 @@ from napari.utils.transforms import Affine
 
 from napari_meduet.errors import InputError
 from napari_meduet.gui.windows import default_limits
-from napari_meduet.volumes.checks import guess_modality
+from napari_meduet.volumes import checks
 from napari_meduet.volumes.volume import UNITS, Volume
 
 if TYPE_CHECKING:
@@ -116,10 +116,11 @@ def volume_of(data: Any, state: Mapping[str, Any]) -> Volume:
     matrix = _data_to_world(state) * _mm_per_unit(state)
     base = state.get("metadata", {}).get(KEY, {}).get("scan")
     if base is None:
-        return _foreign_scan(voxels, ras_affine(matrix), state)
+        return _judged(_foreign_scan(voxels, ras_affine(matrix), state), state)
     scan = _with_voxels(base, voxels)
-    is_moved = not np.array_equal(matrix, _drawn_matrix(base.affine))
-    return replace(scan, affine=ras_affine(matrix)) if is_moved else scan
+    if not np.array_equal(matrix, _drawn_matrix(base.affine)):
+        scan = replace(scan, affine=ras_affine(matrix))
+    return scan if scan is base else _judged(scan, state)
 
 
 def is_scan(layer: "Layer") -> bool:
@@ -142,7 +143,7 @@ def share_grid(one: "Layer", other: "Layer") -> bool:
 
 
 def _voxels(data: Any, state: Mapping[str, Any]) -> np.ndarray:
-    name = state.get("name") or "the layer"
+    name = state["name"]
     if state.get("multiscale"):
         raise InputError(f"Layer {name!r} holds several resolutions; open one of them as a layer of its own.")
     if state.get("rgb"):
@@ -152,6 +153,18 @@ def _voxels(data: Any, state: Mapping[str, Any]) -> np.ndarray:
             f"Layer {name!r} has {len(data.shape)} dimensions; a scan has 3. Open one volume of it."
         )
     return to_voxels(np.asarray(data))
+
+
+def _judged(scan: Volume, state: Mapping[str, Any]) -> Volume:
+    """The scan, if it passes what `volumes` asks of every scan it reads."""
+    name, voxels = f"Layer {state['name']!r}", scan.voxels
+    if voxels.dtype.kind not in "iuf":
+        raise InputError(f"{name} holds {voxels.dtype} values; a scan holds whole or real numbers.")
+    doubts = checks.check_affine(name, "its affine", scan.affine, voxels.shape)
+    low, high = checks.value_range(name, voxels, scan.slope, scan.intercept)
+    doubts += checks.doubtful_values(low, high, scan.modality)
+    new = tuple(doubt for doubt in doubts if doubt not in scan.warnings)
+    return replace(scan, warnings=scan.warnings + new)
 
 
 def _data_to_world(state: Mapping[str, Any]) -> np.ndarray:
@@ -173,14 +186,15 @@ def _with_voxels(base: Volume, voxels: np.ndarray) -> Volume:
     if voxels.shape == shown.shape and np.array_equal(voxels, shown):
         return base
     changed = replace(base, voxels=voxels, slope=1.0, intercept=0.0, sha256=_digest(voxels))
-    if voxels.shape == shown.shape and np.can_cast(voxels.dtype, shown.dtype, "same_kind"):
+    fits = voxels.shape == shown.shape and np.can_cast(voxels.dtype, shown.dtype, "same_kind")
+    if fits and np.isfinite(voxels).all():
         return replace(base.with_values(voxels), sha256=changed.sha256)
     return changed
 
 
 def _foreign_scan(voxels: np.ndarray, affine: np.ndarray, state: Mapping[str, Any]) -> Volume:
     """A scan from a layer that another reader or a script made."""
-    modality, guess = guess_modality(voxels, slope=1.0, intercept=0.0)
+    modality, guess = checks.guess_modality(voxels, slope=1.0, intercept=0.0)
     doubts = [guess]
     if not all(unit.is_compatible_with("mm") for unit in state["units"]):
         doubts.append("The layer has no physical units; a world unit was taken for 1 mm.")

@@ -61,7 +61,7 @@ class SwapForm(QWidget):
         self.texture = QCheckBox("Noise and sharpness too")
         self.texture.setToolTip(TEXTURE)
         self.texture.setChecked(True)
-        self.labels = LayerBox(viewer, lambda layer: isinstance(layer, Labels), placeholder="none")
+        self.labels = LayerBox(viewer, _is_segmentation, placeholder="none")
         self.labels.setToolTip("The report says how far the values under each label drift: lesions, say")
         self._lay_out()
         self._connect()
@@ -168,6 +168,10 @@ class SwapForm(QWidget):
         if isinstance(style, Layer) and content is not None:
             self.content.choose(style)
             self.style_source.choose(content)
+
+
+def _is_segmentation(layer: Layer) -> bool:
+    return isinstance(layer, Labels) and layer.ndim == 3
 
 
 def _uppermost(layers: list[Layer]) -> Layer | None:
