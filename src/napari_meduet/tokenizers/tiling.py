@@ -1,9 +1,9 @@
 """Any volume through any tokenizer within a memory budget: cut into tiles, code each, blend the seams.
 
-A tile is read with a margin: its outer `halo` latent voxels, where the network sees the cut, are thrown away,
-and over the next `BLEND` voxels neighbouring tiles fade into each other. Where the tokenizer's halo is its true
-reach, as for `wavelet`, tiles agree to rounding and no seam exists; where it normalises over space, as MAISI's
-does, the fade hides what remains. `benchmarks/tokenizers.py` measures the seam, the tests hold it.
+A tile is read with a margin: its outer `halo` latent voxels, where the network sees the cut, are thrown
+away, and over the next `BLEND` voxels neighbouring tiles fade into each other. Where the tokenizer's halo is
+its true reach, as for `wavelet`, tiles agree to rounding and no seam exists; where it normalises over space,
+as MAISI's does, the fade hides what remains. `benchmarks/tokenizers.py` measures the seam, the tests hold it.
 """
 
 from collections.abc import Callable
@@ -108,9 +108,9 @@ def _spans(size: int, side: int, halo: int) -> list[Span]:
 
 
 def _window(tile: tuple[Span, ...], latent_shape: tuple[int, ...], halo: int, scale: int) -> Tensor:
-    """Weights of a tile: 0 in its halo, rising over the fade, 1 inside; a side at the volume's border keeps 1."""
+    """Weights of a tile: 0 in its halo, rising over the fade, 1 inside and at the volume's border."""
     window = torch.ones(())
-    for (start, stop), size in zip(tile, latent_shape):
+    for (start, stop), size in zip(tile, latent_shape, strict=True):
         place = (torch.arange((stop - start) * scale) + 0.5) / scale  # latent voxels from the tile's start
         low = torch.ones_like(place) if start == 0 else ((place - halo) / BLEND).clamp(0.0, 1.0)
         high = (

@@ -1,4 +1,4 @@
-"""What every tokenizer promises: a volume in profile units becomes a small latent, and comes back (SPEC section 3).
+"""What every tokenizer promises: a volume in profile units becomes a small latent and comes back (SPEC 3).
 
 A tokenizer knows tensors. Which profile made the units, where the volume lies in the patient and how the
 latent is standardised are the business of the model card; how a large volume is cut is `tiling.py`'s.
@@ -33,7 +33,7 @@ class Tokenizer(Protocol):
     def encode(
         self, volume: Float[Tensor, "B 1 X Y Z"]
     ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
-        """Mean and log-variance of the latent of a volume in [0, 1] whose sides are multiples of the stride."""
+        """Mean and log-variance of the latent of a volume in [0, 1], its sides multiples of the stride."""
         ...
 
     def decode(self, latent: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:

@@ -7,6 +7,7 @@ voxel decodes to depends on its neighbourhood alone, and tiles with enough overl
 """
 
 from dataclasses import asdict, dataclass
+from itertools import product
 
 import torch
 from einops import rearrange
@@ -48,12 +49,9 @@ def haar_matrix() -> Float[Tensor, "64 64"]:
     def outer(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         return torch.einsum("i,j,k->ijk", x, y, z).flatten()
 
-    rows = [outer(x, y, z) for x in (smooth, coarse) for y in (smooth, coarse) for z in (smooth, coarse)]
-    for kinds in [(a, b, c) for a in (0, 1) for b in (0, 1) for c in (0, 1)][
-        1:
-    ]:  # 1: a fine detail along this axis
-        bases = [fine if kind else pair for kind in kinds]
-        rows += [outer(x, y, z) for x in bases[0] for y in bases[1] for z in bases[2]]
+    rows = [outer(*axes) for axes in product((smooth, coarse), repeat=3)]
+    for bases in list(product((pair, fine), repeat=3))[1:]:  # a fine detail along at least one axis
+        rows += [outer(*axes) for axes in product(*bases)]
     return torch.stack(rows)
 
 
@@ -78,23 +76,23 @@ class WaveletTokenizer(nn.Module):
 
     name = "wavelet"
     stride = STRIDE
+    haar: Float[Tensor, "64 64"]
+    scale: Float[Tensor, "64"]
 
     def __init__(self, config: WaveletConfig | None = None) -> None:
         super().__init__()
         config = config or WaveletConfig()
         self.config = config
         self.channels = config.channels
-        self.halo = max(
-            config.encoder_blocks, config.decoder_blocks
-        )  # each block looks one latent voxel further
+        # Each block looks one latent voxel further.
+        self.halo = max(config.encoder_blocks, config.decoder_blocks)
         self.bytes_per_latent_voxel = 4 * (6 * config.width + 4 * STRIDE**3)  # live activations, float32
         # Typical sizes of the coefficients of volumes in [0, 1]: the network sees and writes numbers near 1.
         scale = torch.tensor([2.0] + [0.3] * 7 + [0.1] * 56)
         self.register_buffer("haar", haar_matrix(), persistent=False)
         self.register_buffer("scale", scale, persistent=False)
-        self.linear_code = nn.Linear(
-            64, config.channels
-        )  # the best linear code; the networks add what it misses
+        # The best linear code; the networks add what it misses.
+        self.linear_code = nn.Linear(64, config.channels)
         self.linear_decode = nn.Linear(config.channels, 64)
         self.expand = nn.Linear(64, config.width)
         self.encoder = nn.Sequential(*[ResidualBlock(config.width) for _ in range(config.encoder_blocks)])
@@ -120,8 +118,8 @@ class WaveletTokenizer(nn.Module):
         """
         if any(side % STRIDE for side in volume.shape[2:]):
             raise ValueError(
-                f"The wavelet tokenizer folds cubes of 4 voxels; a volume of {tuple(volume.shape[2:])} has sides "
-                "that are no multiple of 4. Pad it first (tiling.py does)."
+                f"The wavelet tokenizer folds cubes of 4 voxels; a volume of {tuple(volume.shape[2:])} has "
+                "sides that are no multiple of 4. Pad it first (tiling.py does)."
             )
         coefficients = self.coefficients_of(volume)
         mean, log_variance = self.squeeze(self.encoder(self.expand(coefficients))).chunk(2, dim=-1)
