@@ -1,9 +1,12 @@
 """A start from the best linear code, for trainings of minutes (ours, docs/departures.md).
 
-A transformer needs thousands of steps to find what principal components give at once: which 192 of the 256
-numbers of a patch matter. Here the embedding is set to them, every block begins as the identity, and the
-prediction is fitted in closed form; the training begins where a linear autoencoder ends.
+A network needs thousands of steps to find what principal components give at once: which few of many numbers
+matter. Tokenizer and network are set to them, all that is not linear begins silent, and the training begins
+where a linear autoencoder ends.
 """
+
+from collections.abc import Iterable
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -11,14 +14,40 @@ from torch import Tensor, nn
 
 from napari_meduet.core.objective import Objective
 from napari_meduet.core.patches import patchify
+from napari_meduet.core.transformer import Block
+from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 
 GAIN = 4.0  # of tokens over positions, so that positions do not drown the fine components
 RIDGE = 1e-3
+LOG_VARIANCE = -5.0  # of the untrained code: a standard deviation of 0.08
 
 
 @torch.no_grad()
-def start_from_linear_code(objective: Objective, latent: Float[Tensor, "B C X Y Z"]) -> None:
-    """Set student and teacher to a linear autoencoder of these latents' patches."""
+def start_tokenizer_linearly(tokenizer: WaveletTokenizer, volume: Float[Tensor, "B 1 X Y Z"]) -> None:
+    """Set a tokenizer to the whitened principal components of these volumes' coefficients."""
+    coefficients = tokenizer.coefficients_of(volume).flatten(0, 3) * tokenizer.scale  # (N, 64), true energies
+    mean = coefficients.mean(dim=0)
+    variances, components = torch.linalg.eigh(torch.cov(coefficients.T))
+    chosen = slice(-tokenizer.channels, None)
+    spread = variances[chosen].sqrt()
+    to_latent = components[:, chosen].T / spread[:, None]  # (C, 64)
+    tokenizer.linear_code.weight.copy_(to_latent * tokenizer.scale)
+    tokenizer.linear_code.bias.copy_(-to_latent @ mean)
+    tokenizer.linear_decode.weight.copy_(components[:, chosen] * spread / tokenizer.scale[:, None])
+    tokenizer.linear_decode.bias.copy_(mean / tokenizer.scale)
+    for layer in (tokenizer.squeeze, tokenizer.coefficients):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    tokenizer.squeeze.bias[tokenizer.channels :] = LOG_VARIANCE
+
+
+@torch.no_grad()
+def start_network_linearly(objective: Objective, latent: Float[Tensor, "B C X Y Z"]) -> None:
+    """Set student and teacher to a linear autoencoder of these latents' patches.
+
+    The embedding becomes the principal components, every block begins as the identity, and the prediction is
+    fitted in closed form to what reaches it.
+    """
     student = objective.student
     config = student.config
     patches = patchify(latent, config.patch_size).flatten(0, 1)  # (N, P)
@@ -32,22 +61,29 @@ def start_from_linear_code(objective: Objective, latent: Float[Tensor, "B C X Y 
     _set_to_identity(student.decoder.aggregate, keep_from=config.content_width, gain=GAIN)
     _set_to_identity(student.decoder.embedding)
     for transformer in (student.encoder.transformer, student.decoder.transformer):
-        for block in transformer.blocks:
+        for block in cast(Iterable[Block], transformer.blocks):
             for layer in (block.attention.out, block.mlp[-1]):
-                nn.init.zeros_(layer.weight)
-    features = []
+                nn.init.zeros_(cast(nn.Linear, layer).weight)
+    _fit_prediction(objective, latent, patches)
+    objective.teacher.load_state_dict(student.state_dict())
+
+
+def _fit_prediction(
+    objective: Objective, latent: Float[Tensor, "B C X Y Z"], patches: Float[Tensor, "N P"]
+) -> None:
+    """Ridge regression of the patches on what the decoder's last layer sees of them."""
+    student, seen = objective.student, []
     handle = student.decoder.prediction.register_forward_hook(
-        lambda module, seen, out: features.append(seen[0])
+        lambda module, inputs, output: seen.append(inputs[0])
     )
     student.decode(*student.encode(latent))
     handle.remove()
-    seen = torch.cat([f.flatten(0, 1) for f in features])  # (N, decoder width)
-    seen = torch.cat([seen, torch.ones(len(seen), 1)], dim=1)
-    gram = seen.T @ seen / len(seen) + RIDGE * torch.eye(seen.shape[1])
-    solution = torch.linalg.solve(gram, seen.T @ patches / len(seen))  # (decoder width + 1, P)
+    features = torch.cat([tokens.flatten(0, 1) for tokens in seen])  # (N, decoder width)
+    features = torch.cat([features, torch.ones(len(features), 1)], dim=1)
+    gram = features.T @ features / len(features) + RIDGE * torch.eye(features.shape[1])
+    solution = torch.linalg.solve(gram, features.T @ patches / len(features))  # (decoder width + 1, P)
     student.decoder.prediction.weight.copy_(solution[:-1].T)
     student.decoder.prediction.bias.copy_(solution[-1])
-    objective.teacher.load_state_dict(student.state_dict())
 
 
 def _set_to_identity(layer: nn.Linear, *, keep_from: int | None = None, gain: float = 1.0) -> None:

@@ -5,29 +5,27 @@
 that was interrupted goes on as if it had not been.
 """
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
-from torch.optim import AdamW
 
+from meduet_training.checkpoint import RunSettings, TrainedNetwork, load_trained, resume, save_checkpoint
 from meduet_training.data.latent_windows import LatentWindows
 from meduet_training.data.sampling import WindowSampler
-from meduet_training.linear_start import start_from_linear_code
+from meduet_training.linear_start import start_network_linearly
+from meduet_training.machinery.folders import make_folder
+from meduet_training.machinery.optimizer import adamw
+from meduet_training.machinery.progress import OnStep
 from meduet_training.machinery.schedules import warmup_cosine
+from meduet_training.machinery.stopping import Stopped
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import Objective, ObjectiveConfig
 from napari_meduet.errors import InputError
-from napari_meduet.volumes.files import write_atomically
 
-CHECKPOINT = "checkpoint.safetensors"
-LOG = "log.jsonl"
+LINEAR_START_WINDOWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +46,15 @@ class Pretraining:
     checkpoint_every: int = 100  # steps
 
     def __post_init__(self) -> None:
-        if self.batch < 2:
+        if self.batch < 2 or self.batch % 2:
             raise ValueError(
-                f"batch holds the partners of a mixture and must be at least 2; got {self.batch}."
+                f"batch holds pairs of volumes, so it must be even and at least 2; got {self.batch}."
             )
+
+
+def for_windows(training: Pretraining, windows: LatentWindows) -> Pretraining:
+    """The same training with a class for each domain of the windows."""
+    return replace(training, network=replace(training.network, num_domains=len(windows.domains)))
 
 
 def run_pretraining(
@@ -59,22 +62,40 @@ def run_pretraining(
     windows: LatentWindows,
     training: Pretraining,
     folder: Path,
-    on_step: Callable[[int, dict[str, Tensor]], None] = lambda step, losses: None,
-) -> Objective:
+    on_step: OnStep = lambda step, losses: None,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> TrainedNetwork:
     """Train, or go on where the folder's checkpoint ends; `on_step` hears the losses of each step.
 
+    Args:
+        is_stopped: asked after each step; if so, a checkpoint is written and the run ends there.
+
     Raises:
-        InputError: the folder holds a checkpoint of another configuration.
+        InputError: the windows do not fit the network, or the folder holds another run's checkpoint.
+        Stopped: before the last step, because `is_stopped` said so.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _check_shape(windows, training.network)
+    make_folder(folder)
     mean, std = windows.statistics()
     sampler = WindowSampler(windows, mean, std, fabric.device, training.seed)
     fabric.seed_everything(training.seed, verbose=False)
     objective = Objective(training.network, training.objective)
     if training.linear_start:
-        start_from_linear_code(objective, sampler.draw(-1, 64)["latent"].cpu())
-    optimizer = _optimizer(objective, training)
-    first = _resume(folder / CHECKPOINT, objective, optimizer, training)
+        start_network_linearly(objective, sampler.draw(-1, LINEAR_START_WINDOWS)["latent"].cpu())
+    optimizer = adamw(
+        objective,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        betas=training.betas,
+    )
+    settings = RunSettings(
+        training=asdict(training),
+        windows_sha256=windows.sha256,
+        domains=list(windows.domains),
+        latent_mean=mean.tolist(),
+        latent_std=std.tolist(),
+    )
+    first = resume(folder, objective, optimizer, settings)
     model, optimizer = fabric.setup(objective, optimizer)
     model.train()
     steps = training.objective.total_steps
@@ -91,53 +112,21 @@ def run_pretraining(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         objective.finish_step(step)
-        if (step + 1) % training.checkpoint_every == 0 or step + 1 == steps:
-            _save(folder / CHECKPOINT, step + 1, objective, optimizer, training)
         on_step(step, losses)
-    return objective
+        done, stopped = step + 1, is_stopped()
+        if done % training.checkpoint_every == 0 or done == steps or stopped:
+            save_checkpoint(folder, done, objective, optimizer, settings)
+        if stopped and done < steps:
+            raise Stopped(f"Stopped after step {done} of {steps}; the same command goes on from there.")
+    return load_trained(folder)
 
 
-def _optimizer(objective: Objective, training: Pretraining) -> AdamW:
-    """AdamW; no weight decay on one-dimensional parameters and on the contrast's scale."""
-    trained = [p for p in objective.parameters() if p.requires_grad]
-    return AdamW(
-        [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": training.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=training.learning_rate,
-        betas=training.betas,
+def _check_shape(windows: LatentWindows, network: MeDUETConfig) -> None:
+    found, expected = (
+        " x ".join(map(str, shape)) for shape in (windows.mean.shape[1:], network.latent_shape)
     )
-
-
-def _save(path: Path, step: int, objective: Objective, optimizer: AdamW, training: Pretraining) -> None:
-    tensors = {f"objective.{name}": value for name, value in objective.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    metadata = {"step": str(step), "training": json.dumps(asdict(training), sort_keys=True)}
-    with write_atomically(path, overwrite=True) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
-
-
-def _resume(path: Path, objective: Objective, optimizer: AdamW, training: Pretraining) -> int:
-    """Fill network and optimizer from a checkpoint, if there is one; the step to go on with."""
-    if not path.exists():
-        return 0
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-    if metadata["training"] != json.dumps(asdict(training), sort_keys=True):
+    if found != expected:
         raise InputError(
-            f"{path.parent.name}/{path.name} belongs to a run with other settings; give another output folder, "
-            "or delete it to start again."
+            f"These windows hold latents of {found} numbers (channels first), but the network reads "
+            f"{expected}; make them again, or choose another network."
         )
-    tensors = load_file(path)
-    prefix = "objective."
-    objective.load_state_dict({n[len(prefix) :]: v for n, v in tensors.items() if n.startswith(prefix)})
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, number, field = name.split(".", 2)
-            state.setdefault(int(number), {})[field] = value
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    return int(metadata["step"])

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 Data = Annotated[Path, typer.Option(help="Folder of scans with an index.json.")]
 Cache = Annotated[Path, typer.Option(help="Where stages are kept, so that an interrupted run goes on.")]
@@ -20,7 +20,7 @@ def tokenizer(
     data: Data = SHARED_DATA,
     cache: Cache = Path("caches/demo"),
     device: Device = "auto",
-    steps: Annotated[int | None, typer.Option(help="The default fits the device.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="The default fits the device.")] = None,
 ) -> None:
     """Train the wavelet tokenizer on the train split of a cohort."""
     from dataclasses import replace

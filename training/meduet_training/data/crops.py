@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from meduet_training.data.prepared import PreparedScan
+from meduet_training.data.prepared import WorkingScan
 from meduet_training.data.scanners import random_scanner, see_through
 
 BODY_SHARE = 0.4  # of a crop at least, where the scan allows it
@@ -26,7 +26,7 @@ class CropSampler:
         side: voxels along each axis of a crop.
     """
 
-    def __init__(self, scans: list[PreparedScan], side: int, device: torch.device, seed: int) -> None:
+    def __init__(self, scans: list[WorkingScan], side: int, device: torch.device, seed: int) -> None:
         self.modality = scans[0].modality
         self.side = side
         self.generator = torch.Generator().manual_seed(seed)
@@ -38,7 +38,7 @@ class CropSampler:
 
     def draw(self, count: int) -> Float[Tensor, "B X Y Z"]:
         """Crops in HU (CT) or profile units (MR), turned and flipped at random."""
-        plain = int(round(PLAIN_SHARE * count))
+        plain = round(PLAIN_SHARE * count)
         crops = torch.stack([self._crop() for _ in range(count)])
         scanners = [random_scanner(self.modality, self.generator) for _ in range(count - plain)]
         seen = see_through(crops[plain:], scanners, self.modality, self.noise)

@@ -15,13 +15,14 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from meduet_training.data.cohort import Scan
+from meduet_training.machinery.folders import make_folder
 from napari_meduet.volumes.files import read_volume, write_atomically
 from napari_meduet.volumes.intensity import body_mask, fit_mr_profile
 from napari_meduet.volumes.preparation import WorkingGrid
 
 
 @dataclass(frozen=True, eq=False)
-class PreparedScan:
+class WorkingScan:
     """A scan on the working grid.
 
     Attributes:
@@ -40,7 +41,7 @@ class PreparedScan:
     sha256: str
 
 
-def prepare_scan(scan: Scan) -> PreparedScan:
+def prepare_scan(scan: Scan) -> WorkingScan:
     """Read, orient and resample one scan."""
     volume = read_volume(scan.path, modality=scan.modality)
     native = volume.values()
@@ -54,12 +55,12 @@ def prepare_scan(scan: Scan) -> PreparedScan:
     place = hashlib.sha256(
         f"{scan.patient} {grid.shape} {np.round(np.asarray(grid.affine), 2).tolist()}".encode()
     ).hexdigest()[:12]
-    return PreparedScan(stored, body, scan.domain, scan.patient, scan.modality, place, volume.sha256)
+    return WorkingScan(stored, body, scan.domain, scan.patient, scan.modality, place, volume.sha256)
 
 
 def prepare_cohort(scans: list[Scan], folder: Path) -> list[Path]:
     """Prepare each scan into a folder; what is there already is kept."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = []
     for scan in track(scans, description="Preparing scans"):
         key = hashlib.sha256(
@@ -72,7 +73,7 @@ def prepare_cohort(scans: list[Scan], folder: Path) -> list[Path]:
     return paths
 
 
-def save_prepared(scan: PreparedScan, path: Path) -> None:
+def save_prepared(scan: WorkingScan, path: Path) -> None:
     """Write one prepared scan, whole or not at all."""
     words = ("domain", "patient", "modality", "aligned", "sha256")
     with write_atomically(path, overwrite=True) as temporary:
@@ -86,10 +87,10 @@ def save_prepared(scan: PreparedScan, path: Path) -> None:
         )
 
 
-def load_prepared(path: Path) -> PreparedScan:
+def load_prepared(path: Path) -> WorkingScan:
     """Read one prepared scan back."""
     with safe_open(path, framework="numpy") as file:
         words = json.loads(file.metadata()["scan"])
         values = file.get_tensor("values")
         body = np.unpackbits(file.get_tensor("body"), count=values.size).reshape(values.shape).astype(bool)
-    return PreparedScan(values, body, **words)
+    return WorkingScan(values, body, **words)

@@ -23,13 +23,18 @@ class WindowSampler:
         self.windows, self.device, self.seed = windows, device, seed
         self.shift = latent_mean.view(1, -1, 1, 1, 1).to(device)
         self.scale = latent_std.view(1, -1, 1, 1, 1).to(device)
+        self.anatomy, self.appearance = windows.anatomy.tolist(), windows.appearance.tolist()
+        self.scan, self.domain = windows.scan.tolist(), windows.domain.tolist()
         self.by_domain = _rows_of(windows.domain)
         self.registered = _registered(windows)
         self.by_anatomy = _rows_of(windows.anatomy)
         self.by_appearance = _rows_of(windows.appearance)
 
     def draw(self, step: int, count: int) -> Batch:
-        """`count` windows, each from a domain drawn at random; -1, nobody's, counts as a domain."""
+        """`count` windows: a share of registered ones, the others from domains drawn at random.
+
+        Domain -1, nobody's, counts as a domain.
+        """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         chosen = [self._row(generator) for _ in range(count)]
         targets = [self._other_appearance(row, generator) for row in chosen]
@@ -49,22 +54,17 @@ class WindowSampler:
         return _one_of(self.by_domain[_one_of(list(self.by_domain), generator)], generator)
 
     def _other_appearance(self, row: int, generator: Generator) -> int:
-        """The same anatomy in another style."""
-        windows = self.windows
-        others = [other for other in self.by_anatomy[int(windows.anatomy[row])] if other != row]
-        scan = int(windows.appearance[row]) // 100
-        sequences = [
-            o for o in others if int(windows.appearance[o]) // 100 != scan and windows.domain[o] >= 0
-        ]
+        """The same anatomy in another style, where the cohort has one."""
+        others = [other for other in self.by_anatomy[self.anatomy[row]] if other != row]
+        sequences = [o for o in others if self.scan[o] != self.scan[row] and self.domain[o] >= 0]
         if sequences and float(torch.rand((), generator=generator)) < ALIGNED_SEQUENCES:
             others = sequences
-        return _one_of(others, generator)
+        return _one_of(others or [row], generator)
 
     def _other_anatomy(self, row: int, generator: Generator) -> int:
         """The same style on another anatomy, where the cohort has one."""
-        windows = self.windows
-        others = self.by_appearance[int(windows.appearance[row])]
-        elsewhere = [other for other in others if windows.anatomy[other] != windows.anatomy[row]]
+        others = self.by_appearance[self.appearance[row]]
+        elsewhere = [other for other in others if self.anatomy[other] != self.anatomy[row]]
         return _one_of(elsewhere or others, generator)
 
     def _latents(self, rows: list[int], generator: Generator) -> Tensor:
@@ -76,14 +76,14 @@ class WindowSampler:
 
 def _registered(windows: LatentWindows) -> list[int]:
     """Windows as they were scanned whose anatomy another sequence shows too."""
+    anatomies, scanners = windows.anatomy.tolist(), windows.scanner.tolist()
     sequences: dict[int, set[int]] = {}
-    scans = [appearance // 100 for appearance in windows.appearance.tolist()]
-    for anatomy, scan in zip(windows.anatomy.tolist(), scans, strict=True):
+    for anatomy, scan in zip(anatomies, windows.scan.tolist(), strict=True):
         sequences.setdefault(anatomy, set()).add(scan)
     return [
         row
-        for row, anatomy in enumerate(windows.anatomy.tolist())
-        if len(sequences[anatomy]) > 1 and windows.appearance[row] % 100 == 0
+        for row, (anatomy, scanner) in enumerate(zip(anatomies, scanners, strict=True))
+        if len(sequences[anatomy]) > 1 and scanner == 0
     ]
 
 

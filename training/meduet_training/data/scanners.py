@@ -20,8 +20,8 @@ KERNEL_REACH = 4  # voxels: a Gaussian of 1.6 voxels, the widest drawn, has lost
 class Scanner:
     """One way to see an anatomy. Numbers say what differs from the scan as it is.
 
-    `contrast` turns around soft tissue for CT (40 HU, as a change of tube voltage or contrast agent does) and is
-    an exponent (gamma) on the units of MR. `inverted` reverses the MR tone curve inside the body.
+    `contrast` turns around soft tissue for CT (40 HU, as a change of tube voltage or contrast agent does) and
+    is an exponent (gamma) on the units of MR. `inverted` reverses the MR tone curve inside the body.
     """
 
     blur: float = 0.0  # standard deviation of the kernel, voxels; below 0 sharpens by as much
@@ -110,9 +110,11 @@ def blurred(volumes: Float[Tensor, "B X Y Z"], sigma_voxels: Float[Tensor, " B"]
     reach = torch.arange(-KERNEL_REACH, KERNEL_REACH + 1, device=volumes.device, dtype=volumes.dtype)
     kernel = torch.exp(-0.5 * (reach / sigma_voxels.clamp_min(1e-2)[:, None]) ** 2)
     kernel = (kernel / kernel.sum(dim=1, keepdim=True))[..., None, None, None]  # (B, 9, 1, 1, 1)
-    for axis, padding in ((1, (0, 0, 0, 0)), (2, (0, 0))):
-        ends = (*padding, KERNEL_REACH, KERNEL_REACH, *(0,) * (4 - len(padding)))
+    reaching = (KERNEL_REACH, KERNEL_REACH)
+    for axis, ends in ((1, (0, 0, 0, 0, *reaching)), (2, (0, 0, *reaching, 0, 0))):
         padded = F.pad(volumes[None], ends, mode="replicate")[0]
-        size = volumes.shape[axis]
-        volumes = sum(kernel[:, tap] * padded.narrow(axis, tap, size) for tap in range(len(reach)))
+        smooth = torch.zeros_like(volumes)
+        for tap in range(len(reach)):
+            smooth += kernel[:, tap] * padded.narrow(axis, tap, volumes.shape[axis])
+        volumes = smooth
     return volumes

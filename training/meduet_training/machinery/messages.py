@@ -5,14 +5,24 @@ from contextlib import contextmanager
 
 import typer
 
+from meduet_training.machinery.stopping import Stopped
 from napari_meduet.errors import InputError
+
+EXIT_INPUT = 2
+EXIT_INTERRUPTED = 130  # as a shell reports a process stopped by Ctrl-C
 
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Print an InputError on stderr and leave with code 2."""
+    """Print on stderr what a person can mend, or that a training was stopped, and leave with its code."""
     try:
         yield
     except InputError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(2) from error
+        typer.echo(" ".join(str(error).split()), err=True)
+        raise typer.Exit(EXIT_INPUT) from error
+    except Stopped as stopped:
+        typer.echo(str(stopped), err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from stopped
+    except KeyboardInterrupt as interrupt:
+        typer.echo("Stopped; what was finished is kept, and the same command goes on from there.", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from interrupt

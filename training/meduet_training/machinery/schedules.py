@@ -4,7 +4,7 @@ import math
 
 
 def warmup_cosine(step: int, steps: int, *, end: float, warmup: float = 0.01) -> float:
-    """Share of the peak learning rate: a linear rise over the first `warmup` of the steps, then a cosine to `end`."""
+    """Share of the peak learning rate: linear over the first `warmup` of them, then a cosine to `end`."""
     rise = max(1, round(warmup * steps))
     if step < rise:
         return (step + 1) / rise

@@ -95,17 +95,8 @@ def swap_with_truth(steps: int) -> ObjectiveConfig:
 
 
 def quick_swap_with_truth(steps: int) -> ObjectiveConfig:
-    """The same without contrast and distillation, which are half of a step's cost: on two CPU cores the
-    truth teaches more in that time."""
+    """The same without contrast and distillation, half of a step's cost.
+
+    On two CPU cores the truth teaches more in that time.
+    """
     return replace(swap_with_truth(steps), without=("siqc", "mftd"))
-
-
-def shorter(recipe: DemoRecipe, *, tokenizer_steps: int, steps: int, groups: int) -> DemoRecipe:
-    """The same recipe in fewer steps: for tests, and to see that it runs before it runs for hours."""
-    pretraining = recipe.pretraining
-    return replace(
-        recipe,
-        tokenizer=replace(recipe.tokenizer, steps=tokenizer_steps),
-        pretraining=replace(pretraining, objective=replace(pretraining.objective, total_steps=steps)),
-        groups=groups,
-    )
