@@ -49,7 +49,9 @@ def cohort(tmp_path_factory):
 def test_every_figure_reaches_card_and_page(cohort, tmp_path):
     model, page, shown = save_tiny_model(tmp_path / "model"), tmp_path / "page.md", []
     page.write_text(
-        "\n".join(f"<!-- figures: {name} -->\nto be replaced\n<!-- end of figures: {name} -->" for name in PARTS)
+        "\n".join(
+            f"<!-- figures: {name} -->\nto be replaced\n<!-- end of figures: {name} -->" for name in PARTS
+        )
     )
     before = read_card(model)
     measure_figures(model, cohort, list(PARTS), "cpu", page, shown.append)

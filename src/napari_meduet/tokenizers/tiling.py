@@ -81,13 +81,13 @@ def _blended(
         result = code(tiles[0]).float().cpu()
         on_progress(1.0)
         return result
-    total, weights = None, None
+    shape = [size * scale for size in latent_shape]
+    total, weights = torch.zeros(()), torch.zeros(shape)
     for number, tile in enumerate(tiles, start=1):
         part = code(tile).float().cpu()
         window = _window(tile, latent_shape, tokenizer.halo, scale)
-        if total is None:
-            total = part.new_zeros(*part.shape[:2], *(size * scale for size in latent_shape))
-            weights = part.new_zeros(total.shape[2:])
+        if number == 1:
+            total = torch.zeros(*part.shape[:2], *shape)
         place = tuple(slice(start * scale, stop * scale) for start, stop in tile)
         total[(..., *place)] += part * window
         weights[place] += window

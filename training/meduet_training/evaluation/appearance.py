@@ -51,7 +51,8 @@ def features(values: np.ndarray, modality: Modality) -> np.ndarray:
     levels = [units, *(gaussian_filter(units, (sigma, sigma, 0.0)) for sigma in BAND_SIGMAS)]
     bands = [fine - coarse for fine, coarse in pairwise(levels)]
 
-    box = tuple(min(BOX, side) for side in values.shape)
+    x, y, z = (min(BOX, side) for side in values.shape)
+    box = (x, y, z)
     rows = []
     for corner in window_positions(values.shape, box):
         cut = tuple(slice(start, start + side) for start, side in zip(corner, box, strict=True))

@@ -1,5 +1,7 @@
 """Noise of CT in soft tissue, and how far a swap moved it from the content's to the style's."""
 
+from typing import Any, cast
+
 import numpy as np
 import torch
 from scipy.ndimage import binary_erosion, uniform_filter
@@ -19,8 +21,9 @@ def soft_tissue_noise(volume: Volume) -> float:
     values = volume.values()
     in_plane = [3, 3, 3]
     in_plane[slice_axis(torch.from_numpy(volume.affine))] = 1
-    tissue = binary_erosion((values >= TISSUE_HU[0]) & (values <= TISSUE_HU[1]))
-    deviations = (values - uniform_filter(values, in_plane))[tissue]
+    tissue = np.asarray(binary_erosion((values >= TISSUE_HU[0]) & (values <= TISSUE_HU[1])), bool)
+    smooth = uniform_filter(values, cast(Any, in_plane))  # its type stubs know one size for all axes alone
+    deviations = (values - smooth)[tissue]
     return 1.4826 * float(np.median(np.abs(deviations - np.median(deviations))))
 
 

@@ -47,13 +47,14 @@ def probe(features: np.ndarray, domains: np.ndarray, patients: np.ndarray, seed:
         raise ValueError(f"A probe needs two domains and two patients; got {len(names)} and {num_patients}.")
     folds = min(FOLDS, num_patients)
     truth, groups = domains.astype(str), patients.astype(str)
-    found = cross_val_predict(
+    predicted = cross_val_predict(
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS, class_weight="balanced")),
         features,
         truth,
         groups=groups,
         cv=StratifiedGroupKFold(folds, shuffle=True, random_state=seed),
     )
+    found = np.asarray(predicted)
     return Probe(
         accuracy=estimate(lambda indices: balanced_accuracy(truth[indices], found[indices]), groups, seed),
         chance=1.0 / len(names),
