@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
 
 # Standard deviations of the Gaussians between which the bands lie; a scan of 0.7 mm pixels and one of 1.5 mm
 # share all but the first band.
@@ -144,12 +143,12 @@ def band_gains(
 def texture_correction(
     remainder: Float[Tensor, "X Y Z"], gains: Sequence[float], axis: int, own: BandEnergies
 ) -> Float[Tensor, "X Y Z"]:
-    """What to add to the scan: (gain - 1) times each guarded band, summed; exactly 0 where all gains are 1."""
+    """What to add to the scan: (gain - 1) times each guarded band, summed; 0 where all gains are 1."""
     if all(gain == 1.0 for gain in gains):
         return torch.zeros_like(remainder)
     correction = torch.empty_like(remainder)
     for source, target in zip(
-        remainder.movedim(axis, 0).split(CHUNK), correction.movedim(axis, 0).split(CHUNK)
+        remainder.movedim(axis, 0).split(CHUNK), correction.movedim(axis, 0).split(CHUNK), strict=True
     ):
         target.copy_(_weighted_sum(gains, _guarded(bands(source.contiguous(), own.pixel_mm), own)))
     return correction
@@ -166,7 +165,7 @@ def bands(slices: Float[Tensor, "N X Y"], pixel_mm: float) -> list[Float[Tensor,
 
 
 def _guarded(parts: list[Float[Tensor, "N X Y"]], own: BandEnergies) -> list[Float[Tensor, "N X Y"]]:
-    """Bands without organ borders: a value far beyond the band's noise fades to 0, so that no border rings."""
+    """Bands without organ borders: a value far beyond the band's noise fades to 0, so no border rings."""
     return [
         part * torch.exp(-((part / (EDGE_GUARD * max(deviation, 1e-9))) ** 4))
         for part, deviation in zip(parts, own.deviations, strict=True)
@@ -206,12 +205,19 @@ def _deviations(parts: list[Tensor], inside: Tensor) -> list[float]:
 
 
 def _blurred(slices: Float[Tensor, "N X Y"], sigma: float) -> Float[Tensor, "N X Y"]:
-    """Each slice under an in-plane Gaussian of `sigma` pixels."""
+    """Each slice under an in-plane Gaussian of `sigma` pixels.
+
+    As two products with matrices: on a CPU three times faster than convolving a single channel.
+    """
+    rows, columns = (_gaussian_matrix(size, sigma).to(slices) for size in slices.shape[1:])
+    return rows @ slices @ columns.T
+
+
+def _gaussian_matrix(size: int, sigma: float) -> Float[Tensor, "size size"]:
+    """Row i holds the weights of a line's places in its smoothed place i; the line's ends go on for ever."""
     reach = max(1, int(3.0 * sigma + 0.5))
-    offsets = torch.arange(-reach, reach + 1, dtype=slices.dtype, device=slices.device)
+    offsets = torch.arange(-reach, reach + 1)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
     kernel = kernel / kernel.sum()
-    batch = slices[:, None]
-    for shape, padding in (((1, 1, -1, 1), (0, 0, reach, reach)), ((1, 1, 1, -1), (reach, reach, 0, 0))):
-        batch = F.conv2d(F.pad(batch, padding, mode="replicate"), kernel.view(shape))
-    return batch[:, 0]
+    places = (torch.arange(size)[:, None] + offsets).clamp(0, size - 1)
+    return torch.zeros(size, size).scatter_add_(1, places, kernel.expand(size, -1))

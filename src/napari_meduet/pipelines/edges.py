@@ -8,7 +8,7 @@ lost where the second volume has no such peak within reach.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter
+from scipy.ndimage import gaussian_filter, map_coordinates, spline_filter1d
 
 SMOOTHING_MM = 1.5  # Gaussian sigma: one voxel of the working grid, so that noise draws few edges of its own
 STRONGEST = 0.10  # the share of body voxels that counts as edges
@@ -44,7 +44,9 @@ def gradient(volume: np.ndarray, spacing_mm: float) -> Gradient:
     smooth = gaussian_filter(np.asarray(volume, dtype=np.float32), SMOOTHING_MM / spacing_mm, truncate=3.0)
     x, y, z = (np.asarray(component) for component in np.gradient(smooth, spacing_mm))
     magnitude = np.sqrt(x * x + y * y + z * z)
-    spline = spline_filter(magnitude, SPLINE_ORDER, output=np.float32, mode="nearest")
+    spline = np.empty_like(magnitude)
+    for axis in range(3):
+        spline_filter1d(magnitude if axis == 0 else spline, SPLINE_ORDER, axis, output=spline, mode="nearest")
     return Gradient((x, y, z), magnitude, spline)
 
 

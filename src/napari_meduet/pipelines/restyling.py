@@ -4,9 +4,9 @@
 
 inside the intensity profile of the content x. z_ii is the content's own tokens through the network, z_ij the
 same content with the style moved towards the other's; detail (MR only) makes what the network cannot resolve
-follow the contrast around it; the texture is what no latent carries. So strength 0
-and a scan's own style return the input bit for bit, and voxels outside the profile's range are never touched.
-Which numbers make a result doubtful is `safety.py`'s business.
+follow the contrast around it; the texture is what no latent carries. So strength 0 and a scan's own style
+return the input bit for bit, and voxels outside the profile's range are never touched. `composition.py` does
+the sum, `safety.py` says which numbers make a result doubtful.
 """
 
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_meduet.core.detail import followed_slope
 from napari_meduet.core.swapping import adain_style, prototype_style, shift_style, token_style
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.files import Model, load_model
 from napari_meduet.models.styles import STYLE_SUFFIX, Style, load_style
 from napari_meduet.pipelines.baseline import Baseline
+from napari_meduet.pipelines.composition import composed
 from napari_meduet.pipelines.edges import compare_edges, gradient, gradient_correlation
 from napari_meduet.pipelines.encoding import EncodedScan, decode_latent, decode_windows
 from napari_meduet.pipelines.factors import MeasuredScan, measure_scan, read_scan
-from napari_meduet.pipelines.progress import part, parts, silent
+from napari_meduet.pipelines.progress import parts, silent
 from napari_meduet.pipelines.provenance import provenance
 from napari_meduet.pipelines.requests import Mode, Scan, SwapRequest, check_strength
 from napari_meduet.pipelines.safety import Measurements, SafetyReport, drift_under_labels, judge
-from napari_meduet.pipelines.texture import moved_texture
+from napari_meduet.pipelines.texture import TextureMove
 from napari_meduet.volumes.files import file_sha256, read_volume, write_volume
 from napari_meduet.volumes.opening import shown_name
 from napari_meduet.volumes.volume import Volume
@@ -144,13 +144,13 @@ class SwapSession:
         joining, decoding, composing, judging = parts(on_progress, 3, 3, 3, 2)
         scan = self.measured.encoded.prepared
         moved = self.reference if is_own else self._decoded(strength, joining, decoding)
-        composing(0.0, "composing the result")
         if is_full:
             values = scan.profile.decode(scan.grid.to_native(moved))
         elif is_own:
             values = scan.values
         else:
-            values = self._composed(moved, strength if with_texture else 0.0, composing)
+            move = self._texture(strength) if with_texture else None
+            values = composed(scan, self.reference, moved, move, composing)
         volume = scan.volume.with_values(values)
         judging(0.0, "checking the result")
         report = self._judged(moved, values, strength)
@@ -178,39 +178,17 @@ class SwapSession:
         latent = decode_windows(self.model, encoded, restyle, joining)
         return decode_latent(self.model, encoded.prepared, latent, decoding)
 
-    def _composed(self, moved: np.ndarray, texture_strength: float, on_progress: OnProgress) -> np.ndarray:
-        """The scan plus the decoded change plus the change of texture, where the profile can hold it."""
-        scan = self.measured.encoded.prepared
-        working_change = moved - self.reference
-        change = scan.grid.to_native(working_change)
-        values = scan.profile.encode(scan.values)
-        if scan.volume.modality == "MR":  # CT has one unit: its tissues do not change places
-            slope = followed_slope(torch.from_numpy(working_change), torch.from_numpy(self.reference))
-            detail = values - scan.grid.to_native(self.reference)
-            detail *= scan.grid.to_native(slope.numpy())
-            values += detail
-        values += change
-        values = scan.profile.decode(values)
-        np.copyto(values, scan.values, where=change == 0)
-        if texture_strength != 0:
-            values += moved_texture(
-                scan,
-                self.measured.remainder,
-                self.measured.tissue,
-                self.measured.style.texture,
-                self.style.texture,
-                texture_strength,
-                part(on_progress, 0.3, 0.9),
-            )
-        on_progress(0.9, "composing the result")
-        knots = scan.profile.knots
-        np.clip(values, np.float32(knots[0][0]), np.float32(knots[-1][0]), out=values)
-        np.copyto(values, scan.values, where=~scan.profile.inside(scan.values))
-        if not np.isfinite(values).all():
-            raise InputError(
-                "While moving texture, values became infinite; nothing was kept. Use --texture off."
-            )
-        return values
+    def _texture(self, strength: float) -> TextureMove:
+        """The content's texture on its way to the style's."""
+        measured = self.measured
+        return TextureMove.towards(
+            measured.encoded.prepared,
+            measured.remainder,
+            measured.tissue,
+            measured.style.texture,
+            self.style.texture,
+            strength,
+        )
 
     def _judged(self, moved: np.ndarray, values: np.ndarray, strength: float) -> SafetyReport:
         """The safety report of a rendering."""

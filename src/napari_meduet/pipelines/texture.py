@@ -5,10 +5,13 @@ the unit in which remainders compare, and the axis along which slices were stack
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 from scipy.ndimage import binary_erosion, gaussian_filter
+from torch import Tensor
 
 from napari_meduet.core.texture import (
     BandEnergies,
@@ -17,11 +20,9 @@ from napari_meduet.core.texture import (
     slice_axis,
     texture_correction,
 )
-from napari_meduet.errors import OnProgress
 from napari_meduet.pipelines.encoding import PreparedScan
 
 SOFT_TISSUE_HU = (0.0, 120.0)  # muscle, blood and solid organs: alike in all patients, and flat
-SLICES_AT_ONCE = 16  # between two reports of progress, and two chances to cancel
 SMALLEST_DEVIATION = 1e-6  # a band without any texture has no logarithm
 TISSUE_SMOOTHING_VOXELS = 1.0  # of the working grid: takes nine tenths of white noise away
 
@@ -49,31 +50,45 @@ def texture_tissue(scan: PreparedScan) -> np.ndarray:
 
 def measured_texture(scan: PreparedScan, remainder: np.ndarray, tissue: np.ndarray) -> BandEnergies:
     """Energies of the bands of a remainder, in the scan's texture unit."""
-    pixel_mm, axis = _in_plane(scan)
-    return band_energies(torch.from_numpy(remainder), torch.from_numpy(tissue), pixel_mm, axis)
+    return band_energies(
+        torch.from_numpy(remainder), torch.from_numpy(tissue), _pixel_mm(scan), slice_axis_of(scan)
+    )
 
 
-def moved_texture(
-    scan: PreparedScan,
-    remainder: np.ndarray,
-    tissue: np.ndarray,
-    own: BandEnergies,
-    other: BandEnergies,
-    strength: float,
-    on_progress: OnProgress,
-) -> np.ndarray:
-    """What to add to the scan so that its texture becomes the other's, in the scan's unit."""
-    on_progress(0.0, "moving texture")
-    _, axis = _in_plane(scan)
-    slices = torch.from_numpy(remainder)
-    gains = band_gains(slices, torch.from_numpy(tissue), axis, own, other, strength)
-    correction = np.empty_like(remainder)
-    for first in range(0, remainder.shape[axis], SLICES_AT_ONCE):
-        on_progress(first / remainder.shape[axis], "moving texture")
-        slab = tuple(slice(first, first + SLICES_AT_ONCE) if k == axis else slice(None) for k in range(3))
-        correction[slab] = texture_correction(slices[slab], gains, axis, own).numpy()
-    correction *= np.float32(texture_unit(scan))
-    return correction
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextureMove:
+    """A scan's texture on its way to another's.
+
+    Attributes:
+        gains: of the bands, finest first.
+        unit: the scan's unit in which the remainder is measured.
+    """
+
+    remainder: Tensor
+    own: BandEnergies
+    gains: list[float]
+    axis: int
+    unit: float
+
+    @classmethod
+    def towards(
+        cls,
+        scan: PreparedScan,
+        remainder: np.ndarray,
+        tissue: np.ndarray,
+        own: BandEnergies,
+        other: BandEnergies,
+        strength: float,
+    ) -> Self:
+        """The move that makes the energy of each band (other / own) ** strength of what it was."""
+        slices, axis = torch.from_numpy(remainder), slice_axis_of(scan)
+        gains = band_gains(slices, torch.from_numpy(tissue), axis, own, other, strength)
+        return cls(remainder=slices, own=own, gains=gains, axis=axis, unit=texture_unit(scan))
+
+    def in_slab(self, slab: tuple[slice, ...]) -> np.ndarray:
+        """What to add to the scan in a slab of whole slices, in the scan's unit."""
+        correction = texture_correction(self.remainder[slab], self.gains, self.axis, self.own)
+        return (correction * self.unit).numpy()
 
 
 def mean_energies(scans: Sequence[BandEnergies]) -> BandEnergies:
@@ -92,8 +107,13 @@ def mean_energies(scans: Sequence[BandEnergies]) -> BandEnergies:
     return BandEnergies(tuple(means), min(scan.pixel_mm for scan in known))
 
 
-def _in_plane(scan: PreparedScan) -> tuple[float, int]:
-    """Pixel spacing in mm, and the axis along which slices are stacked."""
-    axis = slice_axis(torch.from_numpy(scan.volume.affine))
+def slice_axis_of(scan: PreparedScan) -> int:
+    """The voxel axis along which slices are stacked."""
+    return slice_axis(torch.from_numpy(scan.volume.affine))
+
+
+def _pixel_mm(scan: PreparedScan) -> float:
+    """In-plane spacing."""
+    axis = slice_axis_of(scan)
     pixels = [spacing for k, spacing in enumerate(scan.volume.spacing_mm) if k != axis]
-    return float(np.sqrt(pixels[0] * pixels[1])), axis
+    return float(np.sqrt(pixels[0] * pixels[1]))
