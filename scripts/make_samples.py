@@ -101,7 +101,7 @@ collections' own licences, not under this project's. No attempt may be made to i
 by those.
 
 Please cite
-- ACRIN-FLT-Breast, CMB-CRC, Lung-Fused-CT-Pathology: The Cancer Imaging Archive, Clark et al. 2013,
+- CMB-CRC, Lung-Fused-CT-Pathology: The Cancer Imaging Archive, Clark et al. 2013,
   doi 10.1007/s10278-013-9622-7, and the collection's own page there.
 - Ljubljana open MS data: Lesjak et al. 2018, "A novel public MR image dataset of multiple sclerosis patients
   with lesion segmentations based on multi-rater consensus", doi 10.1007/s12021-017-9348-7. Skull-stripped,

@@ -14,7 +14,6 @@ from qtpy.QtWidgets import QApplication
 
 from napari_meduet.gui.demo import PLUGIN, WIDGET
 from napari_meduet.gui.swap_widget import SwapWidget
-from napari_meduet.gui.windows import CT_WINDOWS
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 WINDOW = (1340, 800)
@@ -55,7 +54,10 @@ def open_sample(key: str) -> tuple[napari.Viewer, SwapWidget]:
 
 
 def side_by_side(viewer: napari.Viewer, shape: tuple[int, int], closer: float) -> None:
-    """Each layer in a cell of its own, in the order of the list; all moved and zoomed together."""
+    """Each layer under its name in a cell of its own, in the order of the list; all zoomed together."""
+    for layer in viewer.layers:
+        layer.name_overlay.visible = True
+        layer.name_overlay.font_size = 7
     viewer.canvas.grid.shape = shape
     viewer.canvas.grid.enabled = True
     viewer.reset_view()
@@ -68,7 +70,6 @@ def chest() -> None:
     viewer, widget = open_sample("ct")
     take(viewer, "open")
     content, style = widget.form.content.value(), widget.form.style_source.value()
-    content.contrast_limits = style.contrast_limits = CT_WINDOWS["lung"]
     widget.run.button.click()
     finish(widget)
     widget.form.strength.set_value(0.5)
@@ -83,7 +84,7 @@ def chest() -> None:
     style.visible = True
     viewer.layers.move(viewer.layers.index(content), 0)
     viewer.layers.selection = {viewer.layers[2]}  # content, style, result, difference
-    side_by_side(viewer, (2, 2), closer=1.7)
+    side_by_side(viewer, (2, 2), closer=2.2)
     take(viewer, "swap")
     viewer.close()
 
@@ -97,8 +98,8 @@ def brain() -> None:
     finish(widget)
     widget.verdict.measured.set_open(True)
     viewer.layers.remove(lesions)
-    viewer.layers["brain MR, T2"].visible = True
-    viewer.layers.move(viewer.layers.index(viewer.layers["brain MR, T1"]), 0)
+    viewer.layers["MR, T2"].visible = True
+    viewer.layers.move(viewer.layers.index(viewer.layers["MR, T1"]), 0)
     side_by_side(viewer, (1, 3), closer=1.0)
     take(viewer, "brain")
     viewer.close()

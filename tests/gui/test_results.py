@@ -54,7 +54,7 @@ def test_the_difference_is_symmetric_about_no_change_and_is_no_scan(viewer):
     change[:6], change[6:] = -30, 20
     view.show(a_result(a_scan(0), change), strength=1)
     view.show_difference(True)
-    difference = viewer.layers["CT ▸ style of site, difference"]
+    difference = viewer.layers["difference: CT ▸ style of site"]
     assert np.array_equal(difference.data, change.T)
     assert difference.contrast_limits == [-30, 30]
     assert not is_scan(difference)

@@ -29,7 +29,7 @@ def test_the_mr_sample_is_two_sequences_and_lesions_on_the_grid_of_one():
     scans = [layer for layer in layers if not isinstance(layer, Labels)]
     assert [scan_of(layer).modality for layer in scans] == ["MR", "MR"]
     (lesions,) = (layer for layer in layers if isinstance(layer, Labels))
-    assert share_grid(lesions, layers["brain MR, T1"])
+    assert share_grid(lesions, layers["MR, T1"])
     assert lesions.data.any()
 
 

@@ -129,7 +129,7 @@ def test_strength_moved_after_a_run_redraws_its_own_layer(swap_widget, pipeline,
     assert np.array_equal(np.asarray(result.data), np.asarray(layers["B"].data) + 50)
     assert result.metadata["meduet"]["strength"] == 0.5
     assert pipeline.calls == 1
-    difference = layers["B ▸ style of A, difference"]
+    difference = layers["difference: B ▸ style of A"]
     assert np.all(np.asarray(difference.data) == 50)
     low, high = difference.contrast_limits
     assert low == -high

@@ -106,7 +106,7 @@ class ResultView:
         elif is_wanted and self._difference is None and self._layer is not None:
             change = self._change(self._layer)
             extent = float(np.percentile(np.abs(change[::2, ::2, ::2]), _DIFFERENCE_PERCENTILE)) or 1.0
-            _, place, _ = image_layer(scan_of(self._layer), f"{self._name}, difference")
+            _, place, _ = image_layer(scan_of(self._layer), f"difference: {self._name}")
             look = {
                 "metadata": {KEY: DIFFERENCE},
                 "contrast_limits": (-extent, extent),

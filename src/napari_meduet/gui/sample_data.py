@@ -10,16 +10,16 @@ from napari_meduet.volumes.volume import Modality, Volume
 def ct_pair() -> list[LayerData]:
     """Two chest CTs of different patients from different scanners; the lower one is hidden to begin with."""
     return [
-        _hidden(image_layer(_sample("ct_chest_sharp_kernel", "CT"), "chest CT, sharp kernel")),
-        image_layer(_sample("ct_chest_soft_kernel", "CT"), "chest CT, soft kernel"),
+        _hidden(image_layer(_sample("ct_chest_sharp_kernel", "CT"), "CT, sharp kernel")),
+        image_layer(_sample("ct_chest_soft_kernel", "CT"), "CT, soft kernel"),
     ]
 
 
 def mr_pair() -> list[LayerData]:
     """A T1 with its lesions drawn by hand above another patient's T2, which is hidden to begin with."""
     return [
-        _hidden(image_layer(_sample("mr_brain_t2", "MR"), "brain MR, T2")),
-        image_layer(_sample("mr_brain_t1", "MR"), "brain MR, T1"),
+        _hidden(image_layer(_sample("mr_brain_t2", "MR"), "MR, T2")),
+        image_layer(_sample("mr_brain_t1", "MR"), "MR, T1"),
         labels_layer(_sample("mr_brain_t1_lesions", "MR"), "lesions in T1"),
     ]
 
