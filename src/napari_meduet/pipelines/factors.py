@@ -26,6 +26,7 @@ from napari_meduet.pipelines.encoding import (
     encode_scan,
     token_grid,
 )
+from napari_meduet.pipelines.memory import check_memory
 from napari_meduet.pipelines.outputs import write_result
 from napari_meduet.pipelines.progress import part, parts, silent
 from napari_meduet.pipelines.provenance import provenance
@@ -118,6 +119,7 @@ def extract(request: ExtractRequest, on_progress: OnProgress = silent) -> Factor
         stage = part(on_progress, number / len(request.scans), (number + 1) / len(request.scans))
         stage(0.0, "reading")
         volume = read_scan(scan, request.choice)
+        check_memory(model, volume)
         encoded = encode_scan(model, volume, stage)
         name = Path(scan).name if request.keep_names and not isinstance(scan, Volume) else None
         found.append(_factors(model, encoded, name))
@@ -149,6 +151,7 @@ def make_prototype(request: PrototypeRequest, on_progress: OnProgress = silent) 
                 f"A prototype is the style of one scanner: scan {number + 1} is {volume.modality}, "
                 f"the ones before it are {styles[0].modality}."
             )
+        check_memory(model, volume)
         styles.append(measure_scan(model, volume, stage).style)
         sources.append(("scan", volume.sha256))
         warnings += [warning for warning in volume.warnings if warning not in warnings]

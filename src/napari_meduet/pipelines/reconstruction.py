@@ -19,6 +19,7 @@ from napari_meduet.pipelines.encoding import (
 )
 from napari_meduet.pipelines.factors import read_scan
 from napari_meduet.pipelines.measures import psnr, ssim
+from napari_meduet.pipelines.memory import check_memory
 from napari_meduet.pipelines.progress import parts, silent
 from napari_meduet.pipelines.provenance import provenance
 from napari_meduet.pipelines.requests import RoundtripRequest
@@ -57,6 +58,7 @@ def roundtrip(request: RoundtripRequest, on_progress: OnProgress = silent) -> Ro
     on_progress(0.0, "reading")
     model = load_model(request.model, request.device)
     volume = read_scan(request.scan, request.choice)
+    check_memory(model, volume)
     first, second, third, last = parts(on_progress, 3, 2 if request.through == "meduet" else 0, 3, 4)
     if request.through == "meduet":
         encoded = encode_scan(model, volume, first)

@@ -23,15 +23,17 @@ from napari_meduet.models.styles import STYLE_SUFFIX, Style, load_style
 from napari_meduet.pipelines.baseline import Baseline
 from napari_meduet.pipelines.composition import composed
 from napari_meduet.pipelines.edges import compare_edges, gradient, gradient_correlation
-from napari_meduet.pipelines.encoding import EncodedScan, decode_latent, decode_windows
+from napari_meduet.pipelines.encoding import decode_latent, decode_windows
 from napari_meduet.pipelines.factors import MeasuredScan, measure_scan, read_scan
+from napari_meduet.pipelines.memory import check_memory
 from napari_meduet.pipelines.progress import parts, silent
 from napari_meduet.pipelines.provenance import provenance
-from napari_meduet.pipelines.requests import Mode, Scan, SwapRequest, check_strength
+from napari_meduet.pipelines.requests import Mode, SwapRequest, check_strength
 from napari_meduet.pipelines.safety import Measurements, SafetyReport, drift_under_labels, judge
 from napari_meduet.pipelines.texture import TextureMove
 from napari_meduet.volumes.files import file_sha256, read_volume, write_volume
 from napari_meduet.volumes.opening import shown_name
+from napari_meduet.volumes.preparation import WorkingGrid
 from napari_meduet.volumes.volume import Volume
 
 GRID_TOLERANCE_MM = 0.01  # two grids whose affines agree within this are one
@@ -73,22 +75,14 @@ def open_swap(request: SwapRequest, on_progress: OnProgress = silent) -> "SwapSe
     model = load_model(request.model, request.device)
     content = read_scan(request.content, request.content_choice)
     labels = _labels(request.labels, content)
-    other = _style_source(request, model)
-    if other.modality != content.modality:
-        raise InputError(
-            f"The content is {content.modality} and the style is {other.modality}: a style is swapped "
-            "between two CT or two MR scans. If one of them was guessed wrongly, give its --modality."
-        )
-    is_own = isinstance(other, Volume) and other.sha256 == content.sha256
+    other = _style_source(request, model, content)
+    check_memory(model, content, *([other] if isinstance(other, Volume) else []))
 
     first, second, third, last = parts(on_progress, 5, 5, 1, 2)
-    measured = measure_scan(model, content, first)
-    if isinstance(other, Style):
-        style, tokens, style_sha256 = other, None, file_sha256(_path(request.style))
-    else:
-        of_style = measured if is_own else measure_scan(model, other, second)
-        style, style_sha256 = of_style.style, other.sha256
-        tokens = _aligned_tokens(of_style.encoded, measured.encoded) if request.mode == "token" else None
+    is_own = isinstance(other, Volume) and other.sha256 == content.sha256
+    taken = None if is_own else _taken_style(request, model, other, first)
+    measured = measure_scan(model, content, second)
+    style, tokens, style_sha256 = taken or (measured.style, measured.encoded.style, content.sha256)
     return SwapSession(
         request=request,
         model=model,
@@ -238,21 +232,40 @@ class SwapSession:
         )
 
 
-def _path(style: Scan) -> Path:
-    assert not isinstance(style, Volume)
-    return Path(style)
-
-
-def _style_source(request: SwapRequest, model: Model) -> Volume | Style:
-    """The scan whose style is taken over, or the prototype, which must be of this model."""
-    if isinstance(request.style, Volume) or not str(request.style).endswith(STYLE_SUFFIX):
-        return read_scan(request.style, request.style_choice)
-    path = Path(request.style)
-    style = load_style(path)
-    style.check_model(model.sha256, shown_name(path))
+def _style_source(request: SwapRequest, model: Model, content: Volume) -> Volume | Style:
+    """The scan or the prototype whose style is taken over, checked as far as that needs no network."""
+    is_prototype = not isinstance(request.style, Volume) and str(request.style).endswith(STYLE_SUFFIX)
+    if is_prototype:
+        path = Path(str(request.style))
+        source = load_style(path)
+        source.check_model(model.sha256, shown_name(path))
+    else:
+        source = read_scan(request.style, request.style_choice)
+    if source.modality != content.modality:
+        raise InputError(
+            f"The content is {content.modality} and the style is {source.modality}: a style is swapped "
+            "between two CT or two MR scans. If one of them was guessed wrongly, give its --modality."
+        )
     if request.mode == "token":
-        raise InputError("mode 'token' copies styles place by place: it needs a scan as style, no prototype.")
-    return style
+        if isinstance(source, Style):
+            raise InputError("mode 'token' copies styles place by place: it needs a scan, not a prototype.")
+        one, other = (WorkingGrid.for_volume(scan) for scan in (content, source))
+        if one.shape != other.shape or not np.allclose(one.affine, other.affine, atol=GRID_TOLERANCE_MM):
+            raise InputError(
+                "mode 'token' copies styles place by place, but the scans do not lie on one grid. "
+                "Use 'shift'."
+            )
+    return source
+
+
+def _taken_style(
+    request: SwapRequest, model: Model, source: Volume | Style, on_progress: OnProgress
+) -> tuple[Style, torch.Tensor | None, str]:
+    """The style, its tokens for mode token, and the digest of what it came from; a style scan is let go."""
+    if isinstance(source, Style):
+        return source, None, file_sha256(str(request.style))
+    measured = measure_scan(model, source, on_progress)
+    return measured.style, measured.encoded.style if request.mode == "token" else None, source.sha256
 
 
 def _reference(mode: Mode, model: Model, measured: MeasuredScan, on_progress: OnProgress) -> np.ndarray:
@@ -294,16 +307,6 @@ def _labels(given: str | Path | np.ndarray | None, content: Volume) -> np.ndarra
     if labels.shape != shape:
         raise InputError(f"{where}: the labels measure {labels.shape}, the content {shape}.")
     return labels
-
-
-def _aligned_tokens(style: EncodedScan, content: EncodedScan) -> torch.Tensor:
-    """The style scan's tokens, which must lie where the content's do."""
-    one, other = style.prepared.grid, content.prepared.grid
-    if one.shape != other.shape or not np.allclose(one.affine, other.affine, atol=GRID_TOLERANCE_MM):
-        raise InputError(
-            "mode 'token' copies styles place by place, but the scans do not lie on one grid. Use 'shift'."
-        )
-    return style.style
 
 
 def _is_same(one: Style, other: Style) -> bool:
