@@ -31,7 +31,7 @@ def small() -> Pretraining:
 
 
 def tiny() -> Pretraining:
-    """192 x 6, for minutes on two CPU cores: from the linear code, at ten times the learning rate."""
+    """192 x 6, half an hour on two CPU cores: from the linear code, at ten times the learning rate."""
     return replace(
         small(),
         network=MeDUETConfig.tiny(),
