@@ -128,6 +128,7 @@ def test_series_are_chosen_from_a_table(qtbot, monkeypatch):
             number=number,
             modality="CT",
             description="Body",
+            phase=f"EchoTime {number}",
             num_slices=num_slices,
             shape=(512, 512, num_slices),
             spacing_mm=(0.8, 0.8, 2.0),
@@ -139,7 +140,15 @@ def test_series_are_chosen_from_a_table(qtbot, monkeypatch):
     qtbot.addWidget(dialog)
     assert dialog.chosen() == [listed[1]]  # the largest one without a problem
     row = [dialog.table.item(2, column).text() for column in range(dialog.table.columnCount())]
-    assert row == ["3", "CT", "Body", "90", "512 × 512 × 90", "0.80 × 0.80 × 2.00", "A slice is missing."]
+    assert row == [
+        "3",
+        "CT",
+        "Body EchoTime 3",
+        "90",
+        "512 × 512 × 90",
+        "0.80 × 0.80 × 2.00",
+        "A slice is missing.",
+    ]
     dialog.table.selectRow(0)
     monkeypatch.setattr(SeriesDialog, "exec", lambda self: self.table.selectRow(2) or 1)
     assert choices.ask_series(listed) == [listed[2]]

@@ -71,7 +71,7 @@ def _cells(series: SeriesInfo) -> tuple[str, ...]:
     return (
         str(series.number),
         series.modality,
-        series.description,
+        " ".join(filter(None, (series.description, series.phase))),
         str(series.num_slices),
         " × ".join(map(str, series.shape)),
         " × ".join(f"{step:.2f}" for step in series.spacing_mm or ()),
