@@ -18,7 +18,7 @@ help:
 	@echo "make test    every test, on a virtual screen"
 	@echo "make lint    style, types, import contracts, plugin manifest"
 	@echo "make docs    the documentation, into site/"
-	@echo "make bench   every figure that the documentation quotes"
+	@echo "make bench   what things cost, each against a peer"
 	@echo "make model   train the embedded model anew"
 
 ifneq ($(SCREEN),)
