@@ -26,7 +26,7 @@ KNOWN_HOSTS = {
     "www.w3.org",
 }
 MACHINE_PATH = re.compile(r"(?<![\w.~<>*}$)-])/(?:work|root|opt|tmp|home|Users|mnt|scratch|workspace)/\w")
-REGISTRY_OPTION = re.compile(r"--?(?:extra-)?index-url\s*[=\s]\s*\S*\w\.\w|find-links\s*=|trusted-host")
+REGISTRY_OPTION = re.compile(r"--?(?:extra-)?index-url\s*[=\s]\s*\S*\w\.\w|find-links\s*=|trusted[-]host")
 
 
 def tracked_texts() -> list[Path]:
