@@ -46,7 +46,8 @@ def gradient(volume: np.ndarray, spacing_mm: float) -> Gradient:
     magnitude = np.sqrt(x * x + y * y + z * z)
     spline = np.empty_like(magnitude)
     for axis in range(3):
-        spline_filter1d(magnitude if axis == 0 else spline, SPLINE_ORDER, axis, output=spline, mode="nearest")
+        source = magnitude if axis == 0 else spline
+        spline_filter1d(source, SPLINE_ORDER, axis, spline, "nearest")  # pyright: ignore[reportArgumentType]
     return Gradient((x, y, z), magnitude, spline)
 
 

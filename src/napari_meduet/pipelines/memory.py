@@ -84,6 +84,6 @@ def _of_process() -> int | None:
     return max(0, limit - pages * os.sysconf("SC_PAGE_SIZE"))
 
 
-def _product(shape: tuple[int, int, int]) -> int:
+def _product(shape: tuple[int, ...]) -> int:
     x, y, z = shape
     return x * y * z
