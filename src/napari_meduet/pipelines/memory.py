@@ -15,7 +15,7 @@ from napari_meduet.volumes.preparation import WorkingGrid
 from napari_meduet.volumes.volume import Volume
 
 # Arrays of 32-bit numbers that live at once, counted at the peak of a swap and confirmed by tests/pipelines.
-NATIVE_COPIES = 6
+NATIVE_COPIES = 10
 WORKING_COPIES = 10
 FLOAT_BYTES = 4
 GIB = 2**30
