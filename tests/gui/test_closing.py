@@ -13,5 +13,6 @@ def test_closing_in_the_middle_of_a_job_stops_it_and_leaves_no_trace(what):
     assert process.returncode == 0, process.stderr
     assert "Traceback" not in process.stderr, process.stderr
     assert "deleted" not in process.stderr, process.stderr
-    opening_s, closing_s = map(float, process.stdout.splitlines()[-1].split())
-    assert closing_s < max(5, opening_s)  # on a machine so busy that opening took longer, so may this
+    # The work would wait for ever: that the process ended shows that it was stopped. Seconds are of CPU time,
+    # which a busy machine does not stretch.
+    assert float(process.stdout.splitlines()[-1]) < 5
