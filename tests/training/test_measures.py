@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from meduet_training.evaluation.estimates import estimate, mean_estimate
 from meduet_training.evaluation.linear_code import LinearCode
-from meduet_training.evaluation.masks import dice, thresholded
+from meduet_training.evaluation.masks import dice, overlaps, shown_in, thresholded
 from meduet_training.evaluation.noise import moved_share, soft_tissue_noise
 from meduet_training.evaluation.paired_truth import histogram_matched, pointwise_mapped, scaled
 from meduet_training.evaluation.probes import balanced_accuracy, probe
@@ -35,10 +35,26 @@ def test_thresholds_tell_body_lung_and_bone():
     values[1:11, 1:11] = 40.0
     values[3:6, 3:6] = -800.0  # air in the body is lung, air around it is not
     values[8, 8] = 700.0
-    masks = thresholded(values, "CT")
+    masks = thresholded(ct(values), smoothed=False)
     assert masks["body"].sum() == (100 - 9) * 3
     assert masks["lung"].sum() == 9 * 3
     assert masks["bone"].sum() == 3
+
+
+def test_a_mask_that_noise_crosses_agrees_once_smoothed():
+    """Half of the bone lies 25 HU over its threshold: noise takes voxels away that smoothing gives back."""
+    values = np.full((40, 40, 20), 40.0)
+    values[10:30, 10:30] = 500.0
+    values[10:20, 10:30] = 275.0
+    noisy = values + np.random.default_rng(0).normal(0, 25, values.shape)
+    plain, smooth = (overlaps(ct(values), ct(noisy), smoothed=smoothed) for smoothed in (False, True))
+    assert plain["bone"] < 0.97 < smooth["bone"]
+
+
+def test_what_is_hardly_there_is_not_compared():
+    values = np.full((40, 40, 20), 40.0)
+    values[20, 20, 10] = -800.0  # a bubble of gas in 32 000 voxels
+    assert shown_in(ct(values)) == ["body"]
 
 
 def test_noise_is_the_deviation_from_the_plane_mean():
@@ -82,6 +98,17 @@ def test_a_probe_is_judged_on_patients_it_never_saw():
     domains = np.where(patients % 2, "a", "b")
     looks = rng.normal(0, 10, (10, 4))[patients] + rng.normal(0, 0.1, (300, 4))
     assert probe(looks, domains, patients.astype(str), seed=0).accuracy.value < 0.8
+
+
+def test_patients_that_only_teach_are_not_judged():
+    """Patients a to d are told apart by one feature; of e and f, who are not, one half is right by luck."""
+    patients = np.repeat(list("abcdef"), 20)
+    domains = np.tile(np.repeat(["smooth", "sharp"], 10), 6)
+    told = np.isin(patients, list("abcd"))
+    features = np.where(told, domains == "sharp", 0.0)[:, None]
+    found = [probe(features, domains, patients, 0, judged).accuracy for judged in (None, told, ~told)]
+    assert [accuracy.value for accuracy in found] == pytest.approx([5 / 6, 1.0, 0.5])
+    assert [accuracy.num_patients for accuracy in found] == [6, 4, 2]
 
 
 def test_a_probe_needs_two_patients():

@@ -35,8 +35,17 @@ class Probe:
     num_folds: int
 
 
-def probe(features: np.ndarray, domains: np.ndarray, patients: np.ndarray, seed: int) -> Probe:
+def probe(
+    features: np.ndarray,
+    domains: np.ndarray,
+    patients: np.ndarray,
+    seed: int,
+    judged: np.ndarray | None = None,
+) -> Probe:
     """Read the domains (N,) from features (N, D), in at most 5 folds that keep each patient together.
+
+    Args:
+        judged: samples (N,) whose reading counts; the others only teach. None: all count.
 
     Raises:
         ValueError: there are not two domains and two patients.
@@ -55,6 +64,8 @@ def probe(features: np.ndarray, domains: np.ndarray, patients: np.ndarray, seed:
         cv=StratifiedGroupKFold(folds, shuffle=True, random_state=seed),
     )
     found = np.asarray(predicted)
+    if judged is not None:
+        truth, found, groups = truth[judged], found[judged], groups[judged]
     return Probe(
         accuracy=estimate(lambda indices: balanced_accuracy(truth[indices], found[indices]), groups, seed),
         chance=1.0 / len(names),

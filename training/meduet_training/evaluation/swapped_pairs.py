@@ -12,7 +12,7 @@ import numpy as np
 
 from meduet_training.data.cohort import Scan
 from meduet_training.evaluation.appearance import DomainClassifier, features
-from meduet_training.evaluation.masks import dice, thresholded
+from meduet_training.evaluation.masks import overlaps, shown_in
 from meduet_training.evaluation.noise import soft_tissue_noise
 from meduet_training.evaluation.reporting import case_name
 from napari_meduet.models.files import Model
@@ -22,6 +22,7 @@ from napari_meduet.pipelines.progress import silent
 from napari_meduet.pipelines.requests import ScanChoice, SwapRequest
 from napari_meduet.pipelines.restyling import SwapSession, open_swap
 from napari_meduet.volumes.files import read_volume
+from napari_meduet.volumes.intensity import body_mask
 from napari_meduet.volumes.volume import Volume
 
 
@@ -49,7 +50,9 @@ class SwappedPair:
             tissue to judge by.
         gradients: correlation of gradient sizes in the body, smoothed by 1.5 mm, as the safety report has it.
         native_gradients: the same in the scan's own planes, unsmoothed.
-        overlaps: Dice of the thresholded masks before and after.
+        masks: those that the content shows.
+        overlaps, smooth_overlaps: Dice of the thresholded masks before and after, as they are and of scans
+            smoothed by 1.5 mm.
         noises: of content, style and result in HU; None for MR.
     """
 
@@ -58,7 +61,9 @@ class SwappedPair:
     moved: float | None
     gradients: float
     native_gradients: float
+    masks: list[str]
     overlaps: dict[str, float]
+    smooth_overlaps: dict[str, float]
     noises: tuple[float, float, float] | None
     verdict: str
 
@@ -118,7 +123,7 @@ def swapped_pairs(
     """
     prepared = session.measured.encoded.prepared
     before, modality = prepared.values, prepared.volume.modality
-    masks = thresholded(before, modality)
+    body, masks = body_mask(before, modality), shown_in(prepared.volume)
     image = features(prepared.grid.to_working(before), modality) if classifier else None
     noise = soft_tissue_noise(prepared.volume) if modality == "CT" else None
     for style in styles:
@@ -141,8 +146,10 @@ def swapped_pairs(
             style=style.scan,
             moved=moved,
             gradients=result.report.measurements.gradient_correlation,
-            native_gradients=gradient_size_correlation(before, after, masks["body"]),
-            overlaps={name: dice(masks[name], mask) for name, mask in thresholded(after, modality).items()},
+            native_gradients=gradient_size_correlation(before, after, body),
+            masks=masks,
+            overlaps=overlaps(prepared.volume, result.volume, smoothed=False),
+            smooth_overlaps=overlaps(prepared.volume, result.volume, smoothed=True),
             noises=noises,
             verdict=result.report.verdict,
         )

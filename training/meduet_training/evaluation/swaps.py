@@ -23,6 +23,7 @@ from napari_meduet.models.files import load_model
 NUM_PAIRS = 20  # of each modality
 # Chest and abdomen scans of the train split whose noises lie farthest apart; both directions of each pair.
 NOISE_PAIRS = (("acrin013", "cmbcrc_01068"), ("crlm_1004", "c3l_00189"))
+MASKS = {"CT": ("body", "lung", "bone"), "MR": ("body",)}
 GOAL_TOWARDS, GOAL_GRADIENTS, GOAL_DICE, GOAL_NOISE = 0.70, 0.95, 0.95, 0.60
 HOW = (
     "Scans of the test split in the styles of scans of the train split, strength 1, all other options as "
@@ -32,7 +33,9 @@ HOW = (
     "deviation from a 3×3 in-plane mean inside once-eroded 0–120 HU tissue, each scan on its own grid; its"
     " share of the way counts pairs more than 5 HU apart. The noise pairs within the train split are scans"
     " that the model was trained on. A change of MR sequence changes gradients by its nature; its figures "
-    "have no goal."
+    "have no goal. Masks are thresholds of single voxels (body > -300, lung < -400 inside the body, bone >"
+    " 250 HU), which noise alone can cross; of scans that hold none (less than 1 % of the body) no Dice is"
+    " taken."
 )
 
 
@@ -115,14 +118,18 @@ def _pair_figures(modality: str, pairs: Sequence[SwappedPair], seed: int) -> lis
             f"lowest {min(native):.3f}",
         ),
     ]
-    for name in pairs[0].overlaps:
-        overlaps = [pair.overlaps[name] for pair in pairs]
+    for name in MASKS[modality]:
+        shown = [pair for pair in pairs if name in pair.masks]
+        if not shown:
+            continue
+        smooth = [pair.smooth_overlaps[name] for pair in shown]
         figures.append(
             Figure(
                 what=f"{modality}: Dice of {name}",
-                estimate=mean(overlaps),
+                estimate=mean([pair.overlaps[name] for pair in shown], shown),
                 at_least=GOAL_DICE if is_ct else None,
-                beside=f"lowest {min(overlaps):.3f}",
+                beside=f"lowest {min(pair.overlaps[name] for pair in shown):.3f}; "
+                f"smoothed by 1.5 mm before the threshold {np.mean(smooth):.3f}, lowest {min(smooth):.3f}",
             )
         )
     return figures
@@ -157,31 +164,28 @@ def _noise_figures(pairs: Sequence[SwappedPair], known: Sequence[SwappedPair], s
 
 
 def _pair_table(modality: str, pairs: Sequence[SwappedPair]) -> Table:
-    names = tuple(pairs[0].overlaps)
-    return Table(
-        title=f"{modality} pairs",
-        columns=(
-            "content",
-            "style",
-            "log-odds",
-            "gradients",
-            "unsmoothed",
-            *(f"Dice {n}" for n in names),
-            "verdict",
-        ),
-        rows=[
-            (
-                case_name(pair.content),
-                case_name(pair.style),
-                pair.moved,
-                pair.gradients,
-                pair.native_gradients,
-                *(pair.overlaps[name] for name in names),
-                pair.verdict,
-            )
-            for pair in pairs
-        ],
+    names = MASKS[modality]
+    rows = [
+        (
+            case_name(pair.content),
+            case_name(pair.style),
+            pair.moved,
+            pair.gradients,
+            pair.native_gradients,
+            *(pair.overlaps[name] if name in pair.masks else None for name in names),
+            *(pair.smooth_overlaps[name] if name in pair.masks else None for name in names),
+            pair.verdict,
+        )
+        for pair in pairs
+    ]
+    measures = (
+        "log-odds",
+        "gradients",
+        "unsmoothed",
+        *(f"Dice {n}" for n in names),
+        *(f"{n} smoothed" for n in names),
     )
+    return Table(title=f"{modality} pairs", columns=("content", "style", *measures, "verdict"), rows=rows)
 
 
 def _noise_table(pairs: Sequence[SwappedPair]) -> Table:
