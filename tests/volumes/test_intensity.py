@@ -134,6 +134,14 @@ def test_an_mr_profile_does_not_depend_on_voxel_order():
         assert fit_mr_profile(values.transpose(order)[::-1]) == profile
 
 
+def test_dark_fluid_of_a_masked_brain_is_foreground():
+    """CSF on T1 lies below a tenth of the range; where the background is exactly 0, it is no background."""
+    values = np.zeros((20, 20, 20), np.float32)
+    values[4:16, 4:16, 4:16] = 800.0
+    values[8:12, 8:12, 8:12] = 40.0  # 64 of 1728 voxels
+    assert fit_mr_profile(values).knots[0] == (40.0, 0.0)
+
+
 def test_an_mr_scan_without_contrast_is_refused():
     with pytest.raises(InputError, match="no contrast"):
         fit_mr_profile(np.full((4, 4, 4), 7.0, np.float32))

@@ -83,8 +83,14 @@ def profile_named(name: str) -> IntensityProfile:
 
 
 def fit_mr_profile(values: np.ndarray) -> IntensityProfile:
-    """The profile `mr` of one scan: the 0.5th to 99.5th percentile of its foreground -> [0, 1]. M-03."""
-    foreground = values[values > _mr_threshold(values)]  # no mask: the voxel order must not matter
+    """The profile `mr` of one scan: the 0.5th to 99.5th percentile of its foreground -> [0, 1]. M-03.
+
+    A scan that is mostly 0, such as a brain without its skull, says itself what its background is: all else
+    is foreground, fluid darker than a tenth of white matter too.
+    """
+    is_masked = np.count_nonzero(values) < values.size / 2
+    # no body mask: the voxel order must not matter
+    foreground = values[values != 0] if is_masked else values[values > _mr_threshold(values)]
     low, high = np.percentile(foreground, (0.5, 99.5)) if foreground.size else (0.0, 0.0)
     if not high > low:
         raise InputError(
