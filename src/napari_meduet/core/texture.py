@@ -27,7 +27,8 @@ MIN_TISSUE_VOXELS = 500  # fewer tell nothing about noise
 SOLVER_SLICES = 8  # enough tissue to settle the gains, few enough to be quick
 SOLVER_ROUNDS = 8
 SOLVER_STEP = 0.5  # of the way, in logarithms: overlapping bands must not swing
-PEAK = 0.22  # a band whose fine edge is sigma lets most through at PEAK / sigma cycles per mm
+# Cycles per mm times the coarse edge: a little below a band's peak (0.28), as its lower half tells enough.
+PEAK = 0.22
 CHUNK = 16  # slices at a time: the bands of a whole scan would need five times its memory
 
 
@@ -45,7 +46,7 @@ class BandEnergies:
     pixel_mm: float
 
     def holds(self) -> list[bool]:
-        """Whether the grid can represent each band: its passing frequencies peak below Nyquist's."""
+        """Whether the grid can represent each band: most of what it passes lies below Nyquist's."""
         return [PEAK / edge < 0.5 / self.pixel_mm for edge in BAND_EDGES_MM]
 
 
