@@ -1,41 +1,37 @@
-"""Which scans there are: one record each, with the domain it stands for and the patient it must not leave.
+"""Which scans there are: those of a manifest (`meduet-cohort`), or of the `index.json` beside volumes.
 
-This reads the `index.json` beside a set of volumes. Patients become hashes here and stay hashes everywhere.
+Patients become hashes here and stay hashes everywhere.
 """
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from meduet_training.data.manifest import read_manifest
+from meduet_training.data.scan import Scan, Split
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.volume import Modality
 
 INDEX = "index.json"
-Split = Literal["train", "test"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scan:
-    """One scan of a cohort."""
-
-    path: Path
-    domain: str  # site or scanner; for MR with the sequence: those of one site look less alike than sites do
-    patient: str  # a hash: scans of one patient share it
-    modality: Modality
-    split: Split
-    licence: str
-    may_train: bool  # the licence allows that a model trained on the scan is shipped
-    sequence: str | None = None
-    labels_path: Path | None = None
-
-
-def read_cohort(folder: Path) -> list[Scan]:
-    """The scans that `index.json` in a folder lists, in its order.
+def read_cohort(path: Path) -> list[Scan]:
+    """The scans that a manifest, or the `index.json` in a folder, lists, in its order.
 
     Raises:
-        InputError: there is no index, a record lacks a field or cannot be meant, or a scan is missing.
+        InputError: there is none, a record lacks a field or cannot be meant, or a scan is missing.
+    """
+    if path.is_file():
+        return read_manifest(path)
+    return [_scan(path, number, record) for number, record in enumerate(index_records(path), start=1)]
+
+
+def index_records(folder: Path) -> list[Any]:
+    """What the `index.json` in a folder lists, as it was written.
+
+    Raises:
+        InputError: there is none, or it is no list.
     """
     index = folder / INDEX
     if not index.is_file():
@@ -48,7 +44,7 @@ def read_cohort(folder: Path) -> list[Scan]:
         raise InputError(f"{folder.name}/{INDEX} is no JSON ({error}); write it again.") from error
     if not isinstance(records, list) or not records:
         raise InputError(f"{folder.name}/{INDEX} must be a list with a record for each scan.")
-    return [_scan(folder, number, record) for number, record in enumerate(records, start=1)]
+    return records
 
 
 def trainable(scans: list[Scan]) -> list[Scan]:
@@ -60,8 +56,8 @@ def trainable(scans: list[Scan]) -> list[Scan]:
     chosen = [scan for scan in scans if scan.split == "train" and scan.may_train]
     if not chosen:
         raise InputError(
-            f"None of the {len(scans)} scans may be trained on: {INDEX} needs records of split 'train' and "
-            "licence_grade 'A'."
+            f"None of the {len(scans)} scans may be trained on: the list needs scans of split 'train' whose "
+            f"licence allows it ({INDEX}: licence_grade 'A'; a manifest: may_train)."
         )
     return chosen
 

@@ -14,9 +14,9 @@ from rich.progress import track
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from meduet_training.data.cohort import Scan
+from meduet_training.data.scan import Scan, read_scan
 from meduet_training.machinery.folders import make_folder
-from napari_meduet.volumes.files import read_volume, write_atomically
+from napari_meduet.volumes.files import write_atomically
 from napari_meduet.volumes.intensity import body_mask, fit_mr_profile
 from napari_meduet.volumes.preparation import WorkingGrid
 
@@ -43,7 +43,7 @@ class WorkingScan:
 
 def prepare_scan(scan: Scan) -> WorkingScan:
     """Read, orient and resample one scan."""
-    volume = read_volume(scan.path, modality=scan.modality)
+    volume = read_scan(scan)
     native = volume.values()
     grid = WorkingGrid.for_volume(volume)
     values = grid.to_working(native)
