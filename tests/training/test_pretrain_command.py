@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from meduet_training.checkpoint import CHECKPOINT
 from meduet_training.data.latent_windows import save_windows
-from meduet_training.data.sampling import WindowSampler
+from meduet_training.data.window_source import WindowSource
 from meduet_training.pretrain import app
 from meduet_training.recipes import pretraining as recipes
 from meduet_training.tokenizer_files import save_tokenizer, tokenizer_sha256
@@ -57,14 +57,14 @@ def run(given, output, *more):
 def test_a_run_that_was_told_to_end_goes_on_with_the_same_command(given, tmp_path, monkeypatch):
     assert run(given, tmp_path / "whole").exit_code == 0
     with monkeypatch.context() as patch:
-        draw = WindowSampler.draw
+        choose = WindowSource.choose
 
-        def draw_and_be_told_to_end(self, step, count):
+        def choose_and_be_told_to_end(self, step, count):
             if step == 2:
                 signal.raise_signal(signal.SIGTERM)
-            return draw(self, step, count)
+            return choose(self, step, count)
 
-        patch.setattr(WindowSampler, "draw", draw_and_be_told_to_end)
+        patch.setattr(WindowSource, "choose", choose_and_be_told_to_end)
         stopped = run(given, tmp_path / "parts")
     assert stopped.exit_code == 130
     assert "Stopped after step 3 of 4; the same command goes on from there." in stopped.output

@@ -9,11 +9,13 @@ from safetensors.torch import load_file
 from small import network, random_windows
 
 from meduet_training.checkpoint import CHECKPOINT, load_trained
+from meduet_training.data.window_source import WindowSource
 from meduet_training.linear_start import start_network_linearly
 from meduet_training.machinery.fabric import make_fabric
 from meduet_training.machinery.progress import LOG, training_progress
 from meduet_training.machinery.stopping import Stopped
-from meduet_training.pretraining import Pretraining, for_windows, run_pretraining
+from meduet_training.machinery.watching import LossesOnly
+from meduet_training.pretraining import Pretraining, for_source, run_pretraining
 from napari_meduet.core.objective import Objective, ObjectiveConfig
 from napari_meduet.errors import InputError
 
@@ -39,7 +41,8 @@ def training(steps: int = STEPS, **changes) -> Pretraining:
 
 
 def run(windows, recipe, folder, **options):
-    return run_pretraining(make_fabric("cpu"), windows, for_windows(recipe, windows), folder, **options)
+    source = WindowSource(windows, recipe.seed)
+    return run_pretraining(make_fabric("cpu"), source, for_source(recipe, source), folder, **options)
 
 
 def stopping_after(steps: int):
@@ -71,7 +74,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, windows, line
 def test_a_finished_run_is_not_run_again(tmp_path, windows):
     run(windows, training(), tmp_path)
     steps = []
-    run(windows, training(), tmp_path, on_step=lambda step, losses: steps.append(step))
+    run(windows, training(), tmp_path, watch=LossesOnly(lambda step, losses: steps.append(step)))
     assert steps == []
 
 
@@ -81,7 +84,7 @@ def test_a_checkpoint_is_written_every_so_often(tmp_path, windows):
     def on_step(step, losses):
         done.append(load_trained(tmp_path).step if (tmp_path / CHECKPOINT).exists() else 0)
 
-    run(windows, training(checkpoint_every=2), tmp_path, on_step=on_step)
+    run(windows, training(checkpoint_every=2), tmp_path, watch=LossesOnly(on_step))
     assert done == [0, 0, 2, 2, 4, 4]
 
 
@@ -102,7 +105,7 @@ def test_a_checkpoint_of_other_settings_is_refused_by_name(tmp_path, windows, ch
 
 def test_a_checkpoint_of_other_windows_is_refused(tmp_path, windows):
     run(windows, training(), tmp_path)
-    with pytest.raises(InputError, match=r"other settings \(windows\)"):
+    with pytest.raises(InputError, match=r"other settings \(data\)"):
         run(replace(windows, mean=windows.mean + 1), training(), tmp_path)
 
 
@@ -124,7 +127,10 @@ def test_the_loss_falls(tmp_path, windows):
         recipe, objective=replace(recipe.objective, distillation_start=1.0)
     )  # one loss throughout
     run(
-        windows, recipe, tmp_path, on_step=lambda step, losses: totals.append(float(losses["total"].detach()))
+        windows,
+        recipe,
+        tmp_path,
+        watch=LossesOnly(lambda step, losses: totals.append(float(losses["total"].detach()))),
     )
     assert sum(totals[-5:]) < 0.9 * sum(totals[:5])
 
@@ -135,7 +141,13 @@ def test_every_loss_is_logged_once_across_a_stop(tmp_path, windows, monkeypatch)
         (tmp_path / LOG).open("a").write('{"step": 3, "tot')  # as a killed process leaves it
         with training_progress("", STEPS, tmp_path) as on_step:
             try:
-                run(windows, training(), tmp_path, on_step=on_step, is_stopped=stopping_after(stop_after))
+                run(
+                    windows,
+                    training(),
+                    tmp_path,
+                    watch=LossesOnly(on_step),
+                    is_stopped=stopping_after(stop_after),
+                )
             except Stopped:
                 continue
     rows = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
@@ -162,8 +174,8 @@ def test_the_checkpoint_says_what_its_latents_mean(tmp_path, windows):
     assert trained.student.config.num_domains == 3
 
 
-def test_windows_that_do_not_fit_the_network_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"hold latents of 8 x 8 x 8 x 8 .* reads 4 x 8 x 8 x 8"):
+def test_latents_that_do_not_fit_the_network_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"have 8 x 8 x 8 x 8 numbers .* reads 4 x 8 x 8 x 8"):
         run(random_windows(channels=8), training(), tmp_path)
 
 

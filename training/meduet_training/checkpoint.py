@@ -1,6 +1,6 @@
 """Checkpoints of a pretraining: one safetensors file with network, teacher, optimizer and settings.
 
-A run goes on only from a checkpoint of its own settings and windows: to go on from another's would be neither
+A run goes on only from a checkpoint of its own settings and data: to go on from another's would be neither
 run. Nothing is unpickled.
 """
 
@@ -29,12 +29,12 @@ class RunSettings:
 
     Attributes:
         training: the whole `Pretraining`.
-        windows_sha256: of the windows it learns from.
+        data_sha256: of the latents it learns from.
         latent_mean, latent_std: of each channel, by which latents are standardised.
     """
 
     training: dict[str, Any]
-    windows_sha256: str
+    data_sha256: str
     domains: list[str]
     latent_mean: list[float]
     latent_std: list[float]
@@ -73,8 +73,8 @@ def resume(folder: Path, objective: Objective, optimizer: Optimizer, settings: R
     step, before, tensors = _read(folder)
     old, new = (flat(json.loads(json.dumps(record.training))) for record in (before, settings))
     differing = [name for name in sorted(old | new) if old.get(name) != new.get(name)]
-    if before.windows_sha256 != settings.windows_sha256:
-        differing.append("windows")
+    if before.data_sha256 != settings.data_sha256:
+        differing.append("data")
     if differing:
         raise InputError(
             f"{folder.name}/{CHECKPOINT} belongs to a run with other settings ({', '.join(differing)}); give "

@@ -11,10 +11,12 @@ from lightning_fabric import Fabric
 from meduet_training.data.cohort import read_cohort, trainable
 from meduet_training.data.prepared import load_prepared, prepare_cohort
 from meduet_training.data.window_cache import cached_windows
+from meduet_training.data.window_source import WindowSource
 from meduet_training.machinery.progress import training_progress
 from meduet_training.machinery.stopping import stop_signals
+from meduet_training.machinery.watching import LossesOnly
 from meduet_training.model_folder import write_model
-from meduet_training.pretraining import for_windows, run_pretraining
+from meduet_training.pretraining import for_source, run_pretraining
 from meduet_training.recipes.demo import DemoRecipe
 from meduet_training.tokenizer_files import load_tokenizer
 from meduet_training.tokenizer_run import run_tokenizer_training
@@ -40,10 +42,11 @@ def make_demo_model(fabric: Fabric, data: Path, cache: Path, folder: Path, recip
     windows = cached_windows(
         prepared, tokenizer, cache, groups=recipe.groups, seed=recipe.seed, device=fabric.device
     )
-    pretraining, run_folder = for_windows(recipe.pretraining, windows), cache / "pretraining"
+    source = WindowSource(windows, recipe.pretraining.seed)
+    pretraining, run_folder = for_source(recipe.pretraining, source), cache / "pretraining"
     total = pretraining.objective.total_steps
     with training_progress("Pretraining", total, run_folder) as on_step, stop_signals() as is_stopped:
-        trained = run_pretraining(fabric, windows, pretraining, run_folder, on_step, is_stopped)
+        trained = run_pretraining(fabric, source, pretraining, run_folder, LossesOnly(on_step), is_stopped)
     return write_model(
         folder,
         name="demo",

@@ -78,11 +78,13 @@ def run(
     device: Annotated[Device, typer.Option(help="auto takes a GPU where there is one.")] = Device.auto,
 ) -> None:
     """Pretrain, or go on with the run in the folder."""
+    from meduet_training.data.window_source import WindowSource
     from meduet_training.machinery.fabric import make_fabric
     from meduet_training.machinery.messages import plain_errors
     from meduet_training.machinery.progress import training_progress
     from meduet_training.machinery.stopping import stop_signals
-    from meduet_training.pretraining import for_windows, run_pretraining
+    from meduet_training.machinery.watching import LossesOnly
+    from meduet_training.pretraining import for_source, run_pretraining
     from meduet_training.run_folder import keep_tokenizer, open_windows
     from meduet_training.tokenizer_files import load_tokenizer
 
@@ -91,11 +93,12 @@ def run(
         writer = load_tokenizer(tokenizer)
         fabric = make_fabric(device)
         found = open_windows(windows, data, cache, writer, training.seed, fabric.device)
-        training = for_windows(training, found)
+        source = WindowSource(found, training.seed)
+        training = for_source(training, source)
         keep_tokenizer(writer, output)
         total = training.objective.total_steps
         with training_progress("Pretraining", total, output) as on_step, stop_signals() as is_stopped:
-            run_pretraining(fabric, found, training, output, on_step, is_stopped)
+            run_pretraining(fabric, source, training, output, LossesOnly(on_step), is_stopped)
 
 
 @app.command()

@@ -1,31 +1,34 @@
-"""Pretraining MeDUET on latent windows: one readable loop, restartable after any step.
+"""Pretraining MeDUET on latents: one readable loop, restartable after any step.
 
-`for step: draw, losses = objective(batch, step), backward, clip, step, teacher`. What the losses are is
-`napari_meduet.core.objective`'s business. Every step draws its random numbers from its own seed, so a run
-that was interrupted goes on as if it had not been.
+`for batch: losses = objective(batch, step), backward, clip, step, teacher`. What the losses are is
+`napari_meduet.core.objective`'s business. All random numbers of a step come with its batch
+(data/step_batches.py), so a run that was interrupted goes on as if it had not been.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from meduet_training.checkpoint import RunSettings, TrainedNetwork, load_trained, resume, save_checkpoint
-from meduet_training.data.latent_windows import LatentWindows
-from meduet_training.data.sampling import WindowSampler
+from meduet_training.data.source import BatchSource
+from meduet_training.data.step_batches import StepBatches
 from meduet_training.linear_start import start_network_linearly
 from meduet_training.machinery.folders import make_folder
 from meduet_training.machinery.optimizer import adamw
-from meduet_training.machinery.progress import OnStep
 from meduet_training.machinery.schedules import warmup_cosine
 from meduet_training.machinery.stopping import Stopped
+from meduet_training.machinery.watching import StepRecord, Unwatched, Watch
 from napari_meduet.core.meduet import MeDUETConfig
-from napari_meduet.core.objective import Objective, ObjectiveConfig
+from napari_meduet.core.objective import ObjectiveConfig
 from napari_meduet.errors import InputError
 
-LINEAR_START_WINDOWS = 64
+LINEAR_START_VOLUMES = 64
+NORM = "norm."  # begins what an objective returns for watching, beside its losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,36 +55,36 @@ class Pretraining:
             )
 
 
-def for_windows(training: Pretraining, windows: LatentWindows) -> Pretraining:
-    """The same training with a class for each domain of the windows."""
-    return replace(training, network=replace(training.network, num_domains=len(windows.domains)))
+def for_source(training: Pretraining, source: BatchSource[Any]) -> Pretraining:
+    """The same training with a class for each domain of the source."""
+    return replace(training, network=replace(training.network, num_domains=len(source.domains)))
 
 
 def run_pretraining(
     fabric: Fabric,
-    windows: LatentWindows,
+    source: BatchSource[Any],
     training: Pretraining,
     folder: Path,
-    on_step: OnStep = lambda step, losses: None,
+    watch: Watch = Unwatched(),
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> TrainedNetwork:
-    """Train, or go on where the folder's checkpoint ends; `on_step` hears the losses of each step.
+    """Train, or go on where the folder's checkpoint ends.
 
     Args:
         is_stopped: asked after each step; if so, a checkpoint is written and the run ends there.
 
     Raises:
-        InputError: the windows do not fit the network, or the folder holds another run's checkpoint.
+        InputError: the latents do not fit the network, or the folder holds another run's checkpoint.
         Stopped: before the last step, because `is_stopped` said so.
     """
-    _check_shape(windows, training.network)
+    _check_shape(source, training.network)
     make_folder(folder)
-    mean, std = windows.statistics()
-    sampler = WindowSampler(windows, mean, std, fabric.device, training.seed)
+    mean, std = source.statistics()
     fabric.seed_everything(training.seed, verbose=False)
-    objective = Objective(training.network, training.objective)
+    objective = training.objective.build(training.network)
     if training.linear_start:
-        start_network_linearly(objective, sampler.draw(-1, LINEAR_START_WINDOWS)["latent"].cpu())
+        start = source.read(source.choose(-1, LINEAR_START_VOLUMES))
+        start_network_linearly(objective, start["latent"])
     optimizer = adamw(
         objective,
         learning_rate=training.learning_rate,
@@ -90,8 +93,8 @@ def run_pretraining(
     )
     settings = RunSettings(
         training=asdict(training),
-        windows_sha256=windows.sha256,
-        domains=list(windows.domains),
+        data_sha256=source.sha256,
+        domains=list(source.domains),
         latent_mean=mean.tolist(),
         latent_std=std.tolist(),
     )
@@ -99,20 +102,38 @@ def run_pretraining(
     model, optimizer = fabric.setup(objective, optimizer)
     model.train()
     steps = training.objective.total_steps
+    batches = StepBatches(
+        source, training.objective, training.network, batch=training.batch, seed=training.seed
+    )
+    ended = time.monotonic()
     for step in range(first, steps):
-        torch.manual_seed(training.seed * 1_000_003 + step)
         share = warmup_cosine(
             step, steps, end=training.end_learning_rate / training.learning_rate, warmup=training.warmup
         )
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * share
-        losses = model(sampler.draw(step, training.batch), step)
+        batch = fabric.to_device(batches[step])
+        waited = time.monotonic() - ended
+        losses = model(batch, step)
         fabric.backward(losses["total"])
-        fabric.clip_gradients(model, optimizer, max_norm=training.clip)
+        norm = nn.utils.clip_grad_norm_(model.parameters(), training.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         objective.finish_step(step)
-        on_step(step, losses)
+        began, ended = ended, time.monotonic()
+        watch.on_step(
+            StepRecord(
+                step=step,
+                losses={name: value for name, value in losses.items() if not name.startswith(NORM)},
+                learning_rate=training.learning_rate * share,
+                gradient_norm=norm,
+                feature_norms={
+                    name.removeprefix(NORM): value for name, value in losses.items() if name.startswith(NORM)
+                },
+                step_seconds=ended - began,
+                data_wait_seconds=waited,
+            )
+        )
         done, stopped = step + 1, is_stopped()
         if done % training.checkpoint_every == 0 or done == steps or stopped:
             save_checkpoint(folder, done, objective, optimizer, settings)
@@ -121,12 +142,10 @@ def run_pretraining(
     return load_trained(folder)
 
 
-def _check_shape(windows: LatentWindows, network: MeDUETConfig) -> None:
-    found, expected = (
-        " x ".join(map(str, shape)) for shape in (windows.mean.shape[1:], network.latent_shape)
-    )
+def _check_shape(source: BatchSource[Any], network: MeDUETConfig) -> None:
+    found, expected = (" x ".join(map(str, shape)) for shape in (source.latent_shape, network.latent_shape))
     if found != expected:
         raise InputError(
-            f"These windows hold latents of {found} numbers (channels first), but the network reads "
-            f"{expected}; make them again, or choose another network."
+            f"The latents have {found} numbers (channels first), but the network reads {expected}; make them "
+            "again, or choose another network."
         )

@@ -10,12 +10,12 @@ from typing import Literal
 import torch
 from einops import rearrange, repeat
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Generator, Tensor
 
 Pairing = Literal["flip", "random", "cross_domain"]
 
 
-def draw_pairs(domain: Int[Tensor, "B"], pairing: Pairing) -> Int[Tensor, "B"]:
+def draw_pairs(domain: Int[Tensor, "B"], pairing: Pairing, generator: Generator) -> Int[Tensor, "B"]:
     """The partner of each volume; the partner's partner is the volume itself.
 
     Args:
@@ -28,11 +28,11 @@ def draw_pairs(domain: Int[Tensor, "B"], pairing: Pairing) -> Int[Tensor, "B"]:
     if num_volumes % 2:
         raise ValueError(f"Volumes are mixed in pairs, so a batch needs an even number; got {num_volumes}.")
     if pairing == "flip":
-        return torch.arange(num_volumes - 1, -1, -1, device=domain.device)
+        return torch.arange(num_volumes - 1, -1, -1)
 
-    order = torch.randperm(num_volumes, device=domain.device)
+    order = torch.randperm(num_volumes, generator=generator)
     if pairing == "cross_domain":
-        order = order[torch.argsort(_domain_rank(domain[order]), stable=True)]
+        order = order[torch.argsort(_domain_rank(domain[order], generator), stable=True)]
     # Half a batch apart: sorted by domain, no run of at most half the batch meets itself.
     first, second = order.chunk(2)
     partner = torch.empty_like(order)
@@ -40,21 +40,18 @@ def draw_pairs(domain: Int[Tensor, "B"], pairing: Pairing) -> Int[Tensor, "B"]:
     return partner
 
 
-def _domain_rank(domain: Int[Tensor, "B"]) -> Float[Tensor, "B"]:
+def _domain_rank(domain: Int[Tensor, "B"], generator: Generator) -> Float[Tensor, "B"]:
     """A random number for each domain, the same for all its volumes; a number of its own where unlabelled."""
-    own = torch.rand(domain.shape[0], device=domain.device)
+    own = torch.rand(domain.shape[0], generator=generator)
     same = (domain[:, None] == domain[None, :]) & (domain >= 0)[:, None]
-    same = same | torch.eye(domain.shape[0], dtype=torch.bool, device=domain.device)
+    same = same | torch.eye(domain.shape[0], dtype=torch.bool)
     return torch.where(same, own[None, :], -1.0).amax(dim=1)
 
 
-def draw_mask(
-    num_volumes: int, num_tokens: int, ratio: float, device: torch.device | str
-) -> Float[Tensor, "B L"]:
-    """A mask for each volume, with the same number of tokens from the partner in all of them."""
-    num_from_partner = round(num_tokens * ratio)
-    rank = torch.rand(num_volumes, num_tokens, device=device).argsort(dim=1).argsort(dim=1)
-    return (rank < num_from_partner).float()
+def draw_mask(num_tokens: int, ratio: float, generator: Generator) -> Float[Tensor, "L"]:
+    """A mask for one volume: a fixed number of tokens from the partner, at random places."""
+    rank = torch.rand(num_tokens, generator=generator).argsort().argsort()
+    return (rank < round(num_tokens * ratio)).float()
 
 
 def mix(

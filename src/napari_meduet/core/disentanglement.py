@@ -39,14 +39,24 @@ class DomainClassifier(nn.Sequential):
         )
 
 
-def domain_cross_entropy(logits: Float[Tensor, "B K"], domain: Int[Tensor, "B"]) -> Float[Tensor, ""]:
+def domain_cross_entropy(
+    logits: Float[Tensor, "B K"],
+    domain: Int[Tensor, "B"],
+    labelled_share: Float[Tensor, ""] | None = None,
+) -> Float[Tensor, ""]:
     """Cross-entropy of one factor's domain, mean over the labelled volumes. Eq. (2).
 
     Args:
         domain: -1 where unlabelled: such a volume is left out. Without any labelled volume the loss is 0.
+        labelled_share: of the whole batch of which these rows are an equal part. Divided by it, the losses of
+            all parts average to that of the whole, however the labelled volumes lie in them. None: these
+            rows are the whole batch.
     """
     total = F.cross_entropy(logits.float(), domain, ignore_index=-1, reduction="sum")
-    return total / (domain >= 0).sum().clamp(min=1)
+    if labelled_share is None:
+        labelled_share = (domain >= 0).float().mean()
+    num_labelled = labelled_share * domain.shape[0]
+    return total / torch.where(num_labelled > 0, num_labelled, 1.0)
 
 
 def domain_loss(

@@ -1,7 +1,8 @@
 """Pretraining, Algorithm 1 in its order (SPEC 5, Eq. 13).
 
 One module holds all that is trained and the teacher: one optimizer, one checkpoint. One forward gives all
-losses, so that DDP and torch.compile see one graph. Each encoder and decoder pass takes all rows that are
+losses, so that DDP and torch.compile see one graph. It draws no random numbers: pairs and masks come with the
+batch. Each encoder and decoder pass takes all rows that are
 ready for it, and no row is computed twice. The losses themselves live in the files of their ideas; this one
 calls the networks.
 """
@@ -14,10 +15,10 @@ from typing import Any, Literal, NotRequired, TypedDict, get_args
 import torch
 import torch.distributed
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from napari_meduet.core.alignment import aligned_swap_loss, content_agreement_loss
-from napari_meduet.core.demixing import Pairing, draw_mask, draw_pairs, mix, reconstruction_loss
+from napari_meduet.core.demixing import Pairing, draw_mask, mix, reconstruction_loss
 from napari_meduet.core.disentanglement import (
     PairReduction,
     domain_cross_entropy,
@@ -57,6 +58,10 @@ class Batch(TypedDict):
 
     latent: Float[Tensor, "B C X Y Z"]
     domain: Int[Tensor, "B"]  # -1: unlabelled
+    partner: Int[Tensor, "B"]  # the row of the volume that is mixed into this one; its partner is this row
+    mask: Float[Tensor, "B L"]  # 1 where the token comes from the partner
+    # Of the step's whole batch, of which these rows may be a part (disentanglement.py).
+    labelled_share: NotRequired[Float[Tensor, ""]]
     # Truth for the swap (alignment.py). A volume without truth may stand in for its own target, with
     # another crop of the same scan as reference: a swap with one's own style changes nothing.
     aligned_target: NotRequired[Float[Tensor, "B C X Y Z"]]  # the anatomy of `latent` in another style
@@ -164,6 +169,14 @@ class ObjectiveConfig:
     def has_distillation_started(self, step: int) -> bool:
         return self.distils and step >= self.distillation_start * self.total_steps
 
+    def draw(self, network: MeDUETConfig, generator: Generator) -> dict[str, Tensor]:
+        """The random numbers of one row of a batch: its mask."""
+        return {"mask": draw_mask(network.num_tokens, self.mixing_ratio, generator)}
+
+    def build(self, network: MeDUETConfig) -> "Objective":
+        """Student and teacher of this network under this objective."""
+        return Objective(network, self)
+
 
 def pretraining_loss(
     reconstruction: Float[Tensor, ""],
@@ -197,18 +210,18 @@ class Objective(nn.Module):
             self.student.content_domain.requires_grad_(False)
             self.student.style_domain.requires_grad_(False)
         if config.contrasts:
-            self.log_scale = nn.Parameter(torch.tensor(INITIAL_LOG_SCALE))
+            self.log_scale = nn.Parameter(torch.tensor([INITIAL_LOG_SCALE]))  # a row: FSDP cuts no scalars
 
     def forward(self, batch: Batch, step: int) -> dict[str, Float[Tensor, ""]]:
-        """Each loss of the batch, unweighted, and their weighted sum as `total`."""
+        """Each loss of the batch, unweighted, and their weighted sum as `total`.
+
+        Beside them, for watching, the mean norm of the volumes' tokens: `norm.content` and `norm.style`.
+        """
         config = self.config
-        latent, domain = batch["latent"], batch["domain"]
-        partner = draw_pairs(domain, config.pairing)
+        latent, partner, mask = batch["latent"], batch["partner"], batch["mask"]
         distils = config.has_distillation_started(step)
 
         # Mix each volume with its partner; encode the mixtures and the volumes themselves.
-        num_tokens = self.student.config.num_tokens
-        mask = draw_mask(latent.shape[0], num_tokens, config.mixing_ratio, latent.device)
         nothing = torch.zeros_like(mask)
         to_encode = {"clean": (latent, nothing)}
         if config.demixes:
@@ -224,7 +237,7 @@ class Objective(nn.Module):
         encoded = _in_one_pass(self.student.encode, to_encode)
 
         # Decode both volumes of each mixture, each volume from all its tokens, and each swap.
-        decoded = self._decode(batch, encoded, mask, partner)
+        decoded = self._decode(batch, encoded)
 
         # Encode again what was decoded; the teacher encodes its targets.
         recovered = {side: (decoded[side],) for side in ("i", "j")} if distils else {}
@@ -235,17 +248,19 @@ class Objective(nn.Module):
         # Compare.
         losses = self._reconstruction_losses(latent, decoded, partner)
         if config.classifies_domains:
-            losses["domain"] = self._domain_loss(encoded, mask, domain, partner)
+            losses["domain"] = self._domain_loss(encoded, batch)
         if config.distils:
             losses["distillation"] = (
                 self._distillation_loss(encoded, taught, mask, partner) if distils else latent.new_zeros(())
             )
         if config.contrasts:
-            losses["contrast"] = self._contrast_loss(encoded, taught, domain, partner)
+            losses["contrast"] = self._contrast_loss(encoded, taught, batch["domain"], partner)
         if config.aligns:
             losses["aligned"] = aligned_swap_loss(decoded["aligned"], to_encode["target"][0])
             losses["aligned_content"] = content_agreement_loss(encoded["clean"][0], encoded["target"][0])
-        return losses | {"total": self._total(losses)}
+        norms = zip(("norm.content", "norm.style"), encoded["clean"], strict=True)
+        watched = {name: tokens.detach().float().norm(dim=-1).mean() for name, tokens in norms}
+        return losses | {"total": self._total(losses)} | watched
 
     @torch.no_grad()
     def finish_step(self, step: int) -> None:
@@ -257,14 +272,8 @@ class Objective(nn.Module):
         if self.config.contrasts:
             self.log_scale.clamp_(max=LARGEST_LOG_SCALE)
 
-    def _decode(
-        self,
-        batch: Batch,
-        encoded: Mapping[str, Factors],
-        mask: Float[Tensor, "B L"],
-        partner: Int[Tensor, "B"],
-    ) -> dict[str, Float[Tensor, "B C X Y Z"]]:
-        config, decoder = self.config, self.student.decoder
+    def _decode(self, batch: Batch, encoded: Mapping[str, Factors]) -> dict[str, Float[Tensor, "B C X Y Z"]]:
+        config, decoder, mask = self.config, self.student.decoder, batch["mask"]
         everything = torch.ones_like(mask)
         content, style = encoded["clean"]
         to_decode = {}
@@ -274,7 +283,7 @@ class Objective(nn.Module):
         if config.full_weight > 0 or not config.demixes:
             to_decode["full"] = (decoder.fuse(content, style), everything)
         if config.contrasts:
-            to_decode["swap"] = (decoder.fuse(*swap_styles(content, style, partner)), everything)
+            to_decode["swap"] = (decoder.fuse(*swap_styles(content, style, batch["partner"])), everything)
         if config.aligns:
             own = style_statistics(style, batch.get("coverage"))
             other = style_statistics(encoded["reference"][1], batch.get("style_reference_coverage"))
@@ -306,21 +315,17 @@ class Objective(nn.Module):
             losses["full"] = (decoded["full"] - latent).float().square().mean()
         return losses
 
-    def _domain_loss(
-        self,
-        encoded: Mapping[str, Factors],
-        mask: Float[Tensor, "B L"],
-        domain: Int[Tensor, "B"],
-        partner: Int[Tensor, "B"],
-    ) -> Float[Tensor, ""]:
+    def _domain_loss(self, encoded: Mapping[str, Factors], batch: Batch) -> Float[Tensor, ""]:
+        domain, mask, share = batch["domain"], batch["mask"], batch.get("labelled_share")
         if self.config.demixes:
-            sides = [(encoded["mixture"], 1 - mask, domain), (encoded["mixture"], mask, domain[partner])]
+            mixture, partner = encoded["mixture"], batch["partner"]
+            sides = [(mixture, 1 - mask, domain), (mixture, mask, domain[partner])]
         else:
             sides = [(encoded["clean"], torch.ones_like(mask), domain)] * 2
         entropies = []
         for (content, style), weight, labels in sides:
             logits = self.student.domain_logits(weighted_mean(content, weight), weighted_mean(style, weight))
-            entropies.append([domain_cross_entropy(each, labels) for each in logits])
+            entropies.append([domain_cross_entropy(each, labels, share) for each in logits])
         (content_i, style_i), (content_j, style_j) = entropies
         return domain_loss(content_i, content_j, style_i, style_j, self.config.domain_reduction)
 
@@ -369,7 +374,7 @@ class Objective(nn.Module):
         compared_style = compared_styles(labels, key_labels, compared, self.config.style_negatives)
         content, style = (
             supervised_contrast(
-                view_similarity(query, key, self.log_scale, allowed),
+                view_similarity(query, key, self.log_scale.squeeze(0), allowed),
                 positive_pairs(query_factor, key_factor, allowed),
             )
             for query, key, allowed, query_factor, key_factor in (

@@ -1,4 +1,4 @@
-"""Batches: the truth has the anatomy, the reference has the style, and a step is always the same."""
+"""Windows that are drawn: truth has the anatomy, reference has the style, and a step is always the same."""
 
 from collections import Counter
 from dataclasses import replace
@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small import CPU, random_windows
+from small import random_windows
 
 from meduet_training.data.latent_windows import LatentWindows
-from meduet_training.data.sampling import ALIGNED_SEQUENCES, REGISTERED_SHARE, WindowSampler
+from meduet_training.data.window_source import ALIGNED_SEQUENCES, REGISTERED_SHARE, WindowSource
 
 
 def numbered(windows: LatentWindows) -> LatentWindows:
@@ -22,12 +22,13 @@ def numbered(windows: LatentWindows) -> LatentWindows:
     )
 
 
-def sampler(windows: LatentWindows, seed: int = 0) -> WindowSampler:
-    return WindowSampler(windows, torch.zeros(4), torch.ones(4), CPU, seed)
+def read(source: WindowSource, step: int, count: int) -> dict[str, torch.Tensor]:
+    return source.read(source.choose(step, count))
 
 
-def rows_of(latent: torch.Tensor) -> list[int]:
-    return latent[:, 0, 0, 0, 0].round().int().tolist()
+def rows_of(source: WindowSource, latent: torch.Tensor) -> list[int]:
+    mean, std = source.statistics()
+    return (latent * std.view(-1, 1, 1, 1) + mean.view(-1, 1, 1, 1))[:, 0, 0, 0, 0].round().int().tolist()
 
 
 @pytest.fixture
@@ -37,10 +38,9 @@ def windows() -> LatentWindows:
 
 def drawn(windows: LatentWindows, steps: int = 20, count: int = 16) -> list[tuple[int, int, int]]:
     """(chosen, target, reference) rows of many draws."""
-    draw = sampler(windows).draw
-    batches = [draw(step, count) for step in range(steps)]
-    names = ("latent", "aligned_target", "style_reference")
-    return [rows for batch in batches for rows in zip(*(rows_of(batch[name]) for name in names), strict=True)]
+    source = WindowSource(windows, seed=0)
+    choices = [choice for step in range(steps) for choice in source.choose(step, count)]
+    return [(choice.window, choice.target, choice.reference) for choice in choices]
 
 
 def test_the_target_is_the_same_anatomy_in_another_appearance(windows):
@@ -56,13 +56,20 @@ def test_the_reference_is_the_targets_appearance_of_another_anatomy(windows):
 
 
 def test_a_step_is_the_same_batch_whenever_it_is_drawn(windows):
-    first = sampler(random_windows()).draw(7, 4)
-    later = sampler(random_windows())
-    later.draw(6, 4)
-    again, other = later.draw(7, 4), later.draw(8, 4)
+    first = read(WindowSource(random_windows(), seed=0), 7, 4)
+    later = WindowSource(random_windows(), seed=0)
+    read(later, 6, 4)
+    again, other = read(later, 7, 4), read(later, 8, 4)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["latent"], other["latent"])
-    assert not torch.equal(first["latent"], sampler(random_windows(), seed=1).draw(7, 4)["latent"])
+    assert not torch.equal(first["latent"], read(WindowSource(random_windows(), seed=1), 7, 4)["latent"])
+
+
+def test_a_row_is_the_same_whatever_is_read_beside_it():
+    source = WindowSource(random_windows(), seed=0)
+    choices = source.choose(3, 6)
+    together, alone = source.read(choices), source.read(choices[4:5])
+    assert all(torch.equal(together[name][4:5], alone[name]) for name in alone)
 
 
 def test_every_domain_is_drawn_as_often_however_many_windows_it_has(windows):
@@ -73,23 +80,34 @@ def test_every_domain_is_drawn_as_often_however_many_windows_it_has(windows):
 
 
 def test_labels_and_coverage_belong_to_their_windows(windows):
-    windows = replace(windows, coverage=torch.rand(18, 8))
-    batch = sampler(windows).draw(0, 8)
-    chosen, references = rows_of(batch["latent"]), rows_of(batch["style_reference"])
+    source = WindowSource(replace(windows, coverage=torch.rand(18, 8)), seed=0)
+    choices = source.choose(0, 8)
+    batch, windows = source.read(choices), source.windows
+    chosen, targets, references = (
+        rows_of(source, batch[name]) for name in ("latent", "aligned_target", "style_reference")
+    )
+    assert [(c.window, c.target, c.reference) for c in choices] == list(
+        zip(chosen, targets, references, strict=True)
+    )
+    assert [choice.domain for choice in choices] == batch["domain"].tolist()
     assert torch.equal(batch["domain"], windows.domain[chosen])
     assert torch.equal(batch["coverage"], windows.coverage[chosen])
     assert torch.equal(batch["style_reference_coverage"], windows.coverage[references])
 
 
 def test_latents_are_drawn_with_their_variance_and_standardised(windows):
+    halves = torch.where(torch.arange(18).view(-1, 1, 1, 1, 1) % 2 > 0, 1.0, 5.0)
     windows = replace(
-        windows, mean=torch.full_like(windows.mean, 3.0), log_variance=torch.zeros_like(windows.mean)
+        windows,
+        mean=halves.expand(windows.mean.shape).half(),  # mean 3, standard deviation 2
+        log_variance=torch.zeros_like(windows.mean),
     )
-    latent = WindowSampler(windows, torch.full((4,), 1.0), torch.full((4,), 2.0), CPU, 0).draw(0, 16)[
-        "latent"
-    ]
-    assert abs(latent.mean() - 1.0) < 0.01  # (3 - 1) / 2
-    assert abs(latent.std() - 0.5) < 0.01
+    source = WindowSource(windows, seed=0)
+    choices = source.choose(0, 16)
+    latent = source.read(choices)["latent"]
+    for row, choice in zip(latent, choices, strict=True):
+        assert abs(row.mean() - (-1.0 if choice.window % 2 else 1.0)) < 0.05
+        assert abs(row.std() - 0.5) < 0.03
 
 
 @pytest.fixture
