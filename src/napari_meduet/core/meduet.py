@@ -117,8 +117,11 @@ class Encoder(nn.Module):
         )
 
     def forward(self, latent: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B L D"]:
-        tokens = self.patch_embedding(patchify(latent, self.patch_size))
-        return self.transformer(tokens + self.positions)
+        return self.transformer(self.embed(latent))
+
+    def embed(self, latent: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B L D"]:
+        """Tokens that know their patch and its place, not yet each other."""
+        return self.patch_embedding(patchify(latent, self.patch_size)) + self.positions
 
 
 class Disentangle(nn.Module):

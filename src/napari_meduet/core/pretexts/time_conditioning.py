@@ -1,0 +1,65 @@
+"""How a network knows the time: a sinusoidal embedding, and features scaled and shifted by it (SPEC 11)."""
+
+import math
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+TIME_WIDTH = 256  # SPEC 11
+TIME_SCALE = 1000.0  # t in [0, 1] spans the thousand steps for which such embeddings are made
+LONGEST_PERIOD = 10_000.0  # Vaswani et al. 2017
+
+
+class TimeEmbedding(nn.Module):
+    """Sines and cosines of the time, then an MLP of two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(TIME_WIDTH, TIME_WIDTH), nn.SiLU(), nn.Linear(TIME_WIDTH, TIME_WIDTH), nn.SiLU()
+        )
+
+    def forward(self, time: Float[Tensor, "B"]) -> Float[Tensor, "B T"]:
+        return self.mlp(sinusoids(time))
+
+
+def sinusoids(time: Float[Tensor, "B"]) -> Float[Tensor, "B T"]:
+    """Cosines and sines of the time at geometrically spaced frequencies.
+
+    Args:
+        time: 0 is data, 1 is noise.
+    """
+    half = TIME_WIDTH // 2
+    exponents = torch.arange(half, device=time.device, dtype=torch.float32) / half
+    angles = TIME_SCALE * time.float()[:, None] * torch.exp(-math.log(LONGEST_PERIOD) * exponents)
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+class FiLM(nn.Module):
+    """Scales and shifts features by the time: h (γ + 1) + β; the identity until it is trained."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(TIME_WIDTH, 2 * width)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+
+class TokenFiLM(FiLM):
+    """Of tokens, whose width comes last."""
+
+    def forward(self, features: Float[Tensor, "B L D"], time: Float[Tensor, "B T"]) -> Float[Tensor, "B L D"]:
+        scale, shift = self.linear(time).unsqueeze(1).chunk(2, dim=-1)  # (B, 1, D) each
+        return features * (scale + 1) + shift
+
+
+class VolumeFiLM(FiLM):
+    """Of volumes, whose width comes second."""
+
+    def forward(
+        self, features: Float[Tensor, "B D X Y Z"], time: Float[Tensor, "B T"]
+    ) -> Float[Tensor, "B D X Y Z"]:
+        scale, shift = rearrange(self.linear(time), "b (two d) -> two b d 1 1 1", two=2)
+        return features * (scale + 1) + shift
