@@ -1,17 +1,17 @@
 """`meduet-pretrain` from the command line: run, stop, go on, export; and one sentence for every mistake."""
 
 import json
+import shutil
 import signal
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from small import WAVELET, network, random_windows
 from tiny import save_phantom, save_tiny_model
 from typer.testing import CliRunner
 
-from meduet_training.checkpoint import CHECKPOINT
+from meduet_training.checkpoints import FOLDER, newest_checkpoint
 from meduet_training.data.latent_windows import save_windows
 from meduet_training.data.window_source import WindowSource
 from meduet_training.pretrain import app
@@ -69,7 +69,7 @@ def test_a_run_that_was_told_to_end_goes_on_with_the_same_command(given, tmp_pat
     assert stopped.exit_code == 130
     assert "Stopped after step 3 of 4; the same command goes on from there." in stopped.output
     assert run(given, tmp_path / "parts").exit_code == 0
-    whole, parts = (load_file(tmp_path / name / CHECKPOINT) for name in ("whole", "parts"))
+    whole, parts = (newest_checkpoint(tmp_path / name).tensors for name in ("whole", "parts"))
     assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
     rows = [json.loads(line)["step"] for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
     assert rows == [0, 3]
@@ -80,15 +80,10 @@ def test_options_change_what_they_say(given, tmp_path):
         given, tmp_path, "--objective", "paper", "--batch", 4, "--without", "siqc", "--without", "mftd"
     )
     assert done.exit_code == 0, done.output
-    words = json.loads(_metadata(tmp_path / CHECKPOINT)["settings"])["training"]
+    words = newest_checkpoint(tmp_path).record["settings"]["training"]
     assert words["batch"] == 4
     assert words["objective"]["without"] == ["siqc", "mftd"]
     assert (words["objective"]["pairing"], words["objective"]["full_weight"]) == ("flip", 0.0)
-
-
-def _metadata(path):
-    content = path.read_bytes()
-    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
 
 
 def test_a_run_becomes_a_model_that_the_plugin_loads(given, tmp_path):
@@ -99,7 +94,7 @@ def test_a_run_becomes_a_model_that_the_plugin_loads(given, tmp_path):
     model = load_model(tmp_path / "mine", "cpu")
     assert (model.card.name, model.card.training["steps_taken"]) == ("mine", 1)
     assert model.known_styles == {}
-    trained = load_file(tmp_path / "run" / CHECKPOINT)
+    trained = newest_checkpoint(tmp_path / "run").tensors
     for name, weight in model.meduet.state_dict().items():
         assert torch.equal(weight, trained[f"objective.student.{name}"].half().float()), name
     again = call("export", tmp_path / "run", "-o", tmp_path / "mine")
@@ -180,24 +175,24 @@ def test_a_mistake_is_told_in_a_sentence(given, monkeypatch, words, sentence):
     told = " ".join(result.output.replace("│", " ").split())
     assert sentence in told
     assert "Traceback" not in told
-    assert not (given / "run" / CHECKPOINT).exists()
+    assert not (given / "run" / FOLDER).exists()
 
 
 def test_a_run_of_other_settings_is_not_gone_on_with(given, tmp_path):
     assert run(given, tmp_path, "--steps", 1).exit_code == 0
-    before = (tmp_path / CHECKPOINT).read_bytes()
+    before = newest_checkpoint(tmp_path).path.read_bytes()
     refused = run(given, tmp_path, "--steps", 2)
     assert refused.exit_code == 2
     assert "other settings (objective.total_steps)" in refused.output
-    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    assert newest_checkpoint(tmp_path).path.read_bytes() == before
 
 
-@pytest.mark.parametrize("kept", [CHECKPOINT, "tokenizer.safetensors"])
+@pytest.mark.parametrize("kept", [FOLDER, "tokenizer.safetensors"])
 def test_half_a_run_is_not_exported(given, tmp_path, kept):
     assert run(given, tmp_path / "run", "--steps", 1).exit_code == 0
     for file in (tmp_path / "run").iterdir():
         if file.name != kept:
-            file.unlink()
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
     refused = call("export", tmp_path / "run", "-o", tmp_path / "model")
     assert refused.exit_code == 2
     assert "run: holds no" in refused.output

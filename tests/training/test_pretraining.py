@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from small import network, random_windows
 
-from meduet_training.checkpoint import CHECKPOINT, load_trained
+from meduet_training.checkpoints import checkpoint_paths, newest_checkpoint, save_checkpoint
 from meduet_training.data.window_source import WindowSource
 from meduet_training.linear_start import start_network_linearly
 from meduet_training.machinery.fabric import make_fabric
@@ -16,6 +15,7 @@ from meduet_training.machinery.progress import LOG, training_progress
 from meduet_training.machinery.stopping import Stopped
 from meduet_training.machinery.watching import LossesOnly
 from meduet_training.pretraining import Pretraining, for_source, run_pretraining
+from meduet_training.resuming import load_trained
 from napari_meduet.core.objective import Objective, ObjectiveConfig
 from napari_meduet.errors import InputError
 
@@ -65,7 +65,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, windows, line
             run(windows, recipe, tmp_path / "parts", is_stopped=stopping_after(after))
     parts = run(windows, recipe, tmp_path / "parts")
     assert whole.step == parts.step == STEPS
-    before, after = (load_file(tmp_path / folder / CHECKPOINT) for folder in ("whole", "parts"))
+    before, after = (newest_checkpoint(tmp_path / folder).tensors for folder in ("whole", "parts"))
     assert before.keys() == after.keys()
     assert [name for name in before if not torch.equal(before[name], after[name])] == []
     assert any(name.startswith("optimizer.") for name in before)
@@ -82,10 +82,32 @@ def test_a_checkpoint_is_written_every_so_often(tmp_path, windows):
     done = []
 
     def on_step(step, losses):
-        done.append(load_trained(tmp_path).step if (tmp_path / CHECKPOINT).exists() else 0)
+        done.append(load_trained(tmp_path).step if checkpoint_paths(tmp_path) else 0)
 
     run(windows, training(checkpoint_every=2), tmp_path, watch=LossesOnly(on_step))
     assert done == [0, 0, 2, 2, 4, 4]
+
+
+def test_after_a_damaged_checkpoint_the_one_before_is_gone_on_with(tmp_path, windows, capsys):
+    recipe = training(checkpoint_every=2)
+    whole = run(windows, recipe, tmp_path)
+    newest = checkpoint_paths(tmp_path)[-1]
+    newest.write_bytes(newest.read_bytes()[:100])
+    steps = []
+    again = run(windows, recipe, tmp_path, watch=LossesOnly(lambda step, losses: steps.append(step)))
+    assert steps == [4, 5]
+    assert "step-00000006.safetensors: damaged" in capsys.readouterr().err
+    for before, after in zip(whole.student.parameters(), again.student.parameters(), strict=True):
+        assert torch.equal(before, after)
+
+
+def test_another_number_of_processes_is_told(tmp_path, windows, capsys):
+    run(windows, training(), tmp_path)
+    checkpoint = newest_checkpoint(tmp_path)
+    checkpoint.record["settings"]["processes"] = 4
+    save_checkpoint(tmp_path, checkpoint.step, checkpoint.tensors, checkpoint.record)
+    run(windows, training(), tmp_path)
+    assert "had 4 processes and goes on with 1" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
@@ -98,7 +120,7 @@ def test_a_checkpoint_is_written_every_so_often(tmp_path, windows):
 )
 def test_a_checkpoint_of_other_settings_is_refused_by_name(tmp_path, windows, changes, named):
     run(windows, training(), tmp_path)
-    with pytest.raises(InputError, match="belongs to a run with other settings") as refusal:
+    with pytest.raises(InputError, match="holds a run with other settings") as refusal:
         run(windows, training(**changes), tmp_path)
     assert named in str(refusal.value)
 
@@ -109,13 +131,13 @@ def test_a_checkpoint_of_other_windows_is_refused(tmp_path, windows):
         run(replace(windows, mean=windows.mean + 1), training(), tmp_path)
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path, windows):
+def test_a_run_whose_only_checkpoint_is_damaged_does_not_start_again(tmp_path, windows):
     run(windows, training(steps=2), tmp_path)
-    content = (tmp_path / CHECKPOINT).read_bytes()
-    (tmp_path / CHECKPOINT).write_bytes(content[: len(content) // 2])
+    (path,) = checkpoint_paths(tmp_path)
+    path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="damaged"):
         run(windows, training(steps=2), tmp_path)
-    (tmp_path / CHECKPOINT).unlink()
+    path.unlink()
     with pytest.raises(InputError, match="nothing was pretrained here"):
         load_trained(tmp_path)
 

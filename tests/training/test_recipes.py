@@ -4,7 +4,6 @@ from dataclasses import asdict
 
 import pytest
 
-from meduet_training.checkpoint import flat
 from meduet_training.recipes.pretraining import (
     PRESETS,
     base,
@@ -15,6 +14,7 @@ from meduet_training.recipes.pretraining import (
     tiny,
     without,
 )
+from meduet_training.resuming import flat
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import ObjectiveConfig
 

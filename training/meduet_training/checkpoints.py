@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from meduet_training.machinery.folders import make_folder
+from meduet_training.machinery.messages import say_on_stderr
 from meduet_training.machinery.retrying import retrying
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.files import write_atomically
@@ -87,24 +87,23 @@ def save_checkpoint(
         retrying(write)
     except (InputError, SafetensorError, OSError) as error:
         raise InputError(
-            f"{path}: could not be written ({error.__cause__ or error}); it needs {_in_words(needed_bytes(held))} and "
-            f"{_in_words(shutil.disk_usage(checkpoints).free)} are free. Earlier checkpoints are whole: make "
-            "room, and the same command goes on from the newest."
+            f"{path}: could not be written ({error.__cause__ or error}); it needs "
+            f"{_in_words(needed_bytes(held))} and {_in_words(shutil.disk_usage(checkpoints).free)} are free. "
+            "Earlier checkpoints are whole: make room, and the same command goes on from the newest."
         ) from error
     _keep_last(checkpoints, step, keep)
     return path
 
 
-def newest_checkpoint(folder: Path, say: Callable[[str], None] | None = None) -> Checkpoint | None:
+def newest_checkpoint(folder: Path, say: Callable[[str], None] = say_on_stderr) -> Checkpoint | None:
     """The newest checkpoint of a run that is whole; None where none was ever written.
 
     Args:
-        say: hears a sentence about each newer one that is damaged and was passed over; stderr by default.
+        say: hears a sentence about each newer one that is damaged and was passed over.
 
     Raises:
         InputError: there are checkpoints, but all are damaged.
     """
-    say = say or (lambda sentence: print(sentence, file=sys.stderr, flush=True))
     damaged = []
     for path in reversed(checkpoint_paths(folder)):
         try:

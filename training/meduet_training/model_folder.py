@@ -10,8 +10,8 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from meduet_training.checkpoint import TrainedNetwork
 from meduet_training.data.cohort import Scan
+from meduet_training.resuming import TrainedNetwork
 from napari_meduet.models.card import ModelCard, ProfileCard, TokenizerCard, TrainingSource
 from napari_meduet.models.files import Model, load_model, save_model
 from napari_meduet.models.styles import Style

@@ -112,10 +112,10 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.")] = False,
 ) -> None:
     """Write a run's network, finished or not, as a model folder that meduet and napari load."""
-    from meduet_training.checkpoint import load_trained
     from meduet_training.data.cohort import read_cohort, trainable
     from meduet_training.machinery.messages import plain_errors
     from meduet_training.model_folder import write_model
+    from meduet_training.resuming import load_trained
     from meduet_training.tokenizer_files import load_tokenizer
 
     with plain_errors():

@@ -14,7 +14,7 @@ from typing import Any
 from lightning_fabric import Fabric
 from torch import nn
 
-from meduet_training.checkpoint import RunSettings, TrainedNetwork, load_trained, resume, save_checkpoint
+from meduet_training.checkpoints import save_checkpoint
 from meduet_training.data.source import BatchSource
 from meduet_training.data.step_batches import StepBatches
 from meduet_training.linear_start import start_network_linearly
@@ -23,6 +23,14 @@ from meduet_training.machinery.optimizer import adamw
 from meduet_training.machinery.schedules import warmup_cosine
 from meduet_training.machinery.stopping import Stopped
 from meduet_training.machinery.watching import StepRecord, Unwatched, Watch
+from meduet_training.resuming import (
+    RunSettings,
+    TrainedNetwork,
+    load_trained,
+    record_of,
+    resume,
+    tensors_of,
+)
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import ObjectiveConfig
 from napari_meduet.errors import InputError
@@ -68,7 +76,7 @@ def run_pretraining(
     watch: Watch = Unwatched(),
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> TrainedNetwork:
-    """Train, or go on where the folder's checkpoint ends.
+    """Train, or go on where the folder's newest checkpoint ends.
 
     Args:
         is_stopped: asked after each step; if so, a checkpoint is written and the run ends there.
@@ -97,6 +105,7 @@ def run_pretraining(
         domains=list(source.domains),
         latent_mean=mean.tolist(),
         latent_std=std.tolist(),
+        processes=fabric.world_size,
     )
     first = resume(folder, objective, optimizer, settings)
     model, optimizer = fabric.setup(objective, optimizer)
@@ -136,7 +145,7 @@ def run_pretraining(
         )
         done, stopped = step + 1, is_stopped()
         if done % training.checkpoint_every == 0 or done == steps or stopped:
-            save_checkpoint(folder, done, objective, optimizer, settings)
+            save_checkpoint(folder, done, tensors_of(objective, optimizer), record_of(settings))
         if stopped and done < steps:
             raise Stopped(f"Stopped after step {done} of {steps}; the same command goes on from there.")
     return load_trained(folder)

@@ -12,6 +12,11 @@ EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130  # as a shell reports a process stopped by Ctrl-C
 
 
+def say_on_stderr(sentence: str) -> None:
+    """Tell the person something that does not stop the run."""
+    typer.echo(" ".join(sentence.split()), err=True)
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Print on stderr what a person can mend, or that a training was stopped, and leave with its code."""
