@@ -1,0 +1,92 @@
+"""A folder of jobs whose command is a stand-in for a pretraining, and a SLURM of this machine's own."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from meduet_training.jobs.record import Job, Resources
+from meduet_training.jobs.state import State, Status, status
+from meduet_training.jobs.submitting import Executor, cancel, submit
+
+STAND_IN = Path(__file__).with_name("stand_in.py")
+SLURM_SCRIPT = Path(__file__).parents[2] / "scripts" / "test-slurm.sh"
+CPU = Resources(gpus=0)
+PATIENCE_SECONDS = 60
+
+
+@pytest.fixture
+def jobs_folder(tmp_path) -> Path:
+    return tmp_path / "all jobs"
+
+
+@pytest.fixture
+def submit_stand_in(jobs_folder, tmp_path) -> Iterator[Callable[..., Job]]:
+    """Submits a stand-in of so many steps; what still runs at the end of the test is cancelled."""
+    config = tmp_path / "toy.yaml"
+    config.write_text("preset: tiny\n")
+    submitted = []
+
+    def make(
+        steps: int, seconds: float = 0.1, executor: Executor = Executor.local, resources: Resources = CPU
+    ) -> Job:
+        job = submit(
+            config,
+            jobs_folder,
+            resources,
+            executor,
+            command=lambda folder: (sys.executable, str(STAND_IN), str(folder), str(steps), str(seconds)),
+        )
+        submitted.append(job)
+        return job
+
+    yield make
+    for job in submitted:
+        if not status(job).state.is_over:
+            cancel(job)
+            wait_until(job, lambda found: found.state.is_over)
+
+
+def wait_until(job: Job, is_so: Callable[[Status], bool]) -> Status:
+    """Wait for a state of the job."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_so(found := status(job)):
+        assert time.monotonic() < deadline, (
+            f"{found}\n{job.log.read_text() if job.log.exists() else 'no log'}"
+        )
+        time.sleep(0.1)
+    return found
+
+
+def wait_for_step(job: Job, step: int) -> Status:
+    return wait_until(
+        job, lambda found: found.state is State.running and (found.metrics or {}).get("step", -1) >= step
+    )
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[None]:
+    """A SLURM with one node, this machine, which `sbatch` and its like talk to as long as the tests run."""
+    missing = [
+        name
+        for name in ("sbatch", "slurmctld", "slurmd", "munged")
+        if not (shutil.which(name) or Path("/usr/sbin", name).exists())
+    ]
+    if missing:
+        pytest.skip(f"no {', '.join(missing)} on this machine: scripts/setup-system.sh slurm installs them")
+    # sockets have short names: not pytest's own folder
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        started = subprocess.run([SLURM_SCRIPT, "start", folder], capture_output=True, text=True)
+        if started.returncode:
+            pytest.fail(f"SLURM did not start: {started.stderr}")
+        patch.setenv("SLURM_CONF", f"{folder}/slurm.conf")
+        yield
+        subprocess.run([SLURM_SCRIPT, "stop", folder], check=True)

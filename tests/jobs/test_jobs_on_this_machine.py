@@ -1,0 +1,273 @@
+"""Jobs on a plain machine, really started: supervised by submitit, stopped by signals, resumed."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import wait_for_step, wait_until
+
+from meduet_training.jobs.executors import choose_gpus
+from meduet_training.jobs.following import events
+from meduet_training.jobs.record import (
+    Attempt,
+    Job,
+    Resources,
+    add_attempt,
+    list_jobs,
+    make_job_folder,
+    read_attempts,
+    read_job,
+    write_job,
+)
+from meduet_training.jobs.state import State, status
+from meduet_training.jobs.submitting import Executor, cancel, resume, submit
+from napari_meduet.errors import InputError
+
+
+def test_a_job_runs_to_its_end_and_its_folder_tells_everything(submit_stand_in, jobs_folder):
+    job = submit_stand_in(steps=3)
+    found = wait_until(job, lambda found: found.state.is_over)
+    assert (found.state, found.attempts, found.exit_code) == (State.finished, 1, 0)
+    assert found.metrics == {"step": 2, "total": 1 / 3}
+    assert {path.name for path in job.folder.iterdir()} == {
+        "job.json", "config.yaml", "attempts.jsonl", "log", "log.jsonl", "checkpoints", "scheduler",
+    }  # fmt: skip
+    assert (job.folder / "config.yaml").read_text() == "preset: tiny\n"
+    assert read_job(jobs_folder, job.job) == job
+    assert [listed.job for listed in list_jobs(jobs_folder)] == [job.job]
+    assert stat.S_IMODE(job.folder.stat().st_mode) == 0o700, "only its owner may open it"
+    assert [path for path in job.folder.rglob("*") if path.suffix in (".pkl", ".pickle")] == []
+
+
+def test_a_stopped_job_saves_and_goes_on_by_itself(submit_stand_in):
+    job = submit_stand_in(steps=15)
+    wait_for_step(job, 2)
+    os.kill(int(job.scheduler_id), signal.SIGTERM)
+    found = wait_until(job, lambda found: found.state.is_over)
+    assert (found.state, found.attempts) == (State.finished, 2)
+    requeued = read_attempts(job.folder)[1]
+    assert (requeued.outcome, requeued.exit_code) == ("requeued", 75)
+    step = int(requeued.checkpoint.removeprefix("step-").removesuffix(".safetensors"))
+    log = job.log.read_text()
+    assert f"rank 0 begins at step {step}\n" in log
+    assert log.count("\nstep 15\n") == 1
+
+
+def test_a_cancelled_job_saves_ends_and_can_be_resumed(submit_stand_in, jobs_folder):
+    job = submit_stand_in(steps=15)
+    wait_for_step(job, 2)
+    cancel(job)
+    found = wait_until(job, lambda found: found.state.is_over)
+    assert (found.state, found.exit_code) == (State.cancelled, 75)
+    with pytest.raises(InputError, match="is over already"):
+        cancel(job)
+    job = resume(jobs_folder, job)
+    assert status(job).state in (State.queued, State.running)
+    found = wait_until(job, lambda found: found.state.is_over)
+    assert (found.state, found.attempts) == (State.finished, 2)
+    with pytest.raises(InputError, match="nothing to resume"):
+        resume(jobs_folder, job)
+
+
+def test_a_killed_job_is_told_as_lost_and_can_be_resumed(submit_stand_in, jobs_folder):
+    job = submit_stand_in(steps=10)
+    wait_for_step(job, 2)
+    for process in processes_of(job.folder):
+        os.kill(process, signal.SIGKILL)
+    found = wait_until(job, lambda found: found.state.is_over)
+    assert found.state is State.lost
+    assert "jobs resume" in found.reason
+    found = wait_until(resume(jobs_folder, job), lambda found: found.state.is_over)
+    assert found.state is State.finished
+
+
+def test_a_failed_job_says_its_exit_code(submit_stand_in):
+    job = submit_stand_in(steps=2)
+    (job.folder / "fail").touch()
+    found = wait_until(job, lambda found: found.state.is_over)
+    assert (found.state, found.exit_code) == (State.failed, 1)
+    assert "Something went wrong." in job.log.read_text()
+
+
+def test_attempts_that_get_nowhere_are_not_repeated_for_ever(submit_stand_in):
+    job = submit_stand_in(steps=5, seconds=60)  # no step ever ends
+    for attempt in range(1, 4):
+        wait_until(job, lambda found, attempt=attempt: found.attempts == attempt)
+        wait_until(job, lambda found, attempt=attempt: job.log.read_text().count("begins") == attempt)
+        os.kill(int(job.scheduler_id), signal.SIGTERM)
+    found = wait_until(job, lambda found: found.state.is_over)
+    assert found.state is State.failed
+    assert "3 times without a new checkpoint" in found.reason
+
+
+def test_events_go_on_where_a_listener_stopped(submit_stand_in):
+    job = submit_stand_in(steps=8)
+    heard = []
+    for event in events(job):
+        heard.append(event)
+        if event.get("metrics", {}).get("step") == 3:
+            break
+    offset = next(event["offset"] for event in reversed(heard) if "offset" in event)
+    heard += events(job, offset, after_step=3)
+    assert [event["log"] for event in heard if "log" in event] == job.log.read_text().splitlines()
+    assert [event["metrics"]["step"] for event in heard if "metrics" in event] == list(range(8))
+    assert heard[-1]["status"]["state"] == "finished"
+
+
+def test_events_survive_that_a_run_writes_its_metrics_anew(submit_stand_in):
+    job = submit_stand_in(steps=30)
+    seen = []
+    for event in events(job):
+        if "metrics" not in event:
+            continue
+        seen.append(event["metrics"]["step"])
+        if len(seen) == 3:
+            anew = job.folder / "anew"
+            anew.write_text("".join((job.folder / "log.jsonl").read_text().splitlines(keepends=True)[:2]))
+            anew.replace(job.folder / "log.jsonl")
+    assert seen == sorted(set(seen))
+    assert seen[-1] == 29
+
+
+def test_the_ranks_of_a_machine_are_told_of_each_other_and_stop_together(
+    tmp_path, submit_stand_in, monkeypatch
+):
+    give_gpus(tmp_path, monkeypatch, "0, A, 1000, 2000", "1, A, 1500, 2000")
+    job = submit_stand_in(steps=20, resources=Resources(gpus=2))
+    assert set(job.local_gpus) == {0, 1}
+    wait_for_step(job, 1)
+    cancel(job)
+    found = wait_until(job, lambda found: found.state.is_over)
+    assert (found.state, found.exit_code) == (State.cancelled, 75)
+    assert {line for line in job.log.read_text().splitlines() if "begins" in line} == {
+        "rank 0 begins at step 0",
+        "rank 1 begins at step 0",
+    }
+
+
+def give_gpus(folder: Path, monkeypatch: pytest.MonkeyPatch, *rows: str) -> None:
+    """A driver that lists these GPUs."""
+    driver = folder / "nvidia-smi"
+    driver.write_text("#!/bin/sh\ncat <<END\n" + "\n".join(rows) + "\nEND\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_free_gpus_with_most_memory_are_taken_first(tmp_path, monkeypatch):
+    give_gpus(tmp_path, monkeypatch, "0, A, 1000, 2000", "1, A, 1900, 2000", "2, A, 1500, 2000")
+    assert choose_gpus(2, set()) == (1, 2)
+    assert choose_gpus(1, {1}) == (2,)
+    with pytest.raises(InputError, match="2 of the 3 here are used by other jobs"):
+        choose_gpus(2, {0, 1})
+    with pytest.raises(InputError, match="this machine has 3"):
+        choose_gpus(4, set())
+
+
+@pytest.mark.parametrize(
+    ("resources", "executor", "sentence"),
+    [
+        ({"gpus": 99}, "local", "this machine has"),
+        ({"gpus": -1}, "local", "--gpus 0 or more"),
+        ({"gpus": 0, "nodes": 2}, "local", "--nodes: only SLURM"),
+        ({"gpus": 0, "hours": 2, "partition": "a"}, "local", "--hours and --partition: only SLURM"),
+        ({"gpus": 0, "hours": -1}, "slurm", "must be positive"),
+        ({"gpus": 0, "sbatch": {"output": "x"}}, "slurm", "--sbatch output: the jobs set this"),
+    ],
+)
+def test_what_cannot_be_given_is_refused_and_leaves_nothing(
+    resources, executor, sentence, jobs_folder, tmp_path, monkeypatch
+):
+    give_command(tmp_path, monkeypatch, "sbatch")
+    (tmp_path / "toy.yaml").touch()
+    with pytest.raises(InputError, match=sentence):
+        submit(tmp_path / "toy.yaml", jobs_folder, Resources(**resources), Executor(executor))
+    assert not jobs_folder.exists() or not list(jobs_folder.iterdir())
+
+
+def give_command(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (folder / name).write_text("#!/bin/sh\n")
+    (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_without_sbatch_slurm_is_refused_with_what_to_do(jobs_folder, tmp_path, monkeypatch):
+    (tmp_path / "toy.yaml").touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="no sbatch.*--executor local"):
+        submit(tmp_path / "toy.yaml", jobs_folder, Resources(gpus=0), Executor.slurm)
+
+
+def test_the_submission_returns_at_once_and_holds_no_stream(submit_stand_in, jobs_folder, tmp_path):
+    """An SSH session ends only when nobody holds its streams any more."""
+    (tmp_path / "toy.yaml").touch()
+    script = (
+        "import sys; from pathlib import Path; from meduet_training.jobs.record import Resources;"
+        "from meduet_training.jobs.submitting import Executor, submit;"
+        f"submit(Path({str(tmp_path / 'toy.yaml')!r}), Path({str(jobs_folder)!r}), Resources(gpus=0),"
+        "Executor.local, command=lambda folder: ('sleep', '30'))"
+    )
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=20)
+    (job,) = list_jobs(jobs_folder)
+    wait_until(job, lambda found: found.state is State.running)
+    assert time.monotonic() - began < 20
+    for process in processes_of(job.folder):
+        os.kill(process, signal.SIGKILL)
+
+
+def processes_of(folder: Path) -> list[int]:
+    """The job's processes, children included, parents first."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (entry / "cmdline").read_bytes()
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+        parents[int(entry.name)] = (parent, str(folder).encode() in words)
+    found = {process for process, (_, is_named) in parents.items() if is_named}
+    found |= {process for process, (parent, _) in parents.items() if parent in found}
+    return sorted(found)
+
+
+def past_job(jobs_folder: Path) -> Job:
+    """A job of which only the folder is left."""
+    folder = make_job_folder(jobs_folder, "past")
+    job = Job(
+        job="past", folder=folder, executor="local", scheduler_id="0", submitted="2026-01-01",
+        submitted_from="here", resources=Resources(gpus=0), command=("true",),
+    )  # fmt: skip
+    write_job(job)
+    return job
+
+
+def test_a_job_that_never_started_says_its_last_words(jobs_folder):
+    job = past_job(jobs_folder)
+    (job.folder / "scheduler").mkdir()
+    (job.folder / "scheduler" / "9_0_log.out").write_text("No such interpreter.\n\n")
+    found = status(job)
+    assert found.state is State.lost
+    assert "No such interpreter." in found.reason
+
+
+def test_damaged_rows_and_files_do_not_hide_the_others(jobs_folder):
+    job = past_job(jobs_folder)
+    add_attempt(job.folder, Attempt(time="now", host="here", outcome="finished", exit_code=0))
+    with (job.folder / "attempts.jsonl").open("a") as file:
+        file.write('{"time": "2026')
+    (job.folder / "log.jsonl").write_text('{"step": 1}\n{"st')
+    (jobs_folder / "other").mkdir()
+    (jobs_folder / "other" / "job.json").write_text(json.dumps({"job": "other"}))
+    assert [listed.job for listed in list_jobs(jobs_folder)] == [job.job]
+    found = status(job)
+    assert (found.state, found.metrics["step"]) == (State.finished, 1)
+    with pytest.raises(InputError, match="no such job"):
+        read_job(jobs_folder, "../" + job.job)
+    with pytest.raises(InputError, match="not the description of a job"):
+        read_job(jobs_folder, "other")
