@@ -256,7 +256,10 @@ class Objective(nn.Module):
         if config.contrasts:
             losses["contrast"] = self._contrast_loss(encoded, taught, batch["domain"], partner)
         if config.aligns:
-            losses["aligned"] = aligned_swap_loss(decoded["aligned"], to_encode["target"][0])
+            body = batch.get("coverage", torch.ones_like(mask))
+            losses["aligned"] = aligned_swap_loss(
+                decoded["aligned"], to_encode["target"][0], body, self.student.config.patch_size
+            )
             losses["aligned_content"] = content_agreement_loss(encoded["clean"][0], encoded["target"][0])
         norms = zip(("norm.content", "norm.style"), encoded["clean"], strict=True)
         watched = {name: tokens.detach().float().norm(dim=-1).mean() for name, tokens in norms}
