@@ -30,6 +30,19 @@ def encode_tiled(
     on_progress: Callable[[float], None] = lambda done: None,
 ) -> Float[Tensor, "1 C x y z"]:
     """Mean latent of a volume of any size; sides are padded up to the stride with their border voxels."""
+    return encode_posterior_tiled(
+        tokenizer, volume, memory_budget_bytes=memory_budget_bytes, on_progress=on_progress
+    )[0]
+
+
+def encode_posterior_tiled(
+    tokenizer: Tokenizer,
+    volume: Float[Tensor, "1 1 X Y Z"],
+    *,
+    memory_budget_bytes: int = MEMORY_BUDGET_BYTES,
+    on_progress: Callable[[float], None] = lambda done: None,
+) -> tuple[Float[Tensor, "1 C x y z"], Float[Tensor, "1 C x y z"]]:
+    """Mean and log-variance of the latent of a volume of any size, padded as by `encode_tiled`."""
     stride = tokenizer.stride
     padding = [amount for side in reversed(volume.shape[2:]) for amount in (0, -side % stride)]
     padded = F.pad(volume, padding, mode="replicate") if any(padding) else volume
@@ -37,9 +50,11 @@ def encode_tiled(
 
     def encode(tile: tuple[Span, ...]) -> Tensor:
         voxels = padded[(..., *(slice(start * stride, stop * stride) for start, stop in tile))]
-        return tokenizer.encode(voxels.to(_device_of(tokenizer)))[0]
+        return torch.cat(tokenizer.encode(voxels.to(_device_of(tokenizer))), dim=1)
 
-    return _blended(encode, latent_shape, tokenizer, 1, memory_budget_bytes, on_progress)
+    both = _blended(encode, latent_shape, tokenizer, 1, memory_budget_bytes, on_progress)
+    mean, log_variance = both.chunk(2, dim=1)
+    return mean, log_variance
 
 
 def decode_tiled(
