@@ -5,11 +5,10 @@ from contextlib import contextmanager
 
 import typer
 
-from meduet_training.machinery.stopping import Stopped
+from meduet_training.machinery.stopping import EXIT_INTERRUPTED, Stopped
 from napari_meduet.errors import InputError
 
 EXIT_INPUT = 2
-EXIT_INTERRUPTED = 130  # as a shell reports a process stopped by Ctrl-C
 
 
 def say_on_stderr(sentence: str) -> None:
@@ -27,7 +26,7 @@ def plain_errors() -> Iterator[None]:
         raise typer.Exit(EXIT_INPUT) from error
     except Stopped as stopped:
         typer.echo(str(stopped), err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from stopped
+        raise typer.Exit(stopped.exit_code) from stopped
     except KeyboardInterrupt as interrupt:
         typer.echo("Stopped; what was finished is kept, and the same command goes on from there.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from interrupt
