@@ -56,9 +56,8 @@ def wait_until(job: Job, is_so: Callable[[Status], bool]) -> Status:
     """Wait for a state of the job."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not is_so(found := status(job)):
-        assert time.monotonic() < deadline, (
-            f"{found}\n{job.log.read_text() if job.log.exists() else 'no log'}"
-        )
+        log = job.log.read_text() if job.log.exists() else "no log"
+        assert time.monotonic() < deadline, f"{found}\n{log}"
         time.sleep(0.1)
     return found
 

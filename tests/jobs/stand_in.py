@@ -1,7 +1,7 @@
 """Stands in for a pretraining where the jobs are tested: `stand_in.py FOLDER STEPS [SECONDS]`.
 
-It keeps the promises that jobs rest on, and nothing else: a checkpoint and a row of metrics at every step, SIGTERM
-and SIGUSR1 save and leave with 75, the same command goes on. Each rank prints what it was given.
+It keeps the promises that jobs rest on, and nothing else: a checkpoint and a row of metrics at every step,
+SIGTERM and SIGUSR1 save and leave with 75, the same command goes on. Each rank says which it is.
 """
 
 import json

@@ -11,6 +11,8 @@ from meduet_training.jobs.state import State, statuses
 from meduet_training.jobs.submitting import Executor, cancel, submit
 from napari_meduet.errors import InputError
 
+URGENT = ["sbatch", "--partition=urgent", "--exclusive", "--output=/dev/null", "--wrap=true"]
+
 pytestmark = pytest.mark.usefixtures("slurm")
 
 
@@ -20,7 +22,7 @@ def test_a_preempted_job_saves_is_requeued_and_finishes_while_somebody_follows(s
     for event in events(job):
         heard.append(event)
         if event.get("metrics", {}).get("step") == 2:
-            subprocess.run(["sbatch", "--partition=urgent", "--exclusive", "--wrap=true"], check=True)
+            subprocess.run(URGENT, check=True)
     assert heard[-1]["status"]["state"] == "finished"
     assert heard[-1]["status"]["attempts"] == 2
     assert [event["metrics"]["step"] for event in heard if "metrics" in event] == list(range(20))

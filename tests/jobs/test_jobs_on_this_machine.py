@@ -135,9 +135,7 @@ def test_events_survive_that_a_run_writes_its_metrics_anew(submit_stand_in):
     assert seen[-1] == 29
 
 
-def test_the_ranks_of_a_machine_are_told_of_each_other_and_stop_together(
-    tmp_path, submit_stand_in, monkeypatch
-):
+def test_the_ranks_of_a_machine_know_their_numbers_and_stop_together(tmp_path, submit_stand_in, monkeypatch):
     give_gpus(tmp_path, monkeypatch, "0, A, 1000, 2000", "1, A, 1500, 2000")
     job = submit_stand_in(steps=20, resources=Resources(gpus=2))
     assert set(job.local_gpus) == {0, 1}
@@ -199,7 +197,7 @@ def give_command(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> No
 def test_without_sbatch_slurm_is_refused_with_what_to_do(jobs_folder, tmp_path, monkeypatch):
     (tmp_path / "toy.yaml").touch()
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match="no sbatch.*--executor local"):
+    with pytest.raises(InputError, match=r"no sbatch.*--executor local"):
         submit(tmp_path / "toy.yaml", jobs_folder, Resources(gpus=0), Executor.slurm)
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from meduet_training.jobs.record import Job
+from meduet_training.machinery.folders import make_folder
 from napari_meduet.errors import InputError
 
-MODEL = "model"  # in the job's folder
+MODEL = "model"  # in the job's folder; in it a folder of the job's name, which is the model's
 
 
 def export_model(job: Job) -> dict[str, Any]:
@@ -18,7 +19,8 @@ def export_model(job: Job) -> dict[str, Any]:
     Raises:
         InputError: there is no checkpoint yet, or it cannot be exported.
     """
-    folder = job.folder / MODEL
+    folder = job.folder / MODEL / job.job
+    make_folder(folder.parent)
     program = [sys.executable, "-m", "meduet_training.pretrain", "export"]
     result = subprocess.run(  # noqa: S603 our own program
         [*program, str(job.folder), "--output", str(folder), "--overwrite"],
