@@ -65,8 +65,12 @@ class Folder:
 
 def list_series(folder: Path) -> list[SeriesInfo]:
     """The series in a DICOM folder, whether or not they can be loaded."""
-    found = _found(_files_below(folder))
-    return _infos(found.series)
+    return series_infos(volumes_in(folder))
+
+
+def volumes_in(folder: Path) -> list[list[Frame]]:
+    """The frames of each series of `list_series`, in its order. Pixels are not read."""
+    return _found(_files_below(folder)).series
 
 
 def read_dicom(
@@ -179,7 +183,8 @@ def _places(frames: list[Frame]) -> set[tuple[float, ...] | int]:
     }
 
 
-def _infos(volumes: list[list[Frame]]) -> list[SeriesInfo]:
+def series_infos(volumes: list[list[Frame]]) -> list[SeriesInfo]:
+    """A line for each of the volumes."""
     return [_info(number, volume, volumes) for number, volume in enumerate(volumes, start=1)]
 
 
@@ -226,7 +231,7 @@ def _chosen(volumes: list[list[Frame]], name: str, series: str | None) -> list[F
         if len(named) == 1:
             return named[0]
     lines = []
-    for info in _infos(volumes):
+    for info in series_infos(volumes):
         size = f"{info.num_slices} slices of {info.shape[0]} x {info.shape[1]}"
         spacing = f"{checks.triple(np.array(info.spacing_mm))} mm" if info.spacing_mm else "not loadable"
         lines.append(", ".join(filter(None, (f"{info.number}: {info.modality}", size, spacing, info.phase))))
