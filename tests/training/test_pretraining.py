@@ -14,7 +14,7 @@ from meduet_training.machinery.fabric import make_fabric
 from meduet_training.machinery.progress import LOG, training_progress
 from meduet_training.machinery.stopping import Stopped
 from meduet_training.machinery.watching import LossesOnly
-from meduet_training.pretraining import Pretraining, for_source, run_pretraining
+from meduet_training.pretraining import Pretraining, Upkeep, for_source, run_pretraining
 from meduet_training.resuming import load_trained
 from napari_meduet.core.objective import Objective, ObjectiveConfig
 from napari_meduet.errors import InputError
@@ -42,7 +42,8 @@ def training(steps: int = STEPS, **changes) -> Pretraining:
 
 def run(windows, recipe, folder, **options):
     source = WindowSource(windows, recipe.seed)
-    return run_pretraining(make_fabric("cpu"), source, for_source(recipe, source), folder, **options)
+    run_pretraining(make_fabric("cpu"), source, for_source(recipe, source), folder, **options)
+    return load_trained(folder)
 
 
 def stopping_after(steps: int):
@@ -84,13 +85,13 @@ def test_a_checkpoint_is_written_every_so_often(tmp_path, windows):
     def on_step(step, losses):
         done.append(load_trained(tmp_path).step if checkpoint_paths(tmp_path) else 0)
 
-    run(windows, training(checkpoint_every=2), tmp_path, watch=LossesOnly(on_step))
+    run(windows, training(), tmp_path, upkeep=Upkeep(checkpoint_every=2), watch=LossesOnly(on_step))
     assert done == [0, 0, 2, 2, 4, 4]
 
 
 def test_after_a_damaged_checkpoint_the_one_before_is_gone_on_with(tmp_path, windows, capsys):
-    recipe = training(checkpoint_every=2)
-    whole = run(windows, recipe, tmp_path)
+    recipe = training()
+    whole = run(windows, recipe, tmp_path, upkeep=Upkeep(checkpoint_every=2))
     newest = checkpoint_paths(tmp_path)[-1]
     newest.write_bytes(newest.read_bytes()[:100])
     steps = []
@@ -107,7 +108,9 @@ def test_another_number_of_processes_is_told(tmp_path, windows, capsys):
     checkpoint.record["settings"]["processes"] = 4
     save_checkpoint(tmp_path, checkpoint.step, checkpoint.tensors, checkpoint.record)
     run(windows, training(), tmp_path)
-    assert "had 4 processes and goes on with 1" in " ".join(capsys.readouterr().err.split())
+    assert "for 4 processes x 1 parts and goes on with 1 processes x 1 parts" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from meduet_training.machinery.watching import LossesOnly
 from meduet_training.model_folder import write_model
 from meduet_training.pretraining import for_source, run_pretraining
 from meduet_training.recipes.demo import DemoRecipe
+from meduet_training.resuming import load_trained
 from meduet_training.tokenizer_files import load_tokenizer
 from meduet_training.tokenizer_run import run_tokenizer_training
 from napari_meduet.models.card import ModelCard
@@ -46,13 +47,15 @@ def make_demo_model(fabric: Fabric, data: Path, cache: Path, folder: Path, recip
     pretraining, run_folder = for_source(recipe.pretraining, source), cache / "pretraining"
     total = pretraining.objective.total_steps
     with training_progress("Pretraining", total, run_folder) as on_step, stop_signals() as is_stopped:
-        trained = run_pretraining(fabric, source, pretraining, run_folder, LossesOnly(on_step), is_stopped)
+        run_pretraining(
+            fabric, source, pretraining, run_folder, watch=LossesOnly(on_step), is_stopped=is_stopped
+        )
     return write_model(
         folder,
         name="demo",
         description=DESCRIPTION,
         tokenizer=tokenizer,
-        trained=trained,
+        trained=load_trained(run_folder),
         scans=scans,
         training={"tokenizer": asdict(recipe.tokenizer), "pretraining": asdict(recipe.pretraining)},
         seeds={

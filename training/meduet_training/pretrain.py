@@ -98,7 +98,9 @@ def run(
         keep_tokenizer(writer, output)
         total = training.objective.total_steps
         with training_progress("Pretraining", total, output) as on_step, stop_signals() as is_stopped:
-            run_pretraining(fabric, source, training, output, LossesOnly(on_step), is_stopped)
+            run_pretraining(
+                fabric, source, training, output, watch=LossesOnly(on_step), is_stopped=is_stopped
+            )
 
 
 @app.command()

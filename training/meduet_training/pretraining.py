@@ -1,51 +1,60 @@
-"""Pretraining MeDUET on latents: one readable loop, restartable after any step.
+"""Pretraining on latents: one readable loop, restartable after any step.
 
-`for batch: losses = objective(batch, step), backward, clip, step, teacher`. What the losses are is
-`napari_meduet.core.objective`'s business. All random numbers of a step come with its batch
-(data/step_batches.py), so a run that was interrupted goes on as if it had not been.
+`for step: losses = objective(batch, step), backward, clip, step, teacher` (stepping.py). What the losses are
+is the pretext's business, `napari_meduet.core.objective` by default. All random numbers of a step come with
+its batch (data/step_batches.py), so a run that was interrupted goes on as if it had not been.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricOptimizer
 from torch import nn
 
-from meduet_training.checkpoints import save_checkpoint
+from meduet_training.checkpoints import FOLDER, KEPT, Checkpoint, load_checkpoint, save_checkpoint
+from meduet_training.data.loading import Loading
 from meduet_training.data.source import BatchSource
-from meduet_training.data.step_batches import StepBatches
+from meduet_training.data.step_batches import NetworkConfig, Share, StepBatches
 from meduet_training.linear_start import start_network_linearly
+from meduet_training.machinery.fabric import Hardware, decided_by_first, whole_copy
 from meduet_training.machinery.folders import make_folder
+from meduet_training.machinery.messages import say_on_stderr
 from meduet_training.machinery.optimizer import adamw
 from meduet_training.machinery.schedules import warmup_cosine
 from meduet_training.machinery.stopping import Stopped
 from meduet_training.machinery.watching import StepRecord, Unwatched, Watch
 from meduet_training.resuming import (
     RunSettings,
-    TrainedNetwork,
-    load_trained,
+    fill_network,
+    fill_optimizer,
+    find_checkpoint,
+    gather_state,
     record_of,
-    resume,
-    tensors_of,
 )
+from meduet_training.stepping import Outcome, Stepping, offending_rows
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import ObjectiveConfig
+from napari_meduet.core.pretexts.masked import MaskedConfig
+from napari_meduet.core.pretexts.masked_diffusion import MaskedDiffusionConfig
+from napari_meduet.core.transformer import Transformer
 from napari_meduet.errors import InputError
 
 LINEAR_START_VOLUMES = 64
-NORM = "norm."  # begins what an objective returns for watching, beside its losses
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining:
-    """One pretraining; the defaults are those of Sec. 4.1 where it states them (SPEC section 6)."""
+    """One pretraining; the defaults are those of Sec. 4.1 where it states them (SPEC section 6).
 
-    network: MeDUETConfig
-    objective: ObjectiveConfig  # its total_steps is the length of the run
-    batch: int = 64
+    All that decides what is learnt: a run goes on only with the same.
+    """
+
+    network: NetworkConfig
+    objective: ObjectiveConfig | MaskedConfig | MaskedDiffusionConfig  # its total_steps is the run's length
+    batch: int = 64  # over all processes
     learning_rate: float = 1e-4
     end_learning_rate: float = 2e-5
     weight_decay: float = 1e-2
@@ -54,18 +63,92 @@ class Pretraining:
     warmup: float = 0.01  # of the steps
     linear_start: bool = False  # ours: for runs too short to learn what principal components know
     seed: int = 2025
-    checkpoint_every: int = 100  # steps
 
     def __post_init__(self) -> None:
-        if self.batch < 2 or self.batch % 2:
+        if self.objective.pairing and (self.batch < 2 or self.batch % 2):
             raise ValueError(
                 f"batch holds pairs of volumes, so it must be even and at least 2; got {self.batch}."
             )
+        if self.batch < 1:
+            raise ValueError(f"batch must be at least 1; got {self.batch}.")
+        if self.linear_start and not isinstance(self.objective, ObjectiveConfig):
+            raise ValueError("linear_start is for the pretext meduet; the others begin at random.")
+
+    @property
+    def total_steps(self) -> int:
+        return self.objective.total_steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upkeep:
+    """What a run does beside learning.
+
+    Attributes:
+        checkpoint_every: steps; None: a hundredth of the run, but at least 20.
+        keep: so many checkpoints.
+        validate_every: steps; None: a twentieth of the run.
+        skips: so many steps in a row may be skipped because a loss was not finite.
+    """
+
+    checkpoint_every: int | None = None
+    keep: int = KEPT
+    validate_every: int | None = None
+    skips: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("checkpoint_every", "keep", "validate_every", "skips"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise ValueError(f"{name} must be at least 1; got {number}.")
+
+    def saves_after(self, done: int, total: int) -> bool:
+        return done == total or done % (self.checkpoint_every or max(20, total // 100)) == 0
+
+    def validates_after(self, done: int, total: int) -> bool:
+        return done == total or done % (self.validate_every or max(1, total // 20)) == 0
+
+
+class NotFinite(Exception):
+    """Losses or gradients stayed NaN or infinite. The weights are those of the last step that was finite."""
 
 
 def for_source(training: Pretraining, source: BatchSource[Any]) -> Pretraining:
     """The same training with a class for each domain of the source."""
+    if not isinstance(training.network, MeDUETConfig):
+        return training
     return replace(training, network=replace(training.network, num_domains=len(source.domains)))
+
+
+def check_training(training: Pretraining, source: BatchSource[Any], share: Share) -> StepBatches:
+    """The batches of a run, once it is known that they can be made.
+
+    Raises:
+        InputError: the latents do not fit the network, or the batch does not split.
+    """
+    found, expected = (
+        " x ".join(map(str, shape)) for shape in (source.latent_shape, training.network.latent_shape)
+    )
+    if found != expected:
+        raise InputError(
+            f"The latents have {found} numbers (channels first), but the network reads {expected}; make them "
+            "again, or choose another network."
+        )
+    try:
+        return StepBatches(
+            source,
+            training.objective,
+            training.network,
+            batch=training.batch,
+            seed=training.seed,
+            share=share,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+ALONE = Hardware(workers=0)
+USUAL = Upkeep()
+NOBODY = Unwatched()
 
 
 def run_pretraining(
@@ -73,32 +156,31 @@ def run_pretraining(
     source: BatchSource[Any],
     training: Pretraining,
     folder: Path,
-    watch: Watch = Unwatched(),
+    *,
+    hardware: Hardware = ALONE,
+    upkeep: Upkeep = USUAL,
+    watch: Watch = NOBODY,
     is_stopped: Callable[[], bool] = lambda: False,
-) -> TrainedNetwork:
-    """Train, or go on where the folder's newest checkpoint ends.
+    say: Callable[[str], None] = say_on_stderr,
+) -> None:
+    """Train, or go on where the folder's newest checkpoint ends. On all processes of a job together.
 
     Args:
-        is_stopped: asked after each step; if so, a checkpoint is written and the run ends there.
+        hardware: as `fabric` was made for.
+        watch: is told on the first process alone.
+        is_stopped: asked in each step, on every process; one yes is enough, and the run ends after that step
+            with a checkpoint.
+        say: hears what a person should know, on the first process alone.
 
     Raises:
         InputError: the latents do not fit the network, or the folder holds another run's checkpoint.
         Stopped: before the last step, because `is_stopped` said so.
+        NotFinite: too many steps in a row had to be skipped.
     """
-    _check_shape(source, training.network)
-    make_folder(folder)
+    share = Share(rank=fabric.global_rank, num_ranks=fabric.world_size, accumulate=hardware.accumulate)
+    batches = check_training(training, source, share)
+    decided_by_first(fabric, lambda: make_folder(folder))
     mean, std = source.statistics()
-    fabric.seed_everything(training.seed, verbose=False)
-    objective = training.objective.build(training.network)
-    if training.linear_start:
-        start = source.read(source.choose(-1, LINEAR_START_VOLUMES))
-        start_network_linearly(objective, start["latent"])
-    optimizer = adamw(
-        objective,
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
-        betas=training.betas,
-    )
     settings = RunSettings(
         training=asdict(training),
         data_sha256=source.sha256,
@@ -106,55 +188,134 @@ def run_pretraining(
         latent_mean=mean.tolist(),
         latent_std=std.tolist(),
         processes=fabric.world_size,
+        accumulate=hardware.accumulate,
     )
-    first = resume(folder, objective, optimizer, settings)
-    model, optimizer = fabric.setup(objective, optimizer)
+    checkpoint = _agreed_checkpoint(fabric, folder, settings, say)
+    first, skipped = (checkpoint.step, int(checkpoint.record["skipped"])) if checkpoint else (0, 0)
+
+    fabric.seed_everything(training.seed, verbose=False)
+    objective = training.objective.build(cast(Any, training.network))
+    if checkpoint:
+        fill_network(checkpoint, objective)
+    elif training.linear_start:
+        start = source.read(source.choose(-1, LINEAR_START_VOLUMES))
+        start_network_linearly(cast(Any, objective), start["latent"])
+    for module in objective.modules():
+        if isinstance(module, Transformer):
+            module.recomputes = hardware.recompute
+    if hardware.compile:
+        objective.compile()
+    model = fabric.setup_module(objective)
     model.train()
-    steps = training.objective.total_steps
-    batches = StepBatches(
-        source, training.objective, training.network, batch=training.batch, seed=training.seed
+    optimizer = adamw(
+        objective,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        betas=training.betas,
     )
-    ended = time.monotonic()
+    if checkpoint:
+        fill_optimizer(checkpoint, fabric, objective, optimizer)
+    del checkpoint  # as large as the network and its moments
+
+    def save(done: int, skipped: int) -> None:
+        tensors = gather_state(fabric, objective, optimizer)
+        record = record_of(settings) | {"skipped": skipped}
+        decided_by_first(fabric, lambda: save_checkpoint(folder, done, tensors, record, upkeep.keep))
+
+    steps = training.total_steps
+    stepping = Stepping(
+        fabric,
+        objective,
+        model,
+        cast(_FabricOptimizer, fabric.setup_optimizers(optimizer)),
+        accumulate=hardware.accumulate,
+        clip=training.clip,
+    )
+    loading = Loading(batches, first_step=first, workers=hardware.workers, pin=fabric.device.type == "cuda")
+    samples: list[str] = []  # blamed for the last step that was skipped
     for step in range(first, steps):
-        share = warmup_cosine(
+        rate = training.learning_rate * warmup_cosine(
             step, steps, end=training.end_learning_rate / training.learning_rate, warmup=training.warmup
         )
-        for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate * share
-        batch = fabric.to_device(batches[step])
-        waited = time.monotonic() - ended
-        losses = model(batch, step)
-        fabric.backward(losses["total"])
-        norm = nn.utils.clip_grad_norm_(model.parameters(), training.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        objective.finish_step(step)
-        began, ended = ended, time.monotonic()
-        watch.on_step(
-            StepRecord(
-                step=step,
-                losses={name: value for name, value in losses.items() if not name.startswith(NORM)},
-                learning_rate=training.learning_rate * share,
-                gradient_norm=norm,
-                feature_norms={
-                    name.removeprefix(NORM): value for name, value in losses.items() if name.startswith(NORM)
-                },
-                step_seconds=ended - began,
-                data_wait_seconds=waited,
+        outcome = stepping.take(step, rate, loading, is_stopped)
+        done = step + 1
+        skipped = 0 if outcome.was_taken else skipped + 1
+        if outcome.was_taken:
+            if fabric.is_global_zero:
+                watch.on_step(_record(step, rate, outcome))
+        else:
+            samples = _blamed(stepping, batches, step, outcome)
+            if fabric.is_global_zero:
+                watch.on_skip(step, samples)
+                say(f"Step {step} was skipped: loss or gradient was not finite. Scans: {_listed(samples)}.")
+        if skipped > upkeep.skips:
+            save(done - skipped, 0)
+            raise NotFinite(
+                f"Stopped after {skipped} steps in a row whose loss or gradient was not finite; the last had "
+                f"scans {_listed(samples)}. The checkpoint is that before them. Look at these scans, or "
+                f"lower the learning rate; the same command goes on from step {done - skipped}."
             )
-        )
-        done, stopped = step + 1, is_stopped()
-        if done % training.checkpoint_every == 0 or done == steps or stopped:
-            save_checkpoint(folder, done, tensors_of(objective, optimizer), record_of(settings))
-        if stopped and done < steps:
+        if upkeep.saves_after(done, steps) or outcome.is_stopped:
+            save(done, skipped)
+        if outcome.is_stopped and done < steps:
             raise Stopped(f"Stopped after step {done} of {steps}; the same command goes on from there.")
-    return load_trained(folder)
+        if upkeep.validates_after(done, steps):
+            _shown_to(watch.on_validation, fabric, objective, training, done)
+    _shown_to(watch.on_end, fabric, objective, training, steps)
 
 
-def _check_shape(source: BatchSource[Any], network: MeDUETConfig) -> None:
-    found, expected = (" x ".join(map(str, shape)) for shape in (source.latent_shape, network.latent_shape))
-    if found != expected:
-        raise InputError(
-            f"The latents have {found} numbers (channels first), but the network reads {expected}; make them "
-            "again, or choose another network."
-        )
+def _agreed_checkpoint(
+    fabric: Fabric, folder: Path, settings: RunSettings, say: Callable[[str], None]
+) -> Checkpoint | None:
+    """The first process finds the checkpoint; the others read the same file."""
+    found: list[Checkpoint | None] = [None]
+
+    def find() -> str:
+        found[0] = find_checkpoint(folder, settings, say)
+        return found[0].path.name if found[0] else ""
+
+    name = decided_by_first(fabric, find)
+    if fabric.is_global_zero or not name:
+        return found[0]
+    return load_checkpoint(folder / FOLDER / name)
+
+
+def _record(step: int, rate: float, outcome: Outcome) -> StepRecord:
+    return StepRecord(
+        step=step,
+        losses=outcome.losses,
+        learning_rate=rate,
+        gradient_norm=outcome.gradient_norm,
+        feature_norms=outcome.feature_norms,
+        step_seconds=outcome.seconds,
+        data_wait_seconds=outcome.waited,
+    )
+
+
+def _blamed(stepping: Stepping, batches: StepBatches, step: int, outcome: Outcome) -> list[str]:
+    """Hashes of the scans that made a step's loss infinite; of all its scans where none did so alone."""
+    rows = offending_rows(stepping, step, outcome.parts).tolist()
+    samples = [choice.sample for choice in batches.choose(step)]
+    return sorted(
+        {sample for sample, to_blame in zip(samples, rows, strict=True) if to_blame} or set(samples)
+    )
+
+
+def _listed(samples: list[str]) -> str:
+    return ", ".join(samples)
+
+
+def _shown_to(
+    look: Callable[[int, nn.Module], None],
+    fabric: Fabric,
+    objective: nn.Module,
+    training: Pretraining,
+    done: int,
+) -> None:
+    """Let the first process look at the whole network; the others wait."""
+    whole = whole_copy(fabric, objective, lambda: training.objective.build(cast(Any, training.network)))
+    if whole is not None:
+        whole.eval()
+        look(done, whole)
+        objective.train()
+    fabric.barrier()

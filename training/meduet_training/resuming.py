@@ -1,24 +1,36 @@
 """What a pretraining keeps in its checkpoints, so that it goes on as if it had never stopped.
 
-Network, teacher, optimizer and the settings it was begun with; random numbers and the place in the data
-follow from the step. A run goes on only from a checkpoint of its own settings and data: to go on from
-another's would be neither run. How a checkpoint gets to the disk is `checkpoints.py`'s business.
+Network, teacher, optimizer, the random numbers of every process and the settings it was begun with; the place
+in the data and in every schedule follow from the step. Weights and moments are gathered whole and under their
+names, so a run may go on with other processes, and with another way of sharing the network among them. It
+goes on only from a checkpoint of its own settings and data: to go on from another's would be neither run. How
+a checkpoint gets to the disk is `checkpoints.py`'s business.
 """
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.optim import Optimizer
 
 from meduet_training.checkpoints import FOLDER, Checkpoint, newest_checkpoint
 from meduet_training.machinery.messages import say_on_stderr
 from napari_meduet.core.meduet import MeDUET, MeDUETConfig
 from napari_meduet.errors import InputError
+
+NETWORK, OPTIMIZER, RANDOM = "objective.", "optimizer.", "random."  # begin the names of tensors
+Moments = dict[str, dict[str, Tensor]]  # of each parameter, by its name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +41,7 @@ class RunSettings:
         training: the whole `Pretraining`.
         data_sha256: of the latents it learns from.
         latent_mean, latent_std: of each channel, by which latents are standardised.
-        processes: that share the batch.
+        processes, accumulate: a batch goes through the network in so many times so many parts.
     """
 
     training: dict[str, Any]
@@ -38,6 +50,7 @@ class RunSettings:
     latent_mean: list[float]
     latent_std: list[float]
     processes: int = 1
+    accumulate: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,22 +62,27 @@ class TrainedNetwork:
     settings: RunSettings
 
 
-def tensors_of(objective: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Student, teacher and the optimizer's moments, under the names that a checkpoint gives them."""
-    tensors = {f"objective.{name}": value for name, value in objective.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
-    return tensors
+def gather_state(fabric: Fabric, objective: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """All that a checkpoint holds, whole, on the CPU of the first process; the others get nothing.
+
+    To be called on all processes together.
+    """
+    whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights = get_model_state_dict(objective, options=whole)
+    moments = cast(Moments, get_optimizer_state_dict(objective, optimizer, options=whole).get("state", {}))
+    tensors: dict[str, Any] = {
+        f"{RANDOM}{name}": value.cpu() for name, value in _random_states(fabric).items()
+    }
+    tensors |= {f"{NETWORK}{name}": value for name, value in weights.items()}
+    for parameter, state in moments.items():
+        tensors |= {f"{OPTIMIZER}{parameter}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    return tensors if fabric.is_global_zero else {}
 
 
-def resume(
-    folder: Path,
-    objective: nn.Module,
-    optimizer: Optimizer,
-    settings: RunSettings,
-    say: Callable[[str], None] = say_on_stderr,
-) -> int:
-    """Fill network and optimizer from the run's newest whole checkpoint, if any; the step to go on with.
+def find_checkpoint(
+    folder: Path, settings: RunSettings, say: Callable[[str], None] = say_on_stderr
+) -> Checkpoint | None:
+    """The run's newest whole checkpoint, if any.
 
     Args:
         say: hears what is not as it was: a damaged checkpoint, another number of processes.
@@ -74,25 +92,39 @@ def resume(
     """
     checkpoint = newest_checkpoint(folder, say)
     if checkpoint is None:
-        return 0
+        return None
     before = _settings_of(checkpoint)
     if differing := differing_settings(before, settings):
         raise InputError(
             f"{folder.name}: holds a run with other settings ({', '.join(differing)}); give another output "
             f"folder, or delete its {FOLDER} to start again."
         )
-    if before.processes != settings.processes:
-        say(
-            f"This run had {before.processes} processes and goes on with {settings.processes}: sums are "
-            "taken in another order, so its losses agree to rounding, no longer bit for bit."
-        )
-    objective.load_state_dict(checkpoint.under("objective."))
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in checkpoint.under("optimizer.").items():
-        number, field = name.split(".", 1)
-        state.setdefault(int(number), {})[field] = value
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
-    return checkpoint.step
+    if (before.processes, before.accumulate) != (settings.processes, settings.accumulate):
+        say(_conversion(before, settings))
+    return checkpoint
+
+
+def fill_network(checkpoint: Checkpoint, objective: nn.Module) -> None:
+    """Weights of student and teacher; before the network is shared among processes."""
+    objective.load_state_dict(checkpoint.under(NETWORK))
+
+
+def fill_optimizer(
+    checkpoint: Checkpoint, fabric: Fabric, objective: nn.Module, optimizer: Optimizer
+) -> None:
+    """Moments, each process taking its part of them; and the random numbers of this very process."""
+    whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    fresh = get_optimizer_state_dict(objective, optimizer, options=whole)  # for its groups
+    moments: Moments = {}
+    for name, value in checkpoint.under(OPTIMIZER).items():
+        parameter, field = name.rsplit(".", 1)
+        moments.setdefault(parameter, {})[field] = value
+    set_optimizer_state_dict(objective, optimizer, cast(Any, {**fresh, "state": moments}), options=whole)
+    random = checkpoint.under(RANDOM)
+    if len(random["cpu"]) == fabric.world_size:
+        torch.set_rng_state(random["cpu"][fabric.global_rank])
+        if fabric.device.type == "cuda" and "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"][fabric.global_rank], fabric.device)
 
 
 def load_trained(folder: Path) -> TrainedNetwork:
@@ -107,7 +139,7 @@ def load_trained(folder: Path) -> TrainedNetwork:
     settings = _settings_of(checkpoint)
     network = settings.training["network"]
     student = MeDUET(MeDUETConfig(**network | {"grid": tuple(network["grid"])}))
-    student.load_state_dict(checkpoint.under("objective.student."))
+    student.load_state_dict(checkpoint.under(f"{NETWORK}student."))
     return TrainedNetwork(student=student.eval(), step=checkpoint.step, settings=settings)
 
 
@@ -142,3 +174,32 @@ def _settings_of(checkpoint: Checkpoint) -> RunSettings:
             f"{checkpoint.path.name}: written by another version of this program; go on with that one, or "
             "give another output folder."
         ) from error
+
+
+def _random_states(fabric: Fabric) -> dict[str, Tensor]:
+    """The state of torch's random numbers on each process, one row each."""
+    states = {"cpu": torch.get_rng_state()}
+    if fabric.device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(fabric.device)
+    return {
+        name: cast(Tensor, fabric.all_gather(state)).reshape(fabric.world_size, -1)
+        for name, state in states.items()
+    }
+
+
+def _conversion(before: RunSettings, now: RunSettings) -> str:
+    then, today = (f"{each.processes} processes x {each.accumulate} parts" for each in (before, now))
+    sentence = (
+        f"This run cut its batch for {then} and goes on with {today}: sums are taken in another order, so "
+        "its losses agree to rounding, no longer bit for bit."
+    )
+    if before.processes * before.accumulate != now.processes * now.accumulate:
+        sentence += (
+            " Contrast of scope `batch` is taken within a part, so it now compares "
+            f"{_rows(now)} volumes where it compared {_rows(before)}."
+        )
+    return sentence
+
+
+def _rows(settings: RunSettings) -> int:
+    return settings.training["batch"] // (settings.processes * settings.accumulate)

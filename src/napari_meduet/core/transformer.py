@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 LAYER_NORM_EPS = 1e-6  # M-14
 
@@ -46,16 +47,25 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A stack of blocks that ends in a layer norm."""
+    """A stack of blocks that ends in a layer norm.
+
+    Attributes:
+        recomputes: keep no activations inside blocks and compute them again for the gradient; the same
+            numbers, a third more work, and memory for one block instead of all.
+    """
 
     def __init__(self, *, width: int, depth: int, num_heads: int, mlp_ratio: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
+        self.recomputes = False
 
     def forward(self, tokens: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         for block in self.blocks:
-            tokens = block(tokens)
+            if self.recomputes and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, use_reentrant=False, preserve_rng_state=False)
+            else:
+                tokens = block(tokens)
         return self.norm(tokens)
 
 

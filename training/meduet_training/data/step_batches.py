@@ -17,6 +17,9 @@ from meduet_training.data.source import BatchSource, Choice, Purpose, generator_
 from napari_meduet.core.demixing import Pairing, draw_pairs
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import Batch
+from napari_meduet.core.pretexts.residual_unet import ResidualUNetConfig
+
+NetworkConfig = MeDUETConfig | ResidualUNetConfig
 
 
 class PretextConfig(Protocol):
@@ -64,7 +67,7 @@ class StepBatches(Dataset[Batch]):
         self,
         source: BatchSource[Any],
         pretext: PretextConfig,
-        network: MeDUETConfig,
+        network: NetworkConfig,
         *,
         batch: int,
         seed: int,

@@ -1,6 +1,6 @@
 """What may look on while a network is trained. The loop tells it; it never changes the loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +15,7 @@ class StepRecord:
         losses: of this step; over several processes, the mean of all of them.
         gradient_norm: before it was clipped.
         feature_norms: mean norm of the tokens of each factor.
-        step_seconds: from the end of the step before to the end of this one.
+        step_seconds: that the step took, data included, checkpoints and panels not.
         data_wait_seconds: of which it waited for data.
     """
 
@@ -33,6 +33,14 @@ class Watch(Protocol):
 
     def on_step(self, record: StepRecord) -> None: ...
 
+    def on_skip(self, step: int, samples: Sequence[str]) -> None:
+        """A step was skipped, because its loss or gradient was not finite.
+
+        Args:
+            samples: hashes of the scans that made it so, or of all in the batch where none did so alone.
+        """
+        ...
+
     def on_validation(self, step: int, objective: nn.Module) -> None:
         """Every so many steps, with the whole network, in evaluation mode."""
         ...
@@ -46,6 +54,9 @@ class Unwatched:
     """Nobody looks on."""
 
     def on_step(self, record: StepRecord) -> None:
+        pass
+
+    def on_skip(self, step: int, samples: Sequence[str]) -> None:
         pass
 
     def on_validation(self, step: int, objective: nn.Module) -> None:

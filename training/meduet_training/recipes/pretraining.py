@@ -41,7 +41,6 @@ def tiny() -> Pretraining:
         end_learning_rate=1e-5,
         warmup=0.03,
         linear_start=True,
-        checkpoint_every=20,
     )
 
 

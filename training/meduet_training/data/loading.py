@@ -1,0 +1,75 @@
+"""Batches read ahead of the training, by processes of their own, in pinned memory.
+
+A batch is the same whoever reads it (step_batches.py), so nothing needs to be saved of a loader, and a run
+goes on at any step.
+"""
+
+import time
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from meduet_training.data.step_batches import StepBatches
+from napari_meduet.core.objective import Batch
+from napari_meduet.errors import InputError
+
+AHEAD = 4  # batches that each worker holds ready
+
+
+class WorkerDied(Exception):
+    """A process that read data is no more. The message says how to go on."""
+
+
+class Loading:
+    """Gives the batches of a run in order, and counts the seconds that the training waited for them."""
+
+    def __init__(self, batches: StepBatches, *, first_step: int, workers: int, pin: bool) -> None:
+        first = first_step * batches.share.accumulate
+        loader = DataLoader(
+            _Told(batches),
+            batch_size=None,  # an item is a whole batch already
+            sampler=range(first, len(batches)),
+            num_workers=workers,
+            prefetch_factor=AHEAD if workers else None,
+            pin_memory=pin,
+            generator=torch.Generator(),  # its own: iterating must not move the training's random numbers
+        )
+        self._batches: Iterator[Batch | InputError] = iter(loader)
+        self.waited = 0.0
+
+    def next(self) -> Batch:
+        """The next batch.
+
+        Raises:
+            InputError: its data could not be read; said by the source.
+            WorkerDied: a worker was killed, perhaps for want of memory.
+        """
+        began = time.monotonic()
+        try:
+            batch = next(self._batches)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise WorkerDied(
+                f"A process that reads data died ({str(error).splitlines()[0]}). Memory or /dev/shm may have "
+                "run out: fewer hardware.workers need less. The same command goes on from the newest "
+                "checkpoint."
+            ) from error
+        self.waited += time.monotonic() - began
+        if isinstance(batch, InputError):
+            raise batch
+        return batch
+
+
+class _Told(Dataset[Batch | InputError]):
+    """Hands out what is wrong with data as an item: raised in a worker, it would come out as a traceback."""
+
+    def __init__(self, batches: StepBatches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, index: int) -> Batch | InputError:
+        try:
+            return self.batches[index]
+        except InputError as error:
+            return error
