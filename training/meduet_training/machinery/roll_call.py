@@ -14,6 +14,7 @@ from meduet_training.machinery.processes import Process, is_alive, this_process
 
 GOES_ON = "The same command goes on from the newest checkpoint."
 COMPUTING = "computing"  # what waits for other ranks
+SLACK_S = 3.0  # a rank that is silent is told of first, which says more
 STORE_S = 10.0  # for an answer of the store
 
 
@@ -73,17 +74,20 @@ class RollCall:
 
     def look(self) -> str | None:
         """A sentence about a rank without which the job cannot go on; None while there is none."""
+        failure = None
         try:
             self._tell()
             self._listen()
         except RuntimeError as error:
-            return (
-                f"The store of this job does not answer ({str(error).splitlines()[0]}), so rank 0 or the "
-                + (f"launcher is gone; rank {self._rank} was {self._place()}. {GOES_ON}")
-            )
+            failure = str(error).splitlines()[0]
         for rank, seen in self._seen.items():
             if sentence := self._missing(rank, seen):
                 return f"{sentence} {GOES_ON}"
+        if failure:
+            return (
+                f"The store of this job does not answer ({failure}), so rank 0 or the launcher is gone; "
+                f"rank {self._rank} was {self._place()}. {GOES_ON}"
+            )
         return self._stuck()
 
     def _tell(self) -> None:
@@ -108,13 +112,13 @@ class RollCall:
         silent_s = self._clock() - seen.at
         if silent_s > self._timeout_s:
             name = f"Rank {rank} ({seen.process})" if seen.words else f"Rank {rank}"
-            return f"{name} hangs: it has been silent for {silent_s:.0f} s, {seen.place}."
+            return f"{name} hangs: it has been silent for {silent_s:.0f} s, last seen {seen.place}."
         return None
 
     def _stuck(self) -> str | None:
         """A sentence if this rank computes for too long, which is to say that it waits for others."""
         waited_s = self._clock() - self._moved
-        if self._own["doing"] != COMPUTING or waited_s <= self._timeout_s:
+        if self._own["doing"] != COMPUTING or waited_s <= self._timeout_s + SLACK_S:
             return None
         places = {self._rank: self._place()} | {rank: seen.place for rank, seen in self._seen.items()}
         behind = {rank: place for rank, place in places.items() if place != self._place()} or places
