@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from meduet_training.data.latent_windows import LatentWindows
 from meduet_training.data.sampling import balanced, one_of, rows_by
 from meduet_training.data.source import Choice, Purpose, generator_of, row_seed
+from meduet_training.data.validation import ValidationCrops, window_crops
 
 ALIGNED_SEQUENCES = 0.8  # where a session has other sequences, how often one of them is the target
 REGISTERED_SHARE = 0.5  # of a batch comes from sessions with several sequences, where the cohort has any
@@ -42,6 +43,9 @@ class WindowSource:
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         return self._mean, self._std
+
+    def validation_crops(self, count: int, seed: int) -> ValidationCrops:
+        return window_crops(self.windows, count, seed)
 
     def choose(self, step: int, count: int) -> list[WindowChoice]:
         """`count` windows: a share of registered ones, the others from domains drawn at random.

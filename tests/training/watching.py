@@ -1,0 +1,89 @@
+"""A pretraining that need not run: crops, a small objective, and the records that its steps would give."""
+
+import torch
+from small import WAVELET, network
+
+from meduet_training.data.validation import ValidationCrops
+from meduet_training.machinery.watching import StepRecord
+from meduet_training.reporting.run_card import RunCard, RunData
+from meduet_training.reporting.run_watch import RunWatch, Validation
+from napari_meduet.core.objective import Objective, ObjectiveConfig
+from napari_meduet.tokenizers.wavelet import WaveletTokenizer
+
+STEPS = 61
+BATCH = 8
+
+
+def crops(count: int = 24, modality: str | None = "CT") -> ValidationCrops:
+    """Crops of three domains with two patients each; a domain is an offset of the latent."""
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(count, 4, 8, 8, 8, generator=generator)
+    domains = [f"site {number % 3}" for number in range(count)]
+    latent += torch.tensor([float(name[-1]) for name in domains]).view(-1, 1, 1, 1, 1)
+    return ValidationCrops(
+        latent=latent,
+        coverage=torch.ones(count, 8),
+        domains=tuple(domains),
+        patients=tuple(f"patient {number % 6}" for number in range(count)),
+        modalities=(modality,) * count,
+        note="Crops for tests.",
+    )
+
+
+def objective(seed: int = 0) -> Objective:
+    torch.manual_seed(seed)
+    return Objective(network(num_domains=3), ObjectiveConfig.corrected(total_steps=STEPS)).eval()
+
+
+def tokenizer() -> WaveletTokenizer:
+    torch.manual_seed(0)
+    return WaveletTokenizer(WAVELET).eval()
+
+
+def card(name: str = "run") -> RunCard:
+    return RunCard(
+        run=name,
+        total_steps=STEPS,
+        config={"batch": BATCH, "objective": {"pairing": "random"}},
+        data=RunData(
+            sha256="d" * 64,
+            domains=["site 0", "site 1", "site 2"],
+            latent_shape=[4, 8, 8, 8],
+            tokenizer_sha256="e" * 64,
+            validation=crops().counts(),
+            validation_note=crops().note,
+        ),
+    )
+
+
+def watch(folder, **changes) -> RunWatch:
+    folder.mkdir(exist_ok=True)
+    validation = Validation(crops(), tokenizer(), torch.zeros(4), torch.ones(4))
+    options = {"batch": BATCH, "seed": 0, "processes": 1, "validation": validation} | changes
+    return RunWatch(folder, card(folder.name), lambda step, loss: None, **options)
+
+
+def record(step: int, total: float | None = None) -> StepRecord:
+    """Losses that tell their step, and a step of a quarter of a second, a tenth of it waiting."""
+    return StepRecord(
+        step=step,
+        losses={
+            "total": torch.tensor(100.0 - step if total is None else total, requires_grad=True),
+            "domain": torch.tensor(step / 2),
+        },
+        learning_rate=1e-3 * (step + 1),
+        gradient_norm=torch.tensor(float(step)),
+        feature_norms={"content": torch.tensor(2.0), "style": torch.tensor(3.0)},
+        step_seconds=0.25,
+        data_wait_seconds=0.025,
+    )
+
+
+def run(folder, first: int = 0, last: int = STEPS - 1, validate_after: tuple[int, ...] = ()) -> RunWatch:
+    """Steps `first` to `last`, told to a watch that is left open."""
+    looking = watch(folder)
+    for step in range(first, last + 1):
+        looking.on_step(record(step))
+        if step + 1 in validate_after:
+            looking.on_validation(step + 1, objective())
+    return looking
