@@ -138,7 +138,9 @@ def test_a_stopped_rank_is_named_with_its_step(start):
 def test_a_rank_that_hangs_while_it_reads_is_named(start):
     job = start(fail="read")
     assert job.end(60, [0]) == [EXIT_LOST]
-    assert "Behind are: rank 1 at step 2, reading." in job.said(0)
+    assert "wait for each other in vain: rank 0 at step 2, computing, rank 1 at step 2, reading." in job.said(
+        0
+    )
 
 
 def test_a_rank_that_ends_with_an_error_is_quoted_by_the_others(start):

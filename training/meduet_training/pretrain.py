@@ -79,10 +79,10 @@ def run(
 ) -> None:
     """Pretrain, or go on with the run in the folder."""
     from meduet_training.data.window_source import WindowSource
-    from meduet_training.machinery.fabric import make_fabric
+    from meduet_training.guarding import guarded
+    from meduet_training.machinery.fabric import Hardware, make_fabric
     from meduet_training.machinery.messages import plain_errors
     from meduet_training.machinery.progress import training_progress
-    from meduet_training.machinery.stopping import stop_signals
     from meduet_training.machinery.watching import LossesOnly
     from meduet_training.pretraining import for_source, run_pretraining
     from meduet_training.run_folder import keep_tokenizer, open_windows
@@ -95,12 +95,19 @@ def run(
         found = open_windows(windows, data, cache, writer, training.seed, fabric.device)
         source = WindowSource(found, training.seed)
         training = for_source(training, source)
-        keep_tokenizer(writer, output)
         total = training.objective.total_steps
-        with training_progress("Pretraining", total, output) as on_step, stop_signals() as is_stopped:
-            run_pretraining(
-                fabric, source, training, output, watch=LossesOnly(on_step), is_stopped=is_stopped
-            )
+        with guarded(fabric, output, Hardware.timeout_s) as guard:
+            keep_tokenizer(writer, output)
+            with training_progress("Pretraining", total, output) as on_step:
+                run_pretraining(
+                    fabric,
+                    source,
+                    training,
+                    output,
+                    watch=LossesOnly(on_step),
+                    is_stopped=guard.is_stopped,
+                    at=guard.supervisor.at,
+                )
 
 
 @app.command()

@@ -23,6 +23,7 @@ from meduet_training.machinery.fabric import Hardware, decided_by_first, whole_c
 from meduet_training.machinery.folders import make_folder
 from meduet_training.machinery.messages import say_on_stderr
 from meduet_training.machinery.optimizer import adamw
+from meduet_training.machinery.roll_call import At, nowhere
 from meduet_training.machinery.schedules import warmup_cosine
 from meduet_training.machinery.stopping import Stopped
 from meduet_training.machinery.watching import StepRecord, Unwatched, Watch
@@ -161,6 +162,7 @@ def run_pretraining(
     upkeep: Upkeep = USUAL,
     watch: Watch = NOBODY,
     is_stopped: Callable[[], bool] = lambda: False,
+    at: At = nowhere,
     say: Callable[[str], None] = say_on_stderr,
 ) -> None:
     """Train, or go on where the folder's newest checkpoint ends. On all processes of a job together.
@@ -170,6 +172,7 @@ def run_pretraining(
         watch: is told on the first process alone.
         is_stopped: asked in each step, on every process; one yes is enough, and the run ends after that step
             with a checkpoint.
+        at: is told on every process where the training is, so that one that hangs can be named.
         say: hears what a person should know, on the first process alone.
 
     Raises:
@@ -237,7 +240,7 @@ def run_pretraining(
         rate = training.learning_rate * warmup_cosine(
             step, steps, end=training.end_learning_rate / training.learning_rate, warmup=training.warmup
         )
-        outcome = stepping.take(step, rate, loading, is_stopped)
+        outcome = stepping.take(step, rate, loading, is_stopped, at)
         done = step + 1
         skipped = 0 if outcome.was_taken else skipped + 1
         if outcome.was_taken:
@@ -256,11 +259,14 @@ def run_pretraining(
                 f"lower the learning rate; the same command goes on from step {done - skipped}."
             )
         if upkeep.saves_after(done, steps) or outcome.is_stopped:
+            at(step, "saving")
             save(done, skipped)
         if outcome.is_stopped and done < steps:
             raise Stopped(f"Stopped after step {done} of {steps}; the same command goes on from there.")
         if upkeep.validates_after(done, steps):
+            at(step, "validating")
             _shown_to(watch.on_validation, fabric, objective, training, done)
+    at(steps, "ending")
     _shown_to(watch.on_end, fabric, objective, training, steps)
 
 

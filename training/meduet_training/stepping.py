@@ -17,6 +17,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from meduet_training.data.loading import Loading
+from meduet_training.machinery.roll_call import COMPUTING, At, nowhere
 from napari_meduet.core.objective import Batch
 
 WATCHED = "norm."  # begins what an objective returns for watching, beside its losses
@@ -67,7 +68,12 @@ class Stepping:
         self.trained = [parameter for parameter in objective.parameters() if parameter.requires_grad]
 
     def take(
-        self, step: int, learning_rate: float, loading: Loading, is_stopped: Callable[[], bool]
+        self,
+        step: int,
+        learning_rate: float,
+        loading: Loading,
+        is_stopped: Callable[[], bool],
+        at: At = nowhere,
     ) -> Outcome:
         """Compute the step's gradient on all processes, and take the step if all of it is finite."""
         began, waited_before = time.monotonic(), loading.waited
@@ -75,7 +81,9 @@ class Stepping:
             group["lr"] = learning_rate
         parts, sums = [], {}
         for part in range(self.accumulate):
+            at(step, "reading")
             batch = self.fabric.to_device(loading.next())
+            at(step, COMPUTING)
             is_last = part + 1 == self.accumulate
             with self.fabric.no_backward_sync(self.model, enabled=not is_last):
                 losses = self.model(batch, step)

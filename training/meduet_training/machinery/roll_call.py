@@ -14,8 +14,13 @@ from meduet_training.machinery.processes import Process, is_alive, this_process
 
 GOES_ON = "The same command goes on from the newest checkpoint."
 COMPUTING = "computing"  # what waits for other ranks
+At = Callable[[int, str], None]  # is told the step, and what is being done there
 SLACK_S = 3.0  # a rank that is silent is told of first, which says more
 STORE_S = 10.0  # for an answer of the store
+
+
+def nowhere(step: int, doing: str) -> None:
+    """Tells nobody."""
 
 
 @dataclass
@@ -90,6 +95,12 @@ class RollCall:
             )
         return self._stuck()
 
+    def places(self) -> str:
+        """A sentence about where every rank was last seen."""
+        places = {self._rank: self._place()} | {rank: seen.place for rank, seen in self._seen.items()}
+        named = ", ".join(f"rank {rank} {place}" for rank, place in sorted(places.items()))
+        return f"The ranks wait for each other in vain: {named}."
+
     def _tell(self) -> None:
         self._own["beat"] += 1
         self._store.set(str(self._rank), json.dumps(self._own))
@@ -120,13 +131,7 @@ class RollCall:
         waited_s = self._clock() - self._moved
         if self._own["doing"] != COMPUTING or waited_s <= self._timeout_s + SLACK_S:
             return None
-        places = {self._rank: self._place()} | {rank: seen.place for rank, seen in self._seen.items()}
-        behind = {rank: place for rank, place in places.items() if place != self._place()} or places
-        named = ", ".join(f"rank {rank} {place}" for rank, place in sorted(behind.items()))
-        return (
-            f"Rank {self._rank} has waited for {waited_s:.0f} s {self._place()}. "
-            f"Behind are: {named}. {GOES_ON}"
-        )
+        return f"{self.places()} {GOES_ON}"
 
     def _place(self) -> str:
         return f"at step {self._own['step']}, {self._own['doing']}"

@@ -57,6 +57,8 @@ class Supervisor:
                 _leave(sentence, EXIT_LOST)
             time.sleep(LOOK_EVERY_S)
         is_well = error is None or isinstance(error, Stopped)
+        if _is_of_collectives(error):
+            _leave(f"{self._ranks.places()} {GOES_ON}", EXIT_LOST)
         self._ranks.leave("" if is_well else " ".join(str(error).split()) or type(error).__name__)
 
     def _look_around(self) -> None:
@@ -94,6 +96,11 @@ def supervised(stopping: StopSignals, timeout_s: float) -> Iterator[Supervisor]:
         yield supervisor
     finally:
         supervisor.end(sys.exception())
+
+
+def _is_of_collectives(error: BaseException | None) -> bool:
+    """Whether ranks waited for each other in vain; gloo has no class of its own for that."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def _leave(sentence: str, exit_code: int) -> NoReturn:
