@@ -8,17 +8,23 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from meduet_training.data.layouts import Layout
+from meduet_training.data.layout import Layout
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 WORKERS = 4  # each may hold a scan of a gigabyte or two
 PAGE_WIDTH = 160  # of what is printed into a file
+
+
+class FileModality(StrEnum):
+    CT = "CT"
+    MR = "MR"
 
 
 @app.callback()
@@ -47,6 +53,10 @@ def scan(
             "PatientID of DICOM headers counts more, unless you say."
         ),
     ] = None,
+    modality: Annotated[
+        FileModality | None,
+        typer.Option(help="Of files that do not say, as NIfTI does not; otherwise their values tell."),
+    ] = None,
     profile: Annotated[str, typer.Option(help="The intensity profile of CT.")] = "ct-full",
     test_share: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of each domain's patients that is for testing.")
@@ -71,6 +81,8 @@ def scan(
 
     Patients become salted hashes. Paths stay, since the scans are read through them.
     """
+    from dataclasses import replace
+
     from rich.console import Console
 
     from meduet_training.data.audit import Audit
@@ -99,7 +111,12 @@ def scan(
         if patient and patient.kind == "dicom":
             raise InputError("--patient-from: leave it out, and DICOM headers tell the patient.")
         tags = domain.keywords if domain else ()
-        candidates = find_candidates(source, layout, domain, patient)
+        candidates = [
+            replace(one, modality=modality.value)
+            if modality and not (one.modality or one.path.is_dir())
+            else one
+            for one in find_candidates(source, layout, domain, patient)
+        ]
 
         make_folder(output.parent)
         pseudonyms = Pseudonyms(open_salt(output.with_suffix(".salt")), keep_ids=keep_patient_ids)

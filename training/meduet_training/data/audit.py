@@ -26,6 +26,7 @@ from napari_meduet.volumes.volume import Modality, Volume
 
 FEW_VALUES = 12  # an image has more; what has fewer is a segmentation
 SAMPLED = 4  # every so many voxels tell that
+ALIKE = 0.6  # of neighbours in a segmentation have one value, and fewer in an image, even of 8 bits
 SERIES_UID = "SeriesInstanceUID"
 UID_ROOTS = ("1.2.", "1.3.", "2.16.", "2.25.")
 
@@ -121,6 +122,8 @@ class Audit:
         tags: dict[str, str],
         patient: str | None,
     ) -> Found:
+        if problem := _looks_like_labels(volume.voxels):
+            return Found(problem=problem, series=series, sha256=volume.sha256)
         native = volume.values()
         grid = WorkingGrid.for_volume(volume)
         is_ct = volume.modality == "CT"
@@ -129,7 +132,6 @@ class Audit:
         body = body_mask(values, volume.modality)
         saturated = _saturated(values[body], volume.modality)
         return Found(
-            problem=_looks_like_labels(volume),
             series=series,
             patient=self.pseudonyms.patient(patient) if patient else None,
             modality=volume.modality,
@@ -168,11 +170,14 @@ def _saturated(tissue: np.ndarray, modality: Modality) -> float:
     return max(float(np.count_nonzero(tissue == end) / tissue.size) for end in ends)
 
 
-def _looks_like_labels(volume: Volume) -> str | None:
-    some = np.unique(volume.voxels[::SAMPLED, ::SAMPLED, ::SAMPLED])
-    if len(some) >= FEW_VALUES:
+def _looks_like_labels(voxels: np.ndarray) -> str | None:
+    """Why a file seems to be a segmentation: few values, or regions of one value as no scanner sees them."""
+    num_values = len(np.unique(voxels[::SAMPLED, ::SAMPLED, ::SAMPLED]))
+    between = (voxels > voxels.min()) & (voxels < voxels.max())  # the ends may be cut off in an image too
+    alike = np.count_nonzero((voxels[1:] == voxels[:-1]) & between[1:]) / max(1, np.count_nonzero(between))
+    if num_values >= FEW_VALUES and alike < ALIKE:
         return None
-    return f"Holds only {len(some)} different values: a segmentation, it seems, not a scan."
+    return f"Holds regions of one value ({num_values} values): a segmentation, it seems, and no scan."
 
 
 def _uid_in_name(path: Path) -> str:

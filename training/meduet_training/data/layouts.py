@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,20 +11,12 @@ from meduet_training.data.candidates import Candidate, Origin, allows_training
 from meduet_training.data.cohort import INDEX, index_records
 from meduet_training.data.datasets import DATASET, in_bids, in_decathlon
 from meduet_training.data.folders import in_folders
+from meduet_training.data.layout import Layout
 from meduet_training.data.scan import Split
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.volume import Modality
 
 INDEX_NAMES = {"patient": "patient_group", "labels": "seg_path"}  # ours -> the index's
-
-
-class Layout(StrEnum):
-    auto = "auto"
-    folders = "folders"
-    bids = "bids"
-    nnunet = "nnunet"
-    csv = "csv"
-    index_json = "index"
 
 
 def find_candidates(
