@@ -35,6 +35,7 @@ from meduet_training.data.validation import ValidationCrops, evenly
 from meduet_training.machinery.messages import say_on_stderr
 from meduet_training.machinery.retrying import retrying
 from napari_meduet.errors import InputError
+from napari_meduet.volumes.intensity import CT_FULL
 
 TOKEN = 4  # latent voxels of a token (M-02)
 BODY_SHARE = 0.4  # of a crop at least, where the scan allows it
@@ -105,6 +106,11 @@ class CacheSource:
         """How often a scan could not be read and another was shown, in all processes that read."""
         return int(self._num_skipped)
 
+    @property
+    def num_scans(self) -> dict[str, int]:
+        """How many scans each domain has."""
+        return {name: len(self._by_domain[number]) for number, name in enumerate(self.domains)}
+
     def statistics(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
         return self._mean, self._std
 
@@ -144,6 +150,7 @@ class CacheSource:
             patients=tuple(row.patient for row in rows),
             modalities=tuple(row.modality for row in rows),
             note=NOTE,
+            ct_profile=self.spec.profile_for((), "CT") if "CT" in self.spec.profiles else CT_FULL,
         )
 
     def _choose(self, seed: int) -> CacheChoice:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from meduet_training.data.latent_windows import LatentWindows
+from napari_meduet.volumes.intensity import CT_FULL, IntensityProfile
 from napari_meduet.volumes.volume import Modality
 
 
@@ -27,6 +28,7 @@ class ValidationCrops:
         patients: a hash each; crops of one patient share it.
         modalities: None where the source does not know.
         note: a sentence for captions: where the crops come from, and what that means for the figures.
+        ct_profile: the HU of the tokenizer's units.
     """
 
     latent: Float[Tensor, "N C X Y Z"]
@@ -35,6 +37,7 @@ class ValidationCrops:
     patients: tuple[str, ...]
     modalities: tuple[Modality | None, ...]
     note: str
+    ct_profile: IntensityProfile = CT_FULL
 
     def __len__(self) -> int:
         return len(self.domains)

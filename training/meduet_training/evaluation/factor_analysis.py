@@ -18,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from meduet_training.evaluation.estimates import Estimate, mean_estimate
 from meduet_training.evaluation.probes import Probe, probe
+from meduet_training.evaluation.reporting import Figure, Part
 from napari_meduet.volumes.files import write_atomically
 
 SMALLEST_MAP = 8  # samples: fewer have no neighbourhoods to map
@@ -97,6 +98,23 @@ class FactorAnalysis:
                 for name, found in (("content", self.content), ("style", self.style))
             },
         }
+
+    def as_markdown(self) -> str:
+        """For the terminal, with all that a figure must not be quoted without."""
+        figures = []
+        for name, found in (("style s0", self.style), ("content c0", self.content)):
+            if found.probe:
+                beside = f"{found.probe.num_domains} domains, {found.probe.num_folds} folds; "
+                beside += f"chance {found.probe.chance:.3f}, majority {found.probe.majority:.3f}"
+                what = f"domain probe of {name}, balanced accuracy"
+                figures.append(Figure(what=what, estimate=found.probe.accuracy, beside=beside))
+            if found.silhouette:
+                figures.append(Figure(what=f"silhouette of {name} by domain", estimate=found.silhouette))
+        how = [self.samples.source, self.why_no_probe, f"Extractor {self.samples.extractor_sha256[:16]}."]
+        title = "The domain in style and content"
+        return Part(
+            title=title, how=" ".join(filter(None, how)), figures=tuple(figures), seed=self.seed
+        ).as_markdown()
 
 
 def analyse_factors(samples: FactorSamples, seed: int, *, with_maps: bool = True) -> FactorAnalysis:

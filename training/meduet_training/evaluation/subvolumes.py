@@ -13,13 +13,13 @@ import torch
 
 from meduet_training.data.cohort import Scan
 from meduet_training.data.prepared import prepare_scan
+from meduet_training.data.scan import read_scan
 from meduet_training.data.scanners import CT_SCANNERS, MR_SCANNERS, Scanner, see_through
 from meduet_training.evaluation.appearance import features
 from napari_meduet.core.factors import pooled_factor
 from napari_meduet.models.files import Model
 from napari_meduet.pipelines.encoding import encode_scan
 from napari_meduet.pipelines.progress import silent
-from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.preparation import WORKING_SPACING_MM
 from napari_meduet.volumes.volume import UNITS, Volume
 
@@ -60,7 +60,7 @@ def real_samples(model: Model, scans: list[Scan]) -> tuple[Samples, Samples]:
     """Style and content of scans as they are; the domain is the scanner or site."""
     styles, contents = [], []
     for scan in scans:
-        content, style, share = _factors(model, read_volume(scan.path, modality=scan.modality))
+        content, style, share = _factors(model, read_scan(scan))
         chosen = share >= BODY_SHARE
         styles.append(Samples.of(scan, scan.domain, style[chosen]))
         contents.append(Samples.of(scan, scan.domain, content[chosen]))

@@ -22,6 +22,7 @@ from napari_meduet.core.factors import StyleStatistics, pooled_factor, style_sta
 from napari_meduet.core.meduet import MeDUET
 from napari_meduet.core.swapping import shift_style
 from napari_meduet.tokenizers.tokenizer import Tokenizer
+from napari_meduet.volumes.intensity import IntensityProfile
 from napari_meduet.volumes.volume import Modality
 
 SHOWN = 4  # contents, and styles, of a picture
@@ -40,6 +41,7 @@ class ShownCrops:
     """
 
     modality: Modality | None
+    ct_profile: IntensityProfile
     domains: tuple[str, ...]
     inputs: np.ndarray
     reconstructions: np.ndarray
@@ -158,6 +160,7 @@ def _shown(
     inputs = slices(latent)
     return ShownCrops(
         modality=modality,
+        ct_profile=crops.ct_profile,
         domains=tuple(crops.domains[row] for row in rows),
         inputs=inputs,
         reconstructions=decoded(style),

@@ -13,11 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from meduet_training.evaluation.validation import ShownCrops
 from napari_meduet.pipelines.panel import CHANGE_SHARE, CT_WINDOWS, LESS, MORE, MR_PERCENTILES
-from napari_meduet.volumes.intensity import CT_FULL
 
-TILE = 184  # pixels
+TILE = 168  # pixels
 GAP, WIDE_GAP, MARGIN = 6, 24, 20
-LABEL = 172  # pixels of a row's words
+LABEL = 176  # pixels of a row's words
 INK, FAINT, GROUND, FRAME = (236, 236, 236), (158, 158, 162), (16, 16, 18), (205, 205, 210)
 FULL_CHANGE_HU = {"soft tissue": 150, "lung": 500}  # at which the difference has its full colour
 LUNG_HU, LUNG_SHARE = -500.0, 0.15  # a slice that holds so much of it is shown in the lung window too
@@ -50,7 +49,7 @@ def validation_panel(shown: ShownCrops, title: str, note: str) -> Image.Image:
     """
     num_styles = len(shown.domains)
     inputs, reconstructions, swaps = (
-        _in_unit(units, shown.modality) for units in (shown.inputs, shown.reconstructions, shown.swaps)
+        _in_unit(units, shown) for units in (shown.inputs, shown.reconstructions, shown.swaps)
     )
     rows = _rows(inputs, reconstructions, shown)
     lefts = _lefts(num_styles)
@@ -62,14 +61,14 @@ def validation_panel(shown: ShownCrops, title: str, note: str) -> Image.Image:
     pen.text((MARGIN, MARGIN - 6), title, INK, _font(22))
     legend = " ".join([*_legend(shown.modality), note])
     for number, line in enumerate(textwrap.wrap(legend, width=(lefts[3] - MARGIN - WIDE_GAP) // 7)):
-        pen.text((MARGIN, head + 21 * number), line, FAINT, _font(14))
+        pen.text((MARGIN, head + 21 * number), line, FAINT, _font(16))
     for k in range(num_styles):
         window = _window(inputs[k], shown.modality)
         sheet.paste(_grey(inputs[k], window), (lefts[3 + k], head))
         _caption(pen, (lefts[3 + k], head), f"style {k + 1}")
     for left, caption in zip(lefts[:3], ("input", "reconstruction", "difference"), strict=True):
-        pen.text((left, top - 22), caption, FAINT, _font(15))
-    pen.text((lefts[3], top - 22), "content of the row in the style above", FAINT, _font(15))
+        pen.text((left, top - 22), caption, FAINT, _font(16))
+    pen.text((lefts[3], top - 22), "content of the row in the style above", FAINT, _font(16))
 
     for row in rows:
         k = row.content
@@ -96,9 +95,9 @@ def _lefts(num_styles: int) -> list[int]:
     return plain + [swaps + k * (TILE + GAP) for k in range(num_styles)]
 
 
-def _in_unit(units: np.ndarray, modality: str | None) -> np.ndarray:
+def _in_unit(units: np.ndarray, shown: ShownCrops) -> np.ndarray:
     """HU of CT; profile units of everything else."""
-    return CT_FULL.decode(units) if modality == "CT" else units
+    return shown.ct_profile.decode(units) if shown.modality == "CT" else units
 
 
 def _rows(inputs: np.ndarray, reconstructions: np.ndarray, shown: ShownCrops) -> list[_Row]:
@@ -169,7 +168,7 @@ def _tile(colours: np.ndarray) -> Image.Image:
 
 def _caption(pen: ImageDraw.ImageDraw, corner: tuple[int, int], words: str) -> None:
     """Words in the lower left of a tile, legible on any grey."""
-    font, (left, top) = _font(14), corner
+    font, (left, top) = _font(15), corner
     box = pen.textbbox((left + 5, top + TILE - 22), words, font=font)
     pen.rectangle((box[0] - 3, box[1] - 2, box[2] + 3, box[3] + 2), fill=GROUND)
     pen.text((left + 5, top + TILE - 22), words, INK, font)
@@ -180,7 +179,7 @@ def _beside(pen: ImageDraw.ImageDraw, corner: tuple[int, int], words: str) -> No
     left, top = corner
     for number, paragraph in enumerate(words.split("\n")):
         for line in textwrap.wrap(paragraph, width=LABEL // 8 - 1):
-            pen.text((left, top), line, FAINT if number else INK, _font(14))
+            pen.text((left, top), line, FAINT if number else INK, _font(16))
             top += 18
         top += 4
 

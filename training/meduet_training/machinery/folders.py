@@ -1,8 +1,10 @@
 """Folders for what a training leaves."""
 
+import tempfile
 from pathlib import Path
 
 from napari_meduet.errors import InputError
+from napari_meduet.volumes.opening import reason
 
 
 def make_folder(folder: Path) -> None:
@@ -16,4 +18,20 @@ def make_folder(folder: Path) -> None:
     except OSError as error:
         raise InputError(
             f"{folder.name}: no folder can be made there ({error.strerror}); choose another."
+        ) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder if need be, and refuse one that cannot be written to before hours are spent.
+
+    Raises:
+        InputError: it cannot.
+    """
+    make_folder(folder)
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(
+            f"{folder.name}: cannot be written to ({reason(error)}), so nothing would be kept; choose "
+            "another folder, or ask for the permission."
         ) from error

@@ -136,12 +136,14 @@ def _over_steps(axes: Axes) -> None:
 
 
 def _running_median(numbers: np.ndarray) -> np.ndarray:
-    """The median of the points around each; the numbers themselves where there are few."""
-    half = round(SMOOTH_SHARE * len(numbers) / 2)
-    if half == 0:
-        return numbers
-    around = [numbers[max(0, k - half) : k + half + 1] for k in range(len(numbers))]
-    return np.array([np.nanmedian(each) if np.isfinite(each).any() else np.nan for each in around])
+    """The median of the points around each, of fewer towards the ends; themselves where there are few."""
+    largest, last = round(SMOOTH_SHARE * len(numbers) / 2), len(numbers) - 1
+    medians = []
+    for k in range(len(numbers)):
+        half = min(largest, k, last - k)
+        around = numbers[k - half : k + half + 1]
+        medians.append(np.nanmedian(around) if np.isfinite(around).any() else np.nan)
+    return np.array(medians)
 
 
 def _svg(figure: Figure, label: str) -> str:

@@ -77,7 +77,9 @@ def write_report(folder: Path) -> Path:
         timing_table=_timing(rows),
         panels=_panels(folder / PANELS),
         probe_chart=_probe_chart(validation),
-        reconstruction=_curves(validation, {"reconstruction": "error of held-out reconstruction"}),
+        reconstruction=_curves(
+            validation, {"reconstruction": "reconstruction error of the validation crops"}
+        ),
         factors=factors,
         factor_rows=_factor_rows(factors),
         maps=_maps(folder / FACTORS / FACTORS_CSV),
@@ -155,7 +157,7 @@ def _key_figures(
             figures.append((f"domain read from {title}", number(probe["accuracy"]["value"]), _beside(probe)))
     timing = dict(_timing(rows))
     if waiting := timing.get(WAITING):
-        figures.append(("step", f"{timing['median step time, s']} s", f"{waiting} {WAITING}"))
+        figures.append(("time of a step", f"{timing['median step time, s']} s", f"{waiting} {WAITING}"))
     return figures
 
 

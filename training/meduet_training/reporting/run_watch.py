@@ -10,12 +10,11 @@ a step was taken: until then it may turn out to be another run's.
 """
 
 import copy
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -26,7 +25,7 @@ from meduet_training.data.validation import ValidationCrops, ValidationSource
 from meduet_training.evaluation.factor_analysis import FactorAnalysis, analyse_factors, write_factors
 from meduet_training.evaluation.validation import measure_crops, shown_crops
 from meduet_training.evaluation.validation_panel import validation_panel
-from meduet_training.machinery.folders import make_folder
+from meduet_training.machinery.folders import check_writable, make_folder
 from meduet_training.machinery.progress import LOG, OnRow, is_read, training_bar
 from meduet_training.machinery.row_log import RowLog
 from meduet_training.machinery.stopping import Stopped
@@ -47,9 +46,8 @@ from meduet_training.reporting.run_report import FACTORS, PANELS, VALIDATION, wr
 from meduet_training.tokenizer_files import tokenizer_sha256
 from napari_meduet.core.objective import Objective
 from napari_meduet.errors import InputError
-from napari_meduet.tokenizers.wavelet import WaveletTokenizer
+from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.files import write_atomically
-from napari_meduet.volumes.opening import reason
 
 if TYPE_CHECKING:
     from meduet_training.pretraining import Pretraining
@@ -63,7 +61,7 @@ def watched_run(
     folder: Path,
     training: "Pretraining",
     source: BatchSource[Any],
-    tokenizer: WaveletTokenizer,
+    tokenizer: Tokenizer,
     config: Mapping[str, Any],
 ) -> Iterator[Watch]:
     """What looks on while the block trains; nobody on other processes than the first.
@@ -80,11 +78,11 @@ def watched_run(
         yield Unwatched()
         return
     check_writable(folder)
-    crops = (
-        source.validation_crops(NUM_CROPS, training.seed) if isinstance(source, ValidationSource) else None
-    )
+    crops = None
+    if isinstance(source, ValidationSource):
+        crops = source.validation_crops(NUM_CROPS, training.seed)
     mean, std = source.statistics()
-    on_device = copy.deepcopy(tokenizer).to(fabric.device)
+    on_device = cast(Tokenizer, copy.deepcopy(cast(nn.Module, tokenizer)).to(fabric.device))
     card = RunCard(
         run=folder.resolve().name,
         total_steps=training.objective.total_steps,
@@ -93,7 +91,7 @@ def watched_run(
             sha256=source.sha256,
             domains=list(source.domains),
             latent_shape=list(source.latent_shape),
-            tokenizer_sha256=tokenizer_sha256(tokenizer),
+            tokenizer_sha256=tokenizer_sha256(cast(Any, tokenizer)),
             validation=crops.counts() if crops else {},
             validation_note=crops.note if crops else "This source holds no crops back.",
         ),
@@ -121,7 +119,7 @@ class Validation:
     """The crops of a run and what decodes them."""
 
     def __init__(
-        self, crops: ValidationCrops, tokenizer: WaveletTokenizer, mean: torch.Tensor, std: torch.Tensor
+        self, crops: ValidationCrops, tokenizer: Tokenizer, mean: torch.Tensor, std: torch.Tensor
     ) -> None:
         self.crops = crops
         self._tokenizer, self._mean, self._std = tokenizer, mean, std
@@ -245,22 +243,6 @@ class _Logs:
         self.steps = RowLog(folder / LOG, last_kept=first_step - 1)
         self.validation = RowLog(folder / VALIDATION, last_kept=first_step)  # counts the steps before it
         self.curves = TensorBoardLog(folder, first_step)
-
-
-def check_writable(folder: Path) -> None:
-    """Refuse a folder that cannot be written before hours are spent.
-
-    Raises:
-        InputError: it cannot.
-    """
-    make_folder(folder)
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise InputError(
-            f"{folder.name}: cannot be written to ({reason(error)}), so the run could keep neither log nor "
-            "checkpoints; choose another folder, or ask for the permission."
-        ) from error
 
 
 def _probe_curves(analysis: FactorAnalysis) -> dict[str, float]:
