@@ -136,10 +136,25 @@ def load_trained(folder: Path) -> TrainedNetwork:
     checkpoint = newest_checkpoint(folder)
     if checkpoint is None:
         raise InputError(f"{folder.name}: holds no {FOLDER}, so nothing was pretrained here.")
+    return trained_in(checkpoint)
+
+
+def trained_in(checkpoint: Checkpoint) -> TrainedNetwork:
+    """The student of one checkpoint.
+
+    Raises:
+        InputError: another version wrote it, or its pretext trains another network.
+    """
     settings = _settings_of(checkpoint)
     network = settings.training["network"]
-    student = MeDUET(MeDUETConfig(**network | {"grid": tuple(network["grid"])}))
-    student.load_state_dict(checkpoint.under(f"{NETWORK}student."))
+    try:
+        student = MeDUET(MeDUETConfig(**network | {"grid": tuple(network["grid"])}))
+        student.load_state_dict(checkpoint.under(f"{NETWORK}student."))
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(
+            f"{checkpoint.path.name}: holds no MeDUET network, so it has no content and style; it was "
+            "trained by another pretext, or by another version."
+        ) from error
     return TrainedNetwork(student=student.eval(), step=checkpoint.step, settings=settings)
 
 
