@@ -12,6 +12,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -26,6 +27,7 @@ from napari_meduet.volumes.files import write_atomically
 
 EDGE = 8  # latent voxels of a cube along each axis (docs/decisions/0008-latent-cache.md)
 LARGEST_HEADER_BYTES = 2**20
+ABOUT = "about"  # of the file's metadata: words, shape and digest, as JSON
 
 Place = tuple[int, int, int]
 
@@ -107,11 +109,10 @@ def save_cubes(path: Path, latent: Float[Tensor, "R X Y Z"], words: str) -> None
     checksums = np.empty(numbers.shape[:3], np.uint32)
     for index in np.ndindex(checksums.shape):
         checksums[index] = google_crc32c.value(numbers[index].tobytes())
-    metadata = {"words": words, "shape": json.dumps(shape)}
-    metadata["sha256"] = _digest(metadata, checksums)
+    about = {"words": words, "shape": shape, "sha256": _digest(words, shape, checksums)}
     tensors = {"latent": cubes, "checksums": torch.from_numpy(checksums)}
-    with write_atomically(path, overwrite=True) as temporary:
-        temporary.write_bytes(save(tensors, metadata))
+    with write_atomically(path, overwrite=True) as temporary:  # one key: the library shuffles several
+        temporary.write_bytes(save(tensors, {ABOUT: json.dumps(about)}))
 
 
 def open_cubes(path: Path) -> CubeFile:
@@ -123,44 +124,25 @@ def open_cubes(path: Path) -> CubeFile:
     """
     with open(path, "rb", buffering=0) as file:
         header, data_start = _header(file.fileno())
-        try:
-            metadata, latent, table = (header[name] for name in ("__metadata__", "latent", "checksums"))
-            shape = tuple(int(side) for side in json.loads(metadata["shape"]))
-            grid = tuple(int(count) for count in table["shape"])
-            rows = int(latent["shape"][3])
-            fits = (
-                (latent["dtype"], table["dtype"]) == ("BF16", "U32")
-                and grid == tuple(-(-side // EDGE) for side in shape)
-                and latent["shape"] == [*grid, rows, EDGE, EDGE, EDGE]
-            )
-            begin, end = latent["data_offsets"]
-            table_begin, table_end = table["data_offsets"]
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise Damaged("it is no cached latent") from error
-        if not fits or len(shape) != 3 or rows < 1:
-            raise Damaged("its shapes contradict each other")
-        if end - begin != 2 * rows * EDGE**3 * math.prod(grid) or table_end - table_begin != 4 * math.prod(
-            grid
-        ):
-            raise Damaged("its shapes contradict each other")
-        if os.fstat(file.fileno()).st_size != data_start + max(end, table_end):
+        about, shape, rows, starts, num_bytes = _layout(header)
+        if os.fstat(file.fileno()).st_size != data_start + num_bytes:
             raise Damaged("it is cut off")
-        checksums = np.empty(grid, np.uint32)
-        _read_into(file.fileno(), checksums.data.cast("B"), data_start + table_begin)
-    if metadata.get("sha256") != _digest(metadata, checksums):
+        checksums = np.empty([-(-side // EDGE) for side in shape], np.uint32)
+        _read_into(file.fileno(), checksums.data.cast("B"), data_start + starts["checksums"])
+    if about["sha256"] != _digest(about["words"], list(shape), checksums):
         raise Damaged("what it says of itself was changed")
     return CubeFile(
         path=path,
-        words=metadata["words"],
+        words=about["words"],
         rows=rows,
-        shape=(shape[0], shape[1], shape[2]),
-        offset=data_start + begin,
+        shape=shape,
+        offset=data_start + starts["latent"],
         checksums=checksums,
-        sha256=metadata["sha256"],
+        sha256=about["sha256"],
     )
 
 
-def _header(descriptor: int) -> tuple[dict, int]:
+def _header(descriptor: int) -> tuple[Any, int]:
     """The header of a safetensors file (its length in 8 bytes, then JSON) and where the tensors begin."""
     prefix = bytearray(8)
     _read_into(descriptor, memoryview(prefix), 0)
@@ -170,19 +152,36 @@ def _header(descriptor: int) -> tuple[dict, int]:
     text = bytearray(length)
     _read_into(descriptor, memoryview(text), 8)
     try:
-        header = json.loads(text)
+        return json.loads(text), 8 + length
     except ValueError as error:
         raise Damaged("it is no cached latent") from error
-    if not isinstance(header, dict):
-        raise Damaged("it is no cached latent")
-    return header, 8 + length
 
 
-def _digest(metadata: dict[str, str], checksums: np.ndarray) -> str:
+def _layout(header: Any) -> tuple[dict[str, str], Place, int, dict[str, int], int]:
+    """From a header: what is said of the latent, its shape and rows, where each tensor begins, all bytes."""
     try:
-        digest = hashlib.sha256(json.dumps([metadata["words"], metadata["shape"]]).encode())
-    except KeyError as error:
+        about = json.loads(header["__metadata__"][ABOUT])
+        x, y, z = (int(side) for side in about["shape"])
+        words = {name: str(about[name]) for name in ("words", "sha256")}
+        rows = int(header["latent"]["shape"][3])
+        grid = [-(-side // EDGE) for side in (x, y, z)]
+        starts, num_bytes = {}, 0
+        for name, dtype, width, sides in (
+            ("latent", "BF16", 2, [*grid, rows, EDGE, EDGE, EDGE]),
+            ("checksums", "U32", 4, grid),
+        ):
+            told, size = header[name], width * math.prod(sides)
+            starts[name], end = told["data_offsets"]
+            if (told["dtype"], told["shape"]) != (dtype, sides) or end != starts[name] + size or size < 1:
+                raise ValueError(name)
+            num_bytes += size
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise Damaged("it is no cached latent") from error
+    return words, (x, y, z), rows, starts, num_bytes
+
+
+def _digest(words: str, shape: list[int], checksums: np.ndarray) -> str:
+    digest = hashlib.sha256(json.dumps([words, shape]).encode())
     digest.update(checksums.tobytes())
     return digest.hexdigest()
 

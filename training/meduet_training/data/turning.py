@@ -20,6 +20,7 @@ SIDE = 48  # voxels of the random volumes
 NUM_VOLUMES = 4
 SMOOTHNESS = 2.0  # their amplitudes fall with this power of the frequency, as those of scans do
 SEED = 2025
+DECIMALS = 5  # of the maps: what lies behind is the processor's
 
 Map = tuple[tuple[float, ...], ...]  # C + 1 rows of C: what each channel, and 1, contributes to each channel
 
@@ -42,7 +43,7 @@ def fit_channel_maps(tokenizer: Tokenizer) -> dict[str, Map]:
         rows = turn(latent).movedim(1, -1).flatten(0, -2).double()
         rows = torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
         solution = torch.linalg.lstsq(rows, wanted.movedim(1, -1).flatten(0, -2).double()).solution
-        maps[name] = tuple(tuple(row) for row in solution.tolist())
+        maps[name] = tuple(tuple(round(weight, DECIMALS) for weight in row) for row in solution.tolist())
     return maps
 
 
