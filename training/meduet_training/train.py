@@ -7,7 +7,7 @@ import typer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-Data = Annotated[Path, typer.Option(help="Folder of scans with an index.json.")]
+Data = Annotated[Path, typer.Option(help="Folder of scans with an index.json, or a manifest.")]
 Cache = Annotated[Path, typer.Option(help="Where stages are kept, so that an interrupted run goes on.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 SHARED_DATA = Path("../shared/data")

@@ -28,6 +28,7 @@ FEW_VALUES = 12  # an image has more; what has fewer is a segmentation
 SAMPLED = 4  # every so many voxels tell that
 ALIKE = 0.6  # of neighbours in a segmentation have one value, and fewer in an image, even of 8 bits
 SERIES_UID = "SeriesInstanceUID"
+EVERY = 2  # voxels of 1.5 mm: enough to tell a share of the body, at an eighth of the time
 UID_ROOTS = ("1.2.", "1.3.", "2.16.", "2.25.")
 
 
@@ -129,8 +130,9 @@ class Audit:
         is_ct = volume.modality == "CT"
         profile = profile_named(self.profile) if is_ct else fit_mr_profile(native)
         values = grid.to_working(native)
-        body = body_mask(values, volume.modality)
-        saturated = _saturated(values[body], volume.modality)
+        coarse = values[::EVERY, ::EVERY, ::EVERY]
+        body = body_mask(coarse, volume.modality)
+        clipped = clipped_fraction(profile, coarse, body)
         return Found(
             series=series,
             patient=self.pseudonyms.patient(patient) if patient else None,
@@ -138,7 +140,7 @@ class Audit:
             shape=volume.voxels.shape,
             spacing_mm=volume.spacing_mm,
             working_shape=cast(tuple[int, int, int], grid.shape),
-            clipped=max(clipped_fraction(profile, values, body), saturated),
+            clipped=max(clipped, _saturated(coarse[body], volume.modality)),
             tags={keyword: tags[keyword] for keyword in self.tags if keyword in tags},
             sha256=volume.sha256,
             volume_hash=volume_hash(profile.encode(values)),

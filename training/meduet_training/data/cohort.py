@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
-from meduet_training.data.manifest import read_manifest
+from meduet_training.data.manifest import SUFFIXES, read_manifest
 from meduet_training.data.scan import Scan, Split
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.volume import Modality
@@ -22,7 +22,7 @@ def read_cohort(path: Path) -> list[Scan]:
     Raises:
         InputError: there is none, a record lacks a field or cannot be meant, or a scan is missing.
     """
-    if path.is_file():
+    if path.is_file() or path.suffix in SUFFIXES:
         return read_manifest(path)
     return [_scan(path, number, record) for number, record in enumerate(index_records(path), start=1)]
 

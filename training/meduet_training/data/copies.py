@@ -60,7 +60,7 @@ def _of_one_image(scans: Sequence[Identity]) -> set[tuple[int, int]]:
     if len(hashed) < 2:
         return set()
     bits = np.stack([unpacked(scans[number].volume_hash or "") for number in hashed]).astype(np.float32)
-    patients = np.array([scans[number].patient for number in hashed])
+    _, patients = np.unique([scans[number].patient for number in hashed], return_inverse=True)
     pairs = set()
     for start in range(0, len(hashed), ROWS_AT_ONCE):
         part = slice(start, start + ROWS_AT_ONCE)

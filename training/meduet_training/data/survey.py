@@ -158,6 +158,7 @@ def _leave_copies_out(entries: list[Entry]) -> None:
         )
         for entry in entries
     ]
+    names: dict[str, str] = {}
     for group in groups_of_copies(identities):
         copies = sorted(
             (entries[number] for number in group),
@@ -168,10 +169,16 @@ def _leave_copies_out(entries: list[Entry]) -> None:
             same = other.found.series_hash is not None and other.found.series_hash == kept.found.series_hash
             how = "the same SeriesInstanceUID" if same else "the same image"
             other.left_out = f"A copy of {kept.path} ({how})."
-        names = {entry.patient for entry in copies}
-        for entry in entries:
-            if entry.patient in names:
-                entry.patient = kept.patient
+        names |= {_of(names, other.patient): _of(names, kept.patient) for other in others}
+    for entry in entries:
+        entry.patient = _of(names, entry.patient)
+
+
+def _of(names: dict[str, str], patient: str) -> str:
+    """The name that a patient goes by after some became one."""
+    while names.get(patient, patient) != patient:
+        patient = names[patient]
+    return patient
 
 
 def _decide_splits(entries: list[Entry], rules: Rules) -> None:
