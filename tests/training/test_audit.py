@@ -144,7 +144,13 @@ def test_on_real_scans_copies_are_near_and_registered_sequences_are_not(shared_d
 
 
 def identity(number, **changes) -> Identity:
-    words = {"patient": f"p{number}", "sha256": f"{number}", "series_hash": None, "volume_hash": None}
+    words = {
+        "part": "",
+        "patient": f"p{number}",
+        "sha256": f"{number}",
+        "series_hash": None,
+        "volume_hash": None,
+    }
     return Identity(path=f"{number}.nii", **words | changes)
 
 
@@ -175,9 +181,10 @@ def test_within_one_patient_copies_must_be_nearer():
     assert groups_of_copies(same) == []
 
 
-def test_volumes_of_one_file_are_no_copies():
-    channels = [identity(0, sha256=f"s {number}", series_hash="u") for number in range(2)]
+def test_parts_of_one_file_are_no_copies_but_a_file_listed_twice_is():
+    channels = [identity(0, part=f"{number}", series_hash="u") for number in range(2)]
     assert groups_of_copies(channels) == []
+    assert groups_of_copies([*channels, channels[0]]) == [[0, 2]]
 
 
 def test_each_series_of_a_dicom_folder_is_found_and_nobody_is_named(tmp_path):

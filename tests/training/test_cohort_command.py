@@ -1,6 +1,7 @@
 """`meduet-cohort` from the command line: a table, a manifest, and one sentence for every mistake."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -100,6 +101,30 @@ def test_nobody_is_named(tmp_path):
     assert [name for name in (*NAMES, "1.2.3.4.1") if name in told] == []
     salt = (tmp_path / "cohort.salt").read_text().strip()
     assert salt not in (tmp_path / "cohort.csv").read_text() + (tmp_path / "cohort.audit.jsonl").read_text()
+
+
+def test_patients_are_not_taken_for_domains(tmp_path):
+    for number, name in enumerate(("DOE_Jane", "4711")):
+        save_dicom(tmp_path / name / "ct", number)  # the patient's folder is the first
+        refused = call(tmp_path, "-o", tmp_path / "cohort.csv")
+        assert refused.exit_code == 2
+        assert "Domains would be named for patients" in spoken(refused)
+        assert not (tmp_path / "cohort.csv").exists()
+    done = call(tmp_path, "-o", tmp_path / "cohort.csv", "--domain-from", "dicom:KVP")
+    assert done.exit_code == 0, done.output
+    assert {scan.domain for scan in read_cohort(tmp_path / "cohort.csv")} == {"unknown"}
+
+
+def test_a_name_that_is_no_text_is_told(tmp_path):
+    save_body(tmp_path / "ge" / "p1" / "a.nii", 1)
+    os.rename(
+        os.fsencode(save_body(tmp_path / "ge" / "p2" / "b.nii", 2)),
+        os.fsencode(tmp_path) + b"/ge/p2/\xf6.nii",
+    )
+    done = call(tmp_path, "-o", tmp_path / "cohort.csv")
+    assert done.exit_code == 0, done.output
+    assert "are no UTF-8" in spoken(done)
+    assert len(read_cohort(tmp_path / "cohort.csv")) == 1
 
 
 def test_ids_are_kept_when_a_person_asks(tmp_path):

@@ -124,6 +124,12 @@ def scan(
         log = AuditLog(output.with_suffix(".audit.jsonl"), audit)
         with _bar("Auditing scans", len(candidates)) as on_done:
             found = audit_all(candidates, audit, log, workers, on_done)
+        if any(one.names_patient for several in found for one in several) and not keep_patient_ids:
+            raise InputError(
+                "Domains would be named for patients: the folders that stand for them hold ids or names of "
+                "DICOM headers. Say with --domain-from what a domain is, for example "
+                "dicom:Manufacturer,ConvolutionKernel."
+            )
         rules = Rules(
             pseudonyms=pseudonyms, tags=tags, test_share=test_share, seed=seed, keep_small=keep_small
         )

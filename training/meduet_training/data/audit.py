@@ -4,8 +4,9 @@ An audit knows one path and says what it found there, in JSON's types; what foll
 decided elsewhere. It runs in processes of its own and never lets a name, an id or a UID out unhashed.
 """
 
+import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from napari_meduet.volumes.volume import Modality, Volume
 FEW_VALUES = 12  # an image has more; what has fewer is a segmentation
 SAMPLED = 4  # every so many voxels tell that
 ALIKE = 0.6  # of neighbours in a segmentation have one value, and fewer in an image, even of 8 bits
+PATIENT_TAGS = ("PatientID", "PatientName")
 SERIES_UID = "SeriesInstanceUID"
 EVERY = 2  # voxels of 1.5 mm: enough to tell a share of the body, at an eighth of the time
 UID_ROOTS = ("1.2.", "1.3.", "2.16.", "2.25.")
@@ -38,6 +40,7 @@ class Found:
 
     problem: str | None = None
     series: str | None = None  # its number, where a DICOM folder holds several
+    names_patient: bool = False  # the folder that names its domain is named for the patient
     patient: str | None = None  # under the name that goes into the manifest; None: the header does not tell
     modality: Modality | None = None
     shape: tuple[int, int, int] | None = None
@@ -109,10 +112,12 @@ class Audit:
         path, first = candidate.path, frames[0]
         if first.is_localizer:
             return Found(problem=f"{shown_name(path)}: is a localizer.", series=series)
-        tags = tags_of_dicom(first.path, ("PatientID", *self.tags))
-        patient = tags.pop("PatientID", None) if candidate.patient_in_header else None
+        tags = tags_of_dicom(first.path, (*PATIENT_TAGS, *self.tags))
+        persons = [tags.pop(keyword, "") for keyword in PATIENT_TAGS]
+        patient = persons[0] if candidate.patient_in_header else None
         volume = read_volume(path, series=series, modality=candidate.modality)
-        return self._measured(volume, first.series_uid, phase, series, tags, patient)
+        found = self._measured(volume, first.series_uid, phase, series, tags, patient)
+        return replace(found, names_patient=not self.tags and _names_one_of(candidate.domain, persons))
 
     def _measured(
         self,
@@ -147,6 +152,12 @@ class Audit:
             series_hash=self.pseudonyms.series(f"{uid} {phase}") if uid else None,
             doubts=volume.warnings,
         )
+
+
+def _names_one_of(domain: str, persons: list[str]) -> bool:
+    """Whether a domain's name holds an id, or a part of a name, as a word."""
+    words = [word for person in persons for word in re.split(r"[\^\s]+", person) if len(word) > 2]
+    return any(re.search(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", domain, re.IGNORECASE) for word in words)
 
 
 def _guarded(path: Path, look: Callable[[], Found]) -> Found:

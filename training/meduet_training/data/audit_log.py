@@ -81,6 +81,7 @@ def _key(candidate: Candidate) -> str:
         candidate.volume_index,
         candidate.modality,
         candidate.patient_in_header,
+        candidate.domain,
     ]
     return hashlib.sha256(json.dumps(asked).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 

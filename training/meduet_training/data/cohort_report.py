@@ -42,9 +42,6 @@ def doubts_of(entries: list[Entry]) -> list[str]:
             f"Files that count as a patient each, since no folder names one: {len(guessed)} "
             f"({_some(guessed)}); where several are of one patient, say so with --patient-from."
         )
-    unshipped = sum(not entry.candidate.may_train for entry in used)
-    if unshipped:
-        sentences.append(f"Scans not trained on, since their licence does not allow it: {unshipped}.")
     return sentences
 
 
@@ -56,6 +53,9 @@ def _parts(entries: list[Entry]) -> Iterator[RenderableType]:
         yield _left_out_table(left_out)
     for sentence in doubts_of(entries):
         yield Text(sentence)
+    unshipped = sum(not entry.candidate.may_train for entry in used)
+    if unshipped:
+        yield Text(f"Scans not trained on, since their licence does not allow it: {unshipped}.")
 
 
 def _used_table(used: list[Entry]) -> Table:

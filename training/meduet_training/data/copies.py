@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -17,6 +18,7 @@ class Identity:
     """By what a copy of a scan is known."""
 
     path: str
+    part: str  # which series of a folder, which volume of a file
     patient: str
     sha256: str | None
     series_hash: str | None
@@ -26,11 +28,11 @@ class Identity:
 def groups_of_copies(scans: Sequence[Identity]) -> list[list[int]]:
     """The numbers of scans that are copies of each other, two or more to a group.
 
-    Within one file or DICOM folder no two volumes are taken for copies: they are its phases or channels.
+    Parts of one file or DICOM folder are never taken for copies: they are its phases or channels.
     """
     pairs = _of_one_word([scan.sha256 for scan in scans]) | _of_one_word([scan.series_hash for scan in scans])
     pairs |= _of_one_image(scans)
-    pairs = {(a, b) for a, b in pairs if scans[a].path != scans[b].path}
+    pairs = {(a, b) for a, b in pairs if scans[a].path != scans[b].path or scans[a].part == scans[b].part}
     if not pairs:
         return []
     ends = np.array(sorted(pairs)).T
@@ -43,15 +45,12 @@ def groups_of_copies(scans: Sequence[Identity]) -> list[list[int]]:
 
 
 def _of_one_word(words: Sequence[str | None]) -> set[tuple[int, int]]:
-    """Links between scans with the same word, in a chain."""
-    last: dict[str, int] = {}
-    pairs = set()
+    """All pairs of scans with the same word."""
+    holders: dict[str, list[int]] = {}
     for number, word in enumerate(words):
         if word is not None:
-            if word in last:
-                pairs.add((last[word], number))
-            last[word] = number
-    return pairs
+            holders.setdefault(word, []).append(number)
+    return {pair for numbers in holders.values() for pair in combinations(numbers, 2)}
 
 
 def _of_one_image(scans: Sequence[Identity]) -> set[tuple[int, int]]:

@@ -15,7 +15,7 @@ from meduet_training.data.candidates import (
 )
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.dicom_frames import looks_like_dicom
-from napari_meduet.volumes.opening import open_regular
+from napari_meduet.volumes.opening import open_regular, reason, shown_name
 
 LABEL_FOLDER = re.compile(r"^(labels|masks|segmentations)", re.IGNORECASE)
 NO_DICOM = (".json", ".txt", ".csv", ".tsv", ".md", ".xml", ".html", ".pdf", ".png", ".jpg", ".raw", ".zraw")
@@ -55,7 +55,7 @@ def in_folders(
 
 def scans_below(folder: Path) -> Iterator[Path]:
     """Image files, and folders of DICOM files with all that is below them; no segmentations."""
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if name[0] != "." and not LABEL_FOLDER.match(name))
         visible = [Path(parent) / name for name in sorted(names) if name[0] != "."]
         images = [path for path in visible if is_image(path.name)]
@@ -64,6 +64,11 @@ def scans_below(folder: Path) -> Iterator[Path]:
         if any(_is_dicom(path) for path in others):
             yield Path(parent)
             folders.clear()
+
+
+def _refuse(error: OSError) -> None:
+    name = shown_name(error.filename or ".")
+    raise InputError(f"{name}: the folder cannot be read ({reason(error)}); allow it, or take it away.")
 
 
 def _is_dicom(path: Path) -> bool:
@@ -84,8 +89,6 @@ def _told(root: Path, path: Path, origin: Origin) -> str | None:
         if found:
             return found.group(1 if found.re.groups else 0)
         raise InputError(f"{path.name}: name:{origin.value} does not match it; give another expression.")
-    if origin.kind == "column":
-        raise InputError(f"column:{origin.value} needs a table: a CSV file, index.json or participants.tsv.")
     above = path.relative_to(root).parts
     above = above if path.is_dir() else above[:-1]
     level = int(origin.value) if origin.kind == "folder" else 1

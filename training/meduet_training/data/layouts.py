@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import polars as pl
 
-from meduet_training.data.candidates import Candidate, Origin, allows_training
+from meduet_training.data.candidates import Candidate, Kind, Origin, allows_training
 from meduet_training.data.cohort import INDEX, index_records
 from meduet_training.data.datasets import DATASET, in_bids, in_decathlon
 from meduet_training.data.folders import in_folders
@@ -16,6 +16,13 @@ from meduet_training.data.scan import Split
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.volume import Modality
 
+FITTING: dict[Layout, tuple[Kind, ...]] = {  # what may tell domain or patient where
+    Layout.folders: ("folder", "name", "dicom"),
+    Layout.bids: ("column", "dicom"),
+    Layout.nnunet: ("dicom",),
+    Layout.csv: ("column", "dicom"),
+    Layout.index_json: ("column", "dicom"),
+}
 INDEX_NAMES = {"patient": "patient_group", "labels": "seg_path"}  # ours -> the index's
 
 
@@ -38,15 +45,20 @@ def find_candidates(
     else:
         inner = {folder: _layout_of(folder) for folder in sorted(source.iterdir()) if folder.is_dir()}
         known = {folder: told for folder, told in inner.items() if told is not Layout.folders}
+        own = (domain_from, patient_from)
+        if known:  # then what is said may be meant for them
+            own = tuple(_if_fitting(origin, Layout.folders) for origin in own)
         found = [
             candidate
-            for candidate in in_folders(source, domain_from, patient_from)
+            for candidate in _in_layout(source, Layout.folders, *own)
             if not any(candidate.path.is_relative_to(folder) for folder in known)
         ]
         for folder, told in known.items():
             found += [
                 replace(candidate, patient=f"{folder.name}/{candidate.patient}")
-                for candidate in _in_layout(folder, told, domain_from, patient_from)
+                for candidate in _in_layout(
+                    folder, told, _if_fitting(domain_from, told), _if_fitting(patient_from, told)
+                )
             ]
     if not found:
         raise InputError(
@@ -71,6 +83,12 @@ def _layout_of(source: Path) -> Layout:
 def _in_layout(
     source: Path, layout: Layout, domain_from: Origin | None, patient_from: Origin | None
 ) -> list[Candidate]:
+    for origin in (domain_from, patient_from):
+        if origin != _if_fitting(origin, layout):
+            raise InputError(
+                f"{origin.kind}:{origin.value} cannot be looked up in the layout {layout}; there "
+                f"{' or '.join(FITTING[layout])} can."
+            )
     if layout is Layout.csv:
         return _in_table(source.parent, source.name, _csv_records(source), {}, domain_from, patient_from)
     if not source.is_dir():
@@ -82,6 +100,10 @@ def _in_layout(
     if layout is Layout.nnunet:
         return in_decathlon(source)
     return in_folders(source, domain_from, patient_from)
+
+
+def _if_fitting(origin: Origin | None, layout: Layout) -> Origin | None:
+    return origin if origin and origin.kind in FITTING[layout] else None
 
 
 def _csv_records(path: Path) -> list[dict[str, Any]]:

@@ -8,4 +8,9 @@ def as_written(path: Path, manifest: Path) -> str:
     """Relative to the manifest if both lie in one tree below the root, so that they move together."""
     path, folder = Path(os.path.abspath(path)), Path(os.path.abspath(manifest)).parent
     common = Path(os.path.commonpath([path, folder]))
-    return os.path.relpath(path, folder) if common != Path(common.anchor) else str(path)
+    return in_utf8(os.path.relpath(path, folder) if common != Path(common.anchor) else str(path))
+
+
+def in_utf8(name: str) -> str:
+    """A name that any table can hold: what the system could not decode is replaced."""
+    return os.fsencode(name).decode("utf-8", errors="replace")

@@ -37,7 +37,9 @@ class Pseudonyms:
         return f"{self._hash('which salt')} {self.keep_ids}"
 
     def _hash(self, text: str) -> str:
-        return hmac.new(self.salt, text.encode(), hashlib.sha256).hexdigest()[:HASH_LENGTH]
+        return hmac.new(self.salt, text.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()[
+            :HASH_LENGTH
+        ]
 
 
 def open_salt(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 from meduet_training.data.audit import Found
 from meduet_training.data.candidates import Candidate
 from meduet_training.data.copies import Identity, groups_of_copies
-from meduet_training.data.paths import as_written
+from meduet_training.data.paths import as_written, in_utf8
 from meduet_training.data.pseudonyms import Pseudonyms
 from meduet_training.data.scan import Split
 from meduet_training.data.scanner_tags import domain_of_tags
@@ -80,7 +80,9 @@ def survey(
         for record in records
     ]
     for entry in entries:
-        entry.left_out = entry.found.problem or (None if rules.keep_small else _too_small(entry))
+        entry.left_out = entry.found.problem or _unwritable(entry)
+        if not rules.keep_small:
+            entry.left_out = entry.left_out or _too_small(entry)
     _leave_copies_out(_used(entries))
     _decide_splits(_used(entries), rules)
     used = _used(entries)
@@ -124,7 +126,7 @@ def _entry(candidate: Candidate, found: Found, rules: Rules, manifest: Path) -> 
         candidate=candidate,
         found=found,
         path=as_written(candidate.path, manifest),
-        domain=domain,
+        domain=in_utf8(domain),
         patient=found.patient or rules.pseudonyms.patient(candidate.patient),
         split=candidate.split,
     )
@@ -132,6 +134,13 @@ def _entry(candidate: Candidate, found: Found, rules: Rules, manifest: Path) -> 
 
 def _used(entries: list[Entry]) -> list[Entry]:
     return [entry for entry in entries if entry.left_out is None]
+
+
+def _unwritable(entry: Entry) -> str | None:
+    paths = (entry.candidate.path, entry.candidate.labels or Path())
+    if all(str(path) == in_utf8(str(path)) for path in paths):
+        return None
+    return "The names of file and folders, or of its labels, are no UTF-8, which a table needs; rename them."
 
 
 def _too_small(entry: Entry) -> str | None:
@@ -151,6 +160,7 @@ def _leave_copies_out(entries: list[Entry]) -> None:
     identities = [
         Identity(
             path=entry.path,
+            part=f"{entry.found.series} {entry.candidate.volume_index}",
             patient=entry.patient,
             sha256=f"{entry.found.sha256} {entry.candidate.volume_index}",
             series_hash=entry.found.series_hash,
