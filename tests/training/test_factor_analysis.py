@@ -62,6 +62,14 @@ def test_one_domain_has_neither_probe_nor_silhouette():
     assert (analysis.style.probe, analysis.style.silhouette) == (None, None)
 
 
+def test_factors_that_are_not_finite_end_no_training():
+    given = samples()
+    given.style[3, 1] = np.nan
+    analysis = analyse_factors(given, seed=0)
+    assert (analysis.style.probe, analysis.style.silhouette, analysis.num_probed) == (None, None, 0)
+    assert "not finite" in analysis.as_markdown()
+
+
 def test_files_hold_the_numbers_and_no_more_than_hashes(tmp_path):
     analysis = analyse_factors(samples(), seed=3)
     write_factors(analysis, tmp_path)

@@ -126,15 +126,11 @@ def analyse_factors(samples: FactorSamples, seed: int, *, with_maps: bool = True
         with_maps: draw the t-SNE maps too, which takes longer than all the rest.
     """
     probed = _with_two_patients(samples)
-    num_domains = len(np.unique(samples.domains[probed]))
-    why_no_probe = ""
-    if num_domains < 2:
-        why_no_probe = (
-            f"A probe needs two domains with two patients each; of {len(np.unique(samples.domains))} "
-            f"domains here, {num_domains} {'has' if num_domains == 1 else 'have'} that many."
-        )
+    why_no_probe = _why_no_probe(samples, probed)
 
     def findings(vectors: np.ndarray) -> FactorFindings:
+        if not np.isfinite(vectors).all():
+            return FactorFindings(probe=None, silhouette=None, embedding=None)
         return FactorFindings(
             probe=None
             if why_no_probe
@@ -180,6 +176,19 @@ def _with_two_patients(samples: FactorSamples) -> np.ndarray:
     names, inverse = np.unique(samples.domains.astype(str), return_inverse=True)
     patients = [len(np.unique(samples.patients[inverse == k].astype(str))) for k in range(len(names))]
     return np.asarray(patients)[inverse] > 1
+
+
+def _why_no_probe(samples: FactorSamples, probed: np.ndarray) -> str:
+    """A sentence; empty where there can be probes."""
+    if not (np.isfinite(samples.content).all() and np.isfinite(samples.style).all()):
+        return "The network's factors are not finite, so nothing can be read from them."
+    num_domains = len(np.unique(samples.domains[probed].astype(str)))
+    if num_domains >= 2:
+        return ""
+    return (
+        f"A probe needs two domains with two patients each; of {len(np.unique(samples.domains.astype(str)))} "
+        f"domains here, {num_domains} {'has' if num_domains == 1 else 'have'} that many."
+    )
 
 
 def _silhouette(vectors: np.ndarray, samples: FactorSamples, seed: int) -> Estimate | None:
