@@ -1,13 +1,14 @@
 """Scans on the working grid: read once, written, and read back as they were."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tiny import save_phantom
 
 from meduet_training.data.cohort import Scan
-from meduet_training.data.prepared import load_prepared, prepare_cohort, prepare_scan, save_prepared
+from meduet_training.data.prepared import _key, load_prepared, prepare_cohort, prepare_scan, save_prepared
 
 
 def a_scan(path, modality="CT", patient="1f3a", domain="site") -> Scan:
@@ -61,6 +62,17 @@ def test_a_cohort_is_prepared_once(tmp_path):
     assert prepare_cohort(scans, tmp_path / "prepared") == first
     assert [path.stat().st_mtime_ns for path in first] == written
     assert len(set(first)) == 2
+
+
+def test_scans_of_one_name_are_told_apart_by_a_manifest(tmp_path):
+    scans = []
+    for number in range(2):
+        (tmp_path / f"p{number}").mkdir()
+        path = save_phantom(tmp_path / f"p{number}" / "ct.nii", seed=number)  # of one size too
+        scans.append(replace(a_scan(path), sha256=str(number)))
+    scans.append(replace(scans[1], series="2"))
+    assert len(set(prepare_cohort(scans[:2], tmp_path / "prepared"))) == 2
+    assert len({_key(scan) for scan in scans}) == 3
 
 
 def test_nothing_written_names_a_file(tmp_path):

@@ -63,14 +63,18 @@ def prepare_cohort(scans: list[Scan], folder: Path) -> list[Path]:
     make_folder(folder)
     paths = []
     for scan in track(scans, description="Preparing scans"):
-        key = hashlib.sha256(
-            f"{scan.path.name} {scan.path.stat().st_size} {scan.domain}".encode()
-        ).hexdigest()[:16]
-        path = folder / f"{key}.safetensors"
+        path = folder / f"{_key(scan)}.safetensors"
         if not path.exists():
             save_prepared(prepare_scan(scan), path)
         paths.append(path)
     return paths
+
+
+def _key(scan: Scan) -> str:
+    """Tells one scan from another. A manifest knows the file's digest; an index alone, its name."""
+    words = [scan.sha256 or scan.path.name, scan.path.stat().st_size, scan.domain]
+    words += [part for part in (scan.series, scan.volume_index) if part is not None]
+    return hashlib.sha256(" ".join(map(str, words)).encode()).hexdigest()[:16]
 
 
 def save_prepared(scan: WorkingScan, path: Path) -> None:
