@@ -324,12 +324,13 @@ def _source(path: Path, sha256: str) -> Source:
 
 
 def _sha256_now(scan: Scan) -> str:
-    """Of the file as it is; of a DICOM series as `Volume.sha256` counts it.
+    """Of the file as it is; of a scan of several files as `Volume.sha256` counts it.
 
     A file that cannot be read gets a digest of its place: encoding it will say what is wrong.
     """
+    several = scan.path.is_dir() or scan.path.suffix.lower() in (".mhd", ".nhdr")  # voxels lie beside these
     try:
-        return read_scan(scan).sha256 if scan.path.is_dir() else retrying(lambda: file_sha256(scan.path))
+        return read_scan(scan).sha256 if several else retrying(lambda: file_sha256(scan.path))
     except (InputError, OSError):
         return "unreadable " + entry_key(str(scan.path), scan.series, scan.volume_index)
 
