@@ -178,12 +178,24 @@ def test_what_cannot_be_found_is_told(tmp_path):
         (lambda: found(tmp_path, patient=r"name:^\d"), "does not match it"),
         (lambda: found(tmp_path, domain="column:site"), "cannot be looked up in the layout folders"),
         (lambda: found(tmp_path, Layout.nnunet, domain="folder:1"), "in the layout nnunet; there dicom can"),
+        (lambda: found(tmp_path, Layout.bids, patient="name:a"), "in the layout bids; there nothing can"),
         (lambda: found(tmp_path, layout=Layout.nnunet), r"no dataset\.json"),
         (lambda: found(tmp_path, layout=Layout.index_json), r"holds no index\.json"),
         (lambda: found(tmp_path / "site/a.nii", layout=Layout.bids), "is no folder"),
     ):
         with pytest.raises(InputError, match=says):
             call()
+
+
+def test_a_folder_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+    touch(tmp_path, "site/a.nii")
+
+    def locked(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", locked)
+    with pytest.raises(InputError, match="the folder cannot be read"):
+        found(tmp_path, Layout.folders)
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,19 @@ from meduet_training.data.scan import Split
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.volume import Modality
 
-FITTING: dict[Layout, tuple[Kind, ...]] = {  # what may tell domain or patient where
+DOMAIN_KINDS: dict[Layout, tuple[Kind, ...]] = {  # where a domain may come from
     Layout.folders: ("folder", "name", "dicom"),
     Layout.bids: ("column", "dicom"),
     Layout.nnunet: ("dicom",),
     Layout.csv: ("column", "dicom"),
     Layout.index_json: ("column", "dicom"),
+}
+PATIENT_KINDS: dict[Layout, tuple[Kind, ...]] = {  # and a patient, where the layout does not name him
+    Layout.folders: ("folder", "name"),
+    Layout.bids: (),
+    Layout.nnunet: (),
+    Layout.csv: ("column",),
+    Layout.index_json: ("column",),
 }
 INDEX_NAMES = {"patient": "patient_group", "labels": "seg_path"}  # ours -> the index's
 
@@ -43,28 +50,40 @@ def find_candidates(
     elif (told := _layout_of(source)) is not Layout.folders:
         found = _in_layout(source, told, domain_from, patient_from)
     else:
-        inner = {folder: _layout_of(folder) for folder in sorted(source.iterdir()) if folder.is_dir()}
-        known = {folder: told for folder, told in inner.items() if told is not Layout.folders}
-        own = (domain_from, patient_from)
-        if known:  # then what is said may be meant for them
-            own = tuple(_if_fitting(origin, Layout.folders) for origin in own)
-        found = [
-            candidate
-            for candidate in _in_layout(source, Layout.folders, *own)
-            if not any(candidate.path.is_relative_to(folder) for folder in known)
-        ]
-        for folder, told in known.items():
-            found += [
-                replace(candidate, patient=f"{folder.name}/{candidate.patient}")
-                for candidate in _in_layout(
-                    folder, told, _if_fitting(domain_from, told), _if_fitting(patient_from, told)
-                )
-            ]
+        found = _in_folder_of_folders(source, domain_from, patient_from)
     if not found:
         raise InputError(
             f"{source.name}: no scans were found in it (layout {layout}); NIfTI, NRRD, MetaImage and DICOM "
             "are read."
         )
+    return found
+
+
+def _in_folder_of_folders(
+    source: Path, domain_from: Origin | None, patient_from: Origin | None
+) -> list[Candidate]:
+    """What is said of domain and patient holds for those layouts in which it can be looked up."""
+    inner = {folder: _layout_of(folder) for folder in sorted(source.iterdir()) if folder.is_dir()}
+    known = {folder: told for folder, told in inner.items() if told is not Layout.folders}
+    if not known:
+        return _in_layout(source, Layout.folders, domain_from, patient_from)
+
+    def fitting(told: Layout) -> tuple[Origin | None, Origin | None]:
+        return (
+            domain_from if domain_from and domain_from.kind in DOMAIN_KINDS[told] else None,
+            patient_from if patient_from and patient_from.kind in PATIENT_KINDS[told] else None,
+        )
+
+    found = [
+        candidate
+        for candidate in _in_layout(source, Layout.folders, *fitting(Layout.folders))
+        if not any(candidate.path.is_relative_to(folder) for folder in known)
+    ]
+    for folder, told in known.items():
+        found += [
+            replace(candidate, patient=f"{folder.name}/{candidate.patient}")
+            for candidate in _in_layout(folder, told, *fitting(told))
+        ]
     return found
 
 
@@ -83,11 +102,11 @@ def _layout_of(source: Path) -> Layout:
 def _in_layout(
     source: Path, layout: Layout, domain_from: Origin | None, patient_from: Origin | None
 ) -> list[Candidate]:
-    for origin in (domain_from, patient_from):
-        if origin != _if_fitting(origin, layout):
+    for origin, kinds in ((domain_from, DOMAIN_KINDS[layout]), (patient_from, PATIENT_KINDS[layout])):
+        if origin and origin.kind not in kinds:
             raise InputError(
                 f"{origin.kind}:{origin.value} cannot be looked up in the layout {layout}; there "
-                f"{' or '.join(FITTING[layout])} can."
+                f"{' or '.join(kinds) or 'nothing'} can."
             )
     if layout is Layout.csv:
         return _in_table(source.parent, source.name, _csv_records(source), {}, domain_from, patient_from)
@@ -100,10 +119,6 @@ def _in_layout(
     if layout is Layout.nnunet:
         return in_decathlon(source)
     return in_folders(source, domain_from, patient_from)
-
-
-def _if_fitting(origin: Origin | None, layout: Layout) -> Origin | None:
-    return origin if origin and origin.kind in FITTING[layout] else None
 
 
 def _csv_records(path: Path) -> list[dict[str, Any]]:
