@@ -1,26 +1,27 @@
-"""`meduet-pretrain`: pretraining on one machine, from cached latent windows to a model that the plugin loads.
+"""`meduet-pretrain`: from latents to a model that the plugin loads, on one GPU or on many nodes.
 
-A run lives in a folder: its checkpoint, the losses of its steps (`log.jsonl`) and the tokenizer whose latents
-it learns from. The same command again goes on where the checkpoint ends. Torch is imported inside the
+A run lives in a folder: its configuration, checkpoints, log, panels, report, and the tokenizer whose latents
+it learns from. The same command again goes on where the newest checkpoint ends. Torch is imported inside the
 commands, so that `--help` opens at once.
 """
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from meduet_training.pretraining import Pretraining
-    from napari_meduet.core.objective import Ablation
+from meduet_training.jobs.commands import app as jobs_app
+from meduet_training.remote.commands import app as launch_app
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Pretraining on one machine, from latent windows to a model that the plugin loads.",
+    help="Pretraining, from latents to a model that the plugin loads, on one GPU or on many nodes.",
 )
+app.add_typer(jobs_app, name="jobs")
+app.add_typer(launch_app, name="launch")
 
 DESCRIPTION = (
     "A research model after {step} of {steps} steps of pretraining on {num_domains} domains. "
@@ -37,6 +38,12 @@ class Preset(StrEnum):
 class Text(StrEnum):
     corrected = "corrected"
     paper = "paper"
+
+
+class Pretext(StrEnum):
+    meduet = "meduet"
+    mae = "mae"
+    mdae = "mdae"
 
 
 class Term(StrEnum):
@@ -56,58 +63,62 @@ class Device(StrEnum):
 @app.command()
 def run(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file (docs/how-to/pretrain.md); other options go over it.")
+    ] = None,
     tokenizer: Annotated[
-        Path, typer.Option(help="Folder of meduet-train tokenizer, or a model: what writes the latents.")
-    ],
+        Path | None,
+        typer.Option(help="Folder of meduet-train tokenizer, or a model: what wrote the latents."),
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Latents of meduet-cache.")] = None,
     windows: Annotated[Path | None, typer.Option(help="Latent windows made before.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder of scans with an index.json, to make the windows from.")
+        Path | None, typer.Option(help="Folder of scans with an index.json, to make windows from.")
     ] = None,
-    cache: Annotated[Path, typer.Option(help="Where windows made from --data are kept.")] = Path(
-        "caches/pretrain"
-    ),
-    preset: Annotated[Preset, typer.Option(help="Size of network, batch and run.")] = Preset.tiny,
+    preset: Annotated[
+        Preset | None, typer.Option(help="Size of network, batch and run; tiny by default.")
+    ] = None,
     objective: Annotated[
-        Text, typer.Option(help="The paper's text, or with our corrections.")
-    ] = Text.corrected,
+        Text | None, typer.Option(help="The paper's text, or with our corrections, the default.")
+    ] = None,
+    pretext: Annotated[Pretext | None, typer.Option(help="meduet by default.")] = None,
     steps: Annotated[int | None, typer.Option(help="Length of the run.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Windows a step; an even number.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Volumes a step, over all processes.")] = None,
     without: Annotated[
         list[Term] | None, typer.Option(help="Leave a term out, as Tables 5 and 6 do; may be repeated.")
     ] = None,
-    device: Annotated[Device, typer.Option(help="auto takes a GPU where there is one.")] = Device.auto,
+    device: Annotated[Device | None, typer.Option(help="auto takes a GPU where there is one.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other, as training.clip=0.5; may be repeated."),
+    ] = None,
 ) -> None:
     """Pretrain, or go on with the run in the folder."""
-    from meduet_training.data.window_source import WindowSource
-    from meduet_training.guarding import guarded
-    from meduet_training.machinery.fabric import Hardware, make_fabric
-    from meduet_training.machinery.messages import plain_errors
-    from meduet_training.machinery.progress import training_progress
-    from meduet_training.machinery.watching import LossesOnly
-    from meduet_training.pretraining import for_source, run_pretraining
-    from meduet_training.run_folder import keep_tokenizer, open_windows
-    from meduet_training.tokenizer_files import load_tokenizer
+    from meduet_training.machinery.messages import known_to_all, plain_errors
+    from meduet_training.run_config import CONFIG, changes_of, merged, read_run_config
+    from meduet_training.running import run_from_config
 
+    changes: dict[str, Any] = {
+        "preset": preset,
+        "objective": objective,
+        "pretext": pretext,
+        "data": {"tokenizer": tokenizer, "cache": cache, "windows": windows, "scans": data},
+        "training": {
+            "batch": batch,
+            "objective": {
+                "total_steps": steps,
+                "without": [term.value for term in without] if without else None,
+            },
+        },
+        "hardware": {"device": device},
+    }
     with plain_errors():
-        training = _chosen(preset, objective, steps, batch, without or [])
-        writer = load_tokenizer(tokenizer)
-        fabric = make_fabric(device)
-        found = open_windows(windows, data, cache, writer, training.seed, fabric.device)
-        source = WindowSource(found, training.seed)
-        training = for_source(training, source)
-        total = training.objective.total_steps
-        with guarded(fabric, output, Hardware.timeout_s) as guard:
-            keep_tokenizer(writer, output)
-            with training_progress("Pretraining", total, output) as on_step:
-                run_pretraining(
-                    fabric,
-                    source,
-                    training,
-                    output,
-                    watch=LossesOnly(on_step),
-                    is_stopped=guard.is_stopped,
-                    at=guard.supervisor.at,
-                )
+        with known_to_all():
+            said = merged(_said(changes), changes_of(settings or []))
+            if not config and "data" not in said and (output / CONFIG).is_file():
+                config = output / CONFIG
+            chosen = read_run_config(config, said)
+        run_from_config(chosen, output)
 
 
 @app.command()
@@ -144,27 +155,15 @@ def export(
         typer.echo(f"Wrote {output}: the network after {trained.step} of {steps} steps.")
 
 
-def _chosen(
-    preset: Preset, objective: Text, steps: int | None, batch: int | None, without: list[Term]
-) -> "Pretraining":
-    """The preset with what differs.
+def _said(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, as plain data."""
+    said = {name: _said(value) if isinstance(value, dict) else value for name, value in options.items()}
+    return {
+        name: value.value if isinstance(value, StrEnum) else value
+        for name, value in said.items()
+        if value is not None and value != {}
+    }
 
-    Raises:
-        InputError: it cannot be trained like that.
-    """
-    from dataclasses import replace
 
-    from meduet_training.recipes import pretraining as recipes
-    from napari_meduet.errors import InputError
-
-    training = recipes.PRESETS[preset]()
-    try:
-        if objective is Text.paper:
-            training = recipes.in_the_papers_words(training)
-        if steps is not None:
-            training = recipes.shortened(training, steps)
-        if batch is not None:
-            training = replace(training, batch=batch)
-        return recipes.without(training, [cast("Ablation", term.value) for term in without])
-    except ValueError as error:
-        raise InputError(str(error)) from error
+if __name__ == "__main__":
+    app()

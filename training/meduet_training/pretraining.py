@@ -21,7 +21,7 @@ from meduet_training.data.step_batches import NetworkConfig, Share, StepBatches
 from meduet_training.linear_start import start_network_linearly
 from meduet_training.machinery.fabric import Hardware, decided_by_first, whole_copy
 from meduet_training.machinery.folders import make_folder
-from meduet_training.machinery.messages import say_on_stderr
+from meduet_training.machinery.messages import Failed, say_on_stderr
 from meduet_training.machinery.optimizer import adamw
 from meduet_training.machinery.roll_call import At, nowhere
 from meduet_training.machinery.schedules import warmup_cosine
@@ -109,8 +109,10 @@ class Upkeep:
         return done == total or done % (self.validate_every or max(1, total // 20)) == 0
 
 
-class NotFinite(Exception):
+class NotFinite(Failed):
     """Losses or gradients stayed NaN or infinite. The weights are those of the last step that was finite."""
+
+    exit_code = 3
 
 
 def for_source(training: Pretraining, source: BatchSource[Any]) -> Pretraining:
@@ -160,6 +162,7 @@ def run_pretraining(
     *,
     hardware: Hardware = ALONE,
     upkeep: Upkeep = USUAL,
+    on_begin: Callable[[], None] = lambda: None,
     watch: Watch = NOBODY,
     is_stopped: Callable[[], bool] = lambda: False,
     at: At = nowhere,
@@ -169,6 +172,7 @@ def run_pretraining(
 
     Args:
         hardware: as `fabric` was made for.
+        on_begin: called on the first process once the folder is known to be this run's.
         watch: is told on the first process alone.
         is_stopped: asked in each step, on every process; one yes is enough, and the run ends after that step
             with a checkpoint.
@@ -194,6 +198,7 @@ def run_pretraining(
         accumulate=hardware.accumulate,
     )
     checkpoint = _agreed_checkpoint(fabric, folder, settings, say)
+    decided_by_first(fabric, on_begin)
     first, skipped = (checkpoint.step, int(checkpoint.record["skipped"])) if checkpoint else (0, 0)
 
     fabric.seed_everything(training.seed, verbose=False)

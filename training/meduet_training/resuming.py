@@ -197,9 +197,17 @@ def _random_states(fabric: Fabric) -> dict[str, Tensor]:
     if fabric.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(fabric.device)
     return {
-        name: cast(Tensor, fabric.all_gather(state)).reshape(fabric.world_size, -1)
+        name: torch.stack(_from_all(state.to(fabric.device), fabric.world_size))
         for name, state in states.items()
     }
+
+
+def _from_all(tensor: Tensor, num_processes: int) -> list[Tensor]:
+    if num_processes == 1:
+        return [tensor]
+    gathered = [torch.empty_like(tensor) for _ in range(num_processes)]
+    torch.distributed.all_gather(gathered, tensor)
+    return gathered
 
 
 def _conversion(before: RunSettings, now: RunSettings) -> str:

@@ -1,51 +1,87 @@
-"""What a pretraining run is given: the windows it learns from, and the tokenizer that is kept beside it."""
+"""What a pretraining run is given: the latents it learns from, and the tokenizer that is kept beside it."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
-import torch
+from lightning_fabric import Fabric
 
+from meduet_training.data.cache_source import CacheSource
 from meduet_training.data.cohort import read_cohort, trainable
+from meduet_training.data.latent_spec import open_tokenizer
 from meduet_training.data.latent_windows import LatentWindows, load_windows
 from meduet_training.data.prepared import prepare_cohort
+from meduet_training.data.source import BatchSource
 from meduet_training.data.window_cache import cached_windows
+from meduet_training.data.window_source import WindowSource
+from meduet_training.machinery.fabric import decided_by_first
 from meduet_training.machinery.folders import make_folder
+from meduet_training.machinery.messages import say_on_stderr
+from meduet_training.pretraining import Pretraining
 from meduet_training.recipes.pretraining import GROUPS
+from meduet_training.run_config import DataConfig
 from meduet_training.tokenizer_files import load_tokenizer, save_tokenizer, tokenizer_sha256
+from napari_meduet.core.objective import ObjectiveConfig
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import TOKENIZER_FILE
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 
 
-def open_windows(
-    windows: Path | None,
-    data: Path | None,
-    cache: Path,
-    tokenizer: WaveletTokenizer,
-    seed: int,
-    device: torch.device,
-) -> LatentWindows:
-    """The windows in a file, or those of a cohort's scans, by this very tokenizer.
+def open_source(
+    fabric: Fabric, data: DataConfig, tokenizer: WaveletTokenizer, training: Pretraining
+) -> BatchSource[Any]:
+    """The latents that the configuration names, by this very tokenizer. On all processes together.
 
     Raises:
-        InputError: neither or both were given, or another tokenizer wrote the windows.
+        InputError: there are none, they are damaged, or another tokenizer wrote them.
     """
-    if windows is not None and data is None:
-        found = load_windows(windows)
-    elif data is not None and windows is None:
-        prepared = prepare_cohort(trainable(read_cohort(data)), cache / "prepared")
-        found = cached_windows(prepared, tokenizer, cache, groups=GROUPS, seed=seed, device=device)
+    if data.cache is not None:
+        return _open_cache(data.cache, cast(Path, data.tokenizer), training)
+    if data.windows is not None:
+        windows = load_windows(data.windows)
     else:
-        raise InputError("Give either --windows, a file made before, or --data, scans to make them from.")
-    if found.mean.shape[1] != tokenizer.channels:
+        windows = _windows_of_scans(fabric, data, tokenizer, training.seed)
+    channels = windows.mean.shape[1]
+    if channels != tokenizer.channels:
         raise InputError(
-            f"These windows have {found.mean.shape[1]} latent channels, but the tokenizer writes "
-            f"{tokenizer.channels}; give the tokenizer that wrote them, or make them again."
+            f"These windows have {channels} latent channels, but the tokenizer writes {tokenizer.channels}; "
+            "give the tokenizer that wrote them, or make them again."
         )
-    if found.tokenizer_sha256 != tokenizer_sha256(tokenizer):
+    if windows.tokenizer_sha256 != tokenizer_sha256(tokenizer):
         raise InputError(
             "These windows were written by another tokenizer; give that one, or make them again with --data."
         )
-    return found
+    return WindowSource(windows, training.seed)
+
+
+def check_domains(
+    source: BatchSource[Any], training: Pretraining, say: Callable[[str], None] = say_on_stderr
+) -> None:
+    """Whether content and style can be told apart in these data.
+
+    Args:
+        say: hears which domains have one scan, whose style is that of one patient as well.
+
+    Raises:
+        InputError: there are too few domains for what is asked.
+    """
+    objective = training.objective
+    needs_two = isinstance(objective, ObjectiveConfig) and (
+        objective.classifies_domains or objective.pairing == "cross_domain"
+    )
+    if needs_two and len(source.domains) < 2:
+        raise InputError(
+            f"All scans are of one domain ({', '.join(source.domains) or 'no label'}), and what scanners do "
+            "differently cannot be learnt from one; add another, or train --without domain with "
+            "training.objective.pairing=random."
+        )
+    lonely = [name for name, count in source.num_scans.items() if count == 1]
+    if lonely:
+        are = "has" if len(lonely) == 1 else "have"
+        say(
+            f"{len(lonely)} of {len(source.domains)} domains {are} one scan each ({', '.join(lonely)}): "
+            "their style cannot be told from their patient's anatomy."
+        )
 
 
 def keep_tokenizer(tokenizer: WaveletTokenizer, folder: Path) -> None:
@@ -62,3 +98,28 @@ def keep_tokenizer(tokenizer: WaveletTokenizer, folder: Path) -> None:
             )
     else:
         save_tokenizer(tokenizer, folder)
+
+
+def _open_cache(folder: Path, tokenizer: Path, training: Pretraining) -> CacheSource:
+    source = CacheSource(folder, training.seed, side=training.network.latent_shape[1])
+    _, expected = open_tokenizer(tokenizer)
+    if difference := expected.difference(source.spec):
+        raise InputError(
+            f"{folder.name}: this cache was made {difference}; give the tokenizer that made it, or make the "
+            "cache again."
+        )
+    return source
+
+
+def _windows_of_scans(
+    fabric: Fabric, data: DataConfig, tokenizer: WaveletTokenizer, seed: int
+) -> LatentWindows:
+    """Made by the first process, unless they are there, and read by all."""
+
+    def windows() -> LatentWindows:
+        prepared = prepare_cohort(trainable(read_cohort(cast(Path, data.scans))), data.made / "prepared")
+        return cached_windows(prepared, tokenizer, data.made, groups=GROUPS, seed=seed, device=fabric.device)
+
+    made: list[LatentWindows] = []
+    decided_by_first(fabric, lambda: made.append(windows()))
+    return made[0] if made else windows()

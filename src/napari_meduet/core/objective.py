@@ -416,6 +416,6 @@ def _in_one_pass(network: Callable[..., Any], inputs: Mapping[str, tuple[Tensor,
 
 
 def _from_all_ranks(rows: Tensor) -> Tensor:
-    gathered = rows.new_empty(torch.distributed.get_world_size() * rows.shape[0], *rows.shape[1:])
-    torch.distributed.all_gather_into_tensor(gathered, rows.contiguous())
-    return gathered
+    gathered = [torch.empty_like(rows) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(gathered, rows.contiguous())
+    return torch.cat(gathered)

@@ -4,6 +4,7 @@ A batch is the same whoever reads it (step_batches.py), so nothing needs to be s
 goes on at any step.
 """
 
+import signal
 import time
 from collections.abc import Iterator
 
@@ -11,13 +12,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from meduet_training.data.step_batches import StepBatches
+from meduet_training.machinery.messages import Failed
 from napari_meduet.core.objective import Batch
 from napari_meduet.errors import InputError
 
 AHEAD = 4  # batches that each worker holds ready
 
 
-class WorkerDied(Exception):
+class WorkerDied(Failed):
     """A process that read data is no more. The message says how to go on."""
 
 
@@ -33,6 +35,7 @@ class Loading:
             num_workers=workers,
             prefetch_factor=AHEAD if workers else None,
             pin_memory=pin,
+            worker_init_fn=_leave_signals_alone,
             generator=torch.Generator(),  # its own: iterating must not move the training's random numbers
         )
         self._batches: Iterator[Batch | InputError] = iter(loader)
@@ -60,6 +63,13 @@ class Loading:
         if isinstance(batch, InputError):
             raise batch
         return batch
+
+
+def _leave_signals_alone(worker: int) -> None:
+    """Schedulers signal every process of a job; workers go on, so that the training can finish its step."""
+    for name in ("SIGTERM", "SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 class _Told(Dataset[Batch | InputError]):

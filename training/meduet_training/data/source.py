@@ -4,7 +4,7 @@ Every random number of a step comes from the run's seed, the step and the row, s
 whenever it is drawn, whoever reads it, and however many processes share it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol, TypeVar
@@ -49,6 +49,11 @@ class BatchSource(Protocol[ChoiceT]):
     @property
     def sha256(self) -> str:
         """Identity of the data: a run goes on only with the same."""
+        ...
+
+    @property
+    def num_scans(self) -> Mapping[str, int]:
+        """How many scans each domain has."""
         ...
 
     @property

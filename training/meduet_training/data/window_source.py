@@ -41,6 +41,12 @@ class WindowSource:
         self._by_anatomy = rows_by(windows.anatomy)
         self._by_appearance = rows_by(windows.appearance)
 
+    @property
+    def num_scans(self) -> dict[str, int]:
+        """How many scans each domain has."""
+        pairs = set(zip(self._domain, self._scan, strict=True))
+        return {name: sum(of == number for of, _ in pairs) for number, name in enumerate(self.domains)}
+
     def statistics(self) -> tuple[Tensor, Tensor]:
         return self._mean, self._std
 

@@ -24,6 +24,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from meduet_training.machinery.meeting import check_meeting_point
+from meduet_training.machinery.messages import known_to_all
 from napari_meduet.core.transformer import Block
 from napari_meduet.errors import InputError
 from napari_meduet.models.devices import choose_device
@@ -86,6 +88,7 @@ def join_fabric(hardware: Hardware) -> Fabric:
     """
     kind = _kind(hardware.device)
     environment, on_this_node, num_nodes = _started_by(os.environ)
+    num_processes = on_this_node * num_nodes
     if kind == "cuda" and on_this_node > torch.cuda.device_count():
         raise InputError(
             f"{on_this_node} processes were started on this machine, but it has {torch.cuda.device_count()} "
@@ -95,19 +98,13 @@ def join_fabric(hardware: Hardware) -> Fabric:
         accelerator=kind,
         devices=on_this_node,
         num_nodes=num_nodes,
-        strategy=_strategy(hardware, on_this_node * num_nodes),
+        strategy=_strategy(hardware, num_processes),
         precision=_precision(hardware.precision, kind),
         plugins=[environment],
     )
-    try:
-        fabric.launch()
-    except (torch.distributed.DistError, RuntimeError) as error:
-        address = f"{environment.main_address}:{environment.main_port}"
-        raise InputError(
-            f"The {on_this_node * num_nodes} processes of this job did not meet at {address} within "
-            f"{hardware.timeout_s:.0f} s ({_first_line(error)}). Check MASTER_ADDR and MASTER_PORT, that the "
-            "port is free, and that every process was started."
-        ) from error
+    if num_processes > 1 and not torch.distributed.is_initialized():
+        check_meeting_point(environment.main_address, environment.main_port, environment.global_rank())
+    fabric.launch()
     return fabric
 
 
@@ -135,8 +132,9 @@ def decided_by_first(fabric: Fabric, decide: Callable[[], T]) -> T:
         except InputError as error:
             refusal = str(error) or "refused"
     result, refusal = fabric.broadcast((result, refusal))
-    if refusal:
-        raise InputError(refusal)
+    with known_to_all():
+        if refusal:
+            raise InputError(refusal)
     return cast(T, result)
 
 
@@ -175,8 +173,7 @@ def _strategy(hardware: Hardware, num_processes: int) -> Strategy | str:
         return ModelParallelStrategy(
             shard, data_parallel_size=num_processes, tensor_parallel_size=1, timeout=timeout
         )
-    # The networks' buffers are constants, so they need not be sent around at every step.
-    return DDPStrategy(timeout=timeout, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DDPStrategy(timeout=timeout, gradient_as_bucket_view=True)
 
 
 def _kind(device: str) -> str:
@@ -190,7 +187,3 @@ def _precision(precision: str, kind: str) -> Literal["bf16-mixed", "32-true"]:
     if precision == "auto":
         precision = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     return "bf16-mixed" if precision == "bf16" else "32-true"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]

@@ -1,0 +1,37 @@
+"""What each of two processes runs for tests/training/test_engine.py: `python two_ranks.py FOLDER`.
+
+Both strategies train on half the batch each, then go through a step that is not finite on one rank alone.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from engine import Losses, Poisoned, engine_training, engine_windows
+
+from meduet_training.data.window_source import WindowSource
+from meduet_training.machinery.fabric import Hardware, join_fabric
+from meduet_training.pretraining import Upkeep, for_source, run_pretraining
+
+
+def main(folder: Path) -> None:
+    windows, training = engine_windows(), engine_training()
+    for strategy in ("ddp", "fsdp"):
+        hardware = Hardware(device="cpu", strategy=strategy, workers=0, timeout_s=60)
+        fabric = join_fabric(hardware)
+        for kind, source in (
+            ("clean", WindowSource(windows, training.seed)),
+            ("poisoned", Poisoned(windows, training.seed, step=2, row=1)),
+        ):
+            watch, recipe = Losses(), for_source(training, source)
+            run_pretraining(
+                fabric, source, recipe, folder / f"{strategy}-{kind}",
+                hardware=hardware, upkeep=Upkeep(skips=1), watch=watch, say=lambda sentence: None,
+            )  # fmt: skip
+            if fabric.is_global_zero:
+                told = {"losses": watch.losses, "skipped": watch.skipped, "seen": watch.seen}
+                (folder / f"{strategy}-{kind}.json").write_text(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

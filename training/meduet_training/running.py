@@ -1,0 +1,50 @@
+"""A configuration becomes a run: everything is checked, then the folder is held, and the training watched."""
+
+from pathlib import Path
+from typing import cast
+
+from meduet_training.data.step_batches import Share
+from meduet_training.guarding import guarded
+from meduet_training.machinery.fabric import decided_by_first, join_fabric
+from meduet_training.machinery.messages import known_to_all, say_on_stderr
+from meduet_training.pretraining import check_training, for_source, run_pretraining
+from meduet_training.reporting.run_watch import watched_run
+from meduet_training.run_config import RunConfig, write_run_config
+from meduet_training.run_folder import check_domains, keep_tokenizer, open_source
+from meduet_training.tokenizer_files import load_tokenizer
+
+
+def run_from_config(config: RunConfig, folder: Path) -> None:
+    """Train as the configuration says, or go on with the run in the folder. On all processes of the job.
+
+    Raises:
+        InputError: the configuration cannot be run here, or the folder is another run's. Nothing was done.
+        Stopped: a signal came; the same configuration goes on from there.
+        Failed: the training cannot go on.
+    """
+    with known_to_all():
+        tokenizer = load_tokenizer(cast(Path, config.data.tokenizer))
+    fabric = join_fabric(config.hardware)
+    with known_to_all():
+        source = open_source(fabric, config.data, tokenizer, config.training)
+        training = for_source(config.training, source)
+        share = Share(num_ranks=fabric.world_size, accumulate=config.hardware.accumulate)
+        check_training(training, source, share)
+        check_domains(source, training, say_on_stderr if fabric.is_global_zero else lambda sentence: None)
+    whole = config.model_copy(update={"training": training})
+    with guarded(fabric, folder, config.hardware.timeout_s) as guard:
+        decided_by_first(fabric, lambda: keep_tokenizer(tokenizer, folder))
+        settings = whole.model_dump(mode="json", exclude_none=True, exclude={"data"})  # it has paths
+        with watched_run(fabric, folder, training, source, tokenizer, settings) as watch:
+            run_pretraining(
+                fabric,
+                source,
+                training,
+                folder,
+                hardware=config.hardware,
+                upkeep=config.upkeep,
+                on_begin=lambda: write_run_config(whole, folder),
+                watch=watch,
+                is_stopped=guard.is_stopped,
+                at=guard.supervisor.at,
+            )
