@@ -1,0 +1,147 @@
+"""Claims: a crop of the latent cache is read many times faster than the scan that it is a part of, and a
+`base` step on a CPU waits for data less than 5 % of its time.
+
+    python benchmarks/data_loading.py [--steps 2] [--batch 4]
+
+A small cache is made of scans of MEDUET_DATA, else of the embedded samples. The peer reads a .nii.gz anew for
+every crop, as a loader without a cache does: read, checked, resampled, in profile units; and then has its
+crop encoded, which the cache saves as well. Then the run's own loader (data/loading.py, one worker) feeds
+steps of the preset `base` with all losses.
+"""
+
+import argparse
+import dataclasses
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from meduet_training.data.cache_source import CacheSource
+from meduet_training.data.latent_encoding import Filling, fill_cache, tasks_for
+from meduet_training.data.loading import Loading
+from meduet_training.data.scan import Scan
+from meduet_training.data.step_batches import StepBatches
+from meduet_training.machinery.optimizer import adamw
+from meduet_training.recipes.pretraining import PRESETS
+from meduet_training.tokenizer_files import load_tokenizer
+from napari_meduet.models.files import demo_model_path
+from napari_meduet.tokenizers.tiling import encode_posterior_tiled
+from napari_meduet.volumes.files import read_volume
+from napari_meduet.volumes.intensity import CT_FULL
+from napari_meduet.volumes.preparation import prepare
+
+SOURCES = (
+    "ct-chest-rider-ge/rider_0117.nii.gz",
+    "ct-abdomen-msk-crlm-ge16/crlm_1004.nii.gz",
+    "ct-chest-lidc-philips/lidc0314.nii.gz",
+)
+SAMPLES = ("ct_chest_soft_kernel.nii.gz", "ct_chest_sharp_kernel.nii.gz")
+CROPS, ROUNDS = 200, 3
+THREADS = 2
+SIDE = 96
+GOAL_WAIT = 0.05
+
+
+def scans() -> list[Scan]:
+    folder = Path(os.environ.get("MEDUET_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    paths = [folder / name for name in SOURCES if (folder / name).is_file()]
+    samples = Path(__file__).parents[1] / "src" / "napari_meduet" / "samples"
+    return [
+        Scan(
+            path=path,
+            domain=f"site {number}",
+            patient=str(number),
+            modality="CT",
+            split="train",
+            licence="",
+            may_train=True,
+        )
+        for number, path in enumerate(paths or [samples / name for name in SAMPLES])
+    ]
+
+
+def crop_of_file(path: Path, random: np.random.Generator) -> torch.Tensor:
+    units, _ = prepare(read_volume(path, modality="CT"), CT_FULL)
+    corner = [int(random.integers(max(1, side - SIDE + 1))) for side in units.shape]
+    crop = units[tuple(slice(start, start + SIDE) for start in corner)]
+    return torch.from_numpy(np.ascontiguousarray(crop))[None, None]
+
+
+@torch.inference_mode()
+def reads_per_second(source: CacheSource, cohort: list[Scan]) -> None:
+    """Of one thread: what a worker of a loader has."""
+    torch.set_num_threads(1)
+    tokenizer, random = load_tokenizer(demo_model_path()), np.random.default_rng(0)
+    seconds: dict[str, list[float]] = {"the cache": [], ".nii.gz": [], ".nii.gz, encoded": []}
+    for turn in range(ROUNDS + 1):  # the first turn warms caches and is not counted
+        choices = source.choose(turn, CROPS)
+        start = time.process_time()
+        source.read(choices)
+        cached = (time.process_time() - start) / CROPS
+        start = time.process_time()
+        crops = [crop_of_file(scan.path, random) for scan in cohort]
+        read = (time.process_time() - start) / len(crops)
+        start = time.process_time()
+        for crop in crops:
+            encode_posterior_tiled(tokenizer, crop)
+        encoded = read + (time.process_time() - start) / len(crops)
+        if turn:
+            for values, value in zip(seconds.values(), (cached, read, encoded), strict=True):
+                values.append(value)
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    for name, value in median.items():
+        print(f"{1 / value:8.1f} crops / s of one processor from {name}")
+    cached, *others = median.values()
+    ratios = [other / cached for other in others]
+    print(f"times as fast as reading scans again: {ratios[0]:.0f}, and encoding the crop: {ratios[1]:.0f}")
+    torch.set_num_threads(THREADS)
+
+
+def wait_of_steps(source: CacheSource, steps: int, batch: int) -> None:
+    training = PRESETS["base"]()
+    network = dataclasses.replace(training.network, num_domains=len(source.domains))
+    objective = training.objective.build(network).train()
+    optimizer = adamw(
+        objective,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        betas=training.betas,
+    )
+    batches = StepBatches(source, training.objective, network, batch=batch, seed=1)
+    loading = Loading(batches, first_step=0, workers=1, pin=False)
+    late = training.objective.total_steps - 1  # every loss is on
+    loading.next()  # the start of the worker is not a step's
+    waited, start = loading.waited, time.monotonic()
+    for _ in range(steps):
+        losses = objective(loading.next(), late)
+        losses["total"].backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        objective.finish_step(late)
+    seconds = time.monotonic() - start
+    share = (loading.waited - waited) / seconds
+    print(f"a base step at batch {batch}: {seconds / steps:.1f} s")
+    print(f"of which it waited for data: {100 * share:.2f} % (below {100 * GOAL_WAIT:.0f})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=4)
+    arguments = parser.parse_args()
+    cohort = scans()
+    with tempfile.TemporaryDirectory() as folder:
+        fill_cache(Filling(folder=Path(folder), tokenizer=demo_model_path(), device="cpu"), tasks_for(cohort))
+        source = CacheSource(Path(folder), seed=1)
+        reads_per_second(source, cohort)
+        wait_of_steps(source, arguments.steps, arguments.batch)
+
+
+if __name__ == "__main__":
+    main()
