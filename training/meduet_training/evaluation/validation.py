@@ -156,15 +156,15 @@ def _shown(
         StyleStatistics(mean=own.mean[[k]].expand_as(own.mean), std=own.std[[k]].expand_as(own.std))
         for k in range(len(rows))
     ]
-    swaps = [decoded(shift_style(style, own, other)) for other in each_style]  # [style][content]
     inputs = slices(latent)
+    swaps = np.stack([decoded(shift_style(style, own, other)) for other in each_style], axis=1)
     return ShownCrops(
         modality=modality,
         ct_profile=crops.ct_profile,
         domains=tuple(crops.domains[row] for row in rows),
         inputs=inputs,
-        reconstructions=decoded(style),
-        swaps=np.stack(swaps, axis=1),
+        reconstructions=swaps[range(len(rows)), range(len(rows))],  # a shift to the own style moves nothing
+        swaps=swaps,
         body=_body(coverage, inputs.shape[1:]),
     )
 

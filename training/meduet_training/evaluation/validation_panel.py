@@ -60,7 +60,7 @@ def validation_panel(shown: ShownCrops, title: str, note: str) -> Image.Image:
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN - 6), title, INK, _font(22))
     legend = " ".join([*_legend(shown.modality), note])
-    for number, line in enumerate(textwrap.wrap(legend, width=(lefts[3] - MARGIN - WIDE_GAP) // 7)):
+    for number, line in enumerate(textwrap.wrap(legend, width=(lefts[3] - MARGIN - WIDE_GAP) // 8)):
         pen.text((MARGIN, head + 21 * number), line, FAINT, _font(16))
     for k in range(num_styles):
         window = _window(inputs[k], shown.modality)

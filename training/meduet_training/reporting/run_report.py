@@ -36,7 +36,7 @@ TIMING = {
     "time/data_wait_seconds": "waiting for data, s",
     "time/samples_per_second": "samples per second",
 }
-WAITING = "of it waiting for data"
+WAITING = "of a step waiting for data"
 SETTLED = 1  # rows that are left out of the timing: the first steps compile and warm up
 
 
@@ -74,7 +74,7 @@ def write_report(folder: Path) -> Path:
             | {name: f"norm of {name.removeprefix(FEATURES)}" for name in _names(rows, FEATURES)},
         ),
         timing=_curves(rows, TIMING),
-        timing_table=_timing(rows),
+        timing_table=_timing(rows) + _watching_time(validation),
         panels=_panels(folder / PANELS),
         probe_chart=_probe_chart(validation),
         reconstruction=_curves(
@@ -144,6 +144,14 @@ def _timing(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return table
 
 
+def _watching_time(validation: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What looking cost, which is no part of a step."""
+    seconds = [row["seconds"] for row in validation]
+    if not seconds:
+        return []
+    return [(f"{len(seconds)} panels with their probes, s", number(sum(seconds)))]
+
+
 def _key_figures(
     card: RunCard, rows: Sequence[Mapping[str, Any]], measured: Mapping[str, Any] | None
 ) -> list[tuple[str, str, str]]:
@@ -154,7 +162,11 @@ def _key_figures(
     for factor, title in FACTOR_NAMES.items():
         probe = measured["factors"][factor]["probe"] if measured else None
         if probe:
-            figures.append((f"domain read from {title}", number(probe["accuracy"]["value"]), _beside(probe)))
+            accuracy = probe["accuracy"]
+            interval = f"{number(accuracy['low'])} to {number(accuracy['high'])}"
+            figures.append(
+                (f"domain read from {title}", number(accuracy["value"]), f"{interval}; {_beside(probe)}")
+            )
     timing = dict(_timing(rows))
     if waiting := timing.get(WAITING):
         figures.append(("time of a step", f"{timing['median step time, s']} s", f"{waiting} {WAITING}"))

@@ -181,7 +181,7 @@ class RunWatch:
             with write_atomically(
                 self._folder / PANELS / f"step-{step:08d}-{name}.png", overwrite=True
             ) as temporary:
-                picture.save(temporary, format="png", optimize=True)
+                picture.save(temporary, format="png")
             logs.curves.picture(step - 1, f"panel/{name}", picture)
         samples, error = measure_crops(objective.student, self._validation.crops)
         analysis = analyse_factors(samples, self._seed, with_maps=False)
