@@ -1,6 +1,6 @@
 """Two processes with half the batch each learn what one process learns with the whole.
 
-    python benchmarks/two_processes.py            # `tiny`, 50 steps: about ten minutes on two CPU cores
+    python benchmarks/two_processes.py            # `tiny`, 50 steps: a quarter of an hour on two CPU cores
 
 Prints the largest relative difference of the total loss over the steps, for DDP and for FSDP, and ends with
 an error where it exceeds 1e-5. Pairs, masks and latents of a step are the same however many processes share
@@ -20,11 +20,12 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 TOLERANCE = 1e-5  # relative, of every step's total loss
 
 
-def train(strategy: str, steps: int, result: Path) -> None:
+def train(strategy: Literal["ddp", "fsdp"], steps: int, result: Path) -> None:
     """One process of a run; the first writes the losses."""
     import torch
 

@@ -51,7 +51,8 @@ def call(*words):
 
 def run(given, output, *more):
     windows = ["--windows", given / "tokenizer.safetensors", "--tokenizer", given / "tokenizer"]
-    return call("run", *windows, "-o", output, "--steps", 4, "--device", "cpu", *more)
+    options = ["--steps", 4, "--device", "cpu", "--set", "hardware.workers=0"]
+    return call("run", *windows, "-o", output, *options, *more)
 
 
 def test_a_run_that_was_told_to_end_goes_on_with_the_same_command(given, tmp_path, monkeypatch):
@@ -66,7 +67,7 @@ def test_a_run_that_was_told_to_end_goes_on_with_the_same_command(given, tmp_pat
 
         patch.setattr(WindowSource, "choose", choose_and_be_told_to_end)
         stopped = run(given, tmp_path / "parts")
-    assert stopped.exit_code in (75, 130)
+    assert stopped.exit_code == 75
     assert "Stopped after step 3 of 4; the same command goes on from there." in stopped.output
     assert run(given, tmp_path / "parts").exit_code == 0
     whole, parts = (newest_checkpoint(tmp_path / name).tensors for name in ("whole", "parts"))
@@ -116,7 +117,15 @@ def test_from_scans_to_a_model_that_knows_their_styles(given, tmp_path, monkeypa
             }
         )  # fmt: skip
     (tmp_path / "index.json").write_text(json.dumps(records))
-    command = ("run", "--data", tmp_path, "--cache", tmp_path / "cache", "--tokenizer", given / "tokenizer")
+    command = (
+        "run",
+        "--data",
+        tmp_path,
+        "--set",
+        f"data.made={tmp_path}/cache",
+        "--tokenizer",
+        given / "tokenizer",
+    )
     done = call(*command, "-o", tmp_path / "run", "--steps", 1, "--device", "cpu")
     assert done.exit_code == 0, done.output
     exported = call("export", tmp_path / "run", "-o", tmp_path / "mine", "--data", tmp_path)
@@ -149,8 +158,8 @@ TOKENIZER = ["--tokenizer", "tokenizer"]
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ([*TOKENIZER], "Give either --windows"),
-        ([*WINDOWS, "--data", ".", *TOKENIZER], "Give either --windows"),
+        ([*TOKENIZER], "Give one of --cache"),
+        ([*WINDOWS, "--data", ".", *TOKENIZER], "Give one of --cache"),
         (["--windows", "gone.safetensors", *TOKENIZER], "gone.safetensors: there is no such file"),
         (["--windows", "damaged.safetensors", *TOKENIZER], "damaged.safetensors: no latent windows, damaged"),
         (["--data", "gone", *TOKENIZER], "gone holds no index.json"),

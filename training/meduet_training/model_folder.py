@@ -1,5 +1,6 @@
 """A trained network becomes a model folder: card, half-precision weights, the style of each domain."""
 
+import copy
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from meduet_training.data.cohort import Scan
 from meduet_training.resuming import TrainedNetwork
+from napari_meduet.core.meduet import MeDUET
+from napari_meduet.errors import InputError
 from napari_meduet.models.card import ModelCard, ProfileCard, TokenizerCard, TrainingSource
 from napari_meduet.models.files import Model, load_model, save_model
 from napari_meduet.models.styles import Style
@@ -36,7 +39,7 @@ def write_model(
     seeds: Mapping[str, int],
     overwrite: bool,
 ) -> ModelCard:
-    """Write what `load_model` reads.
+    """Write what `load_model` reads, and read it again: its network must be the one that was trained.
 
     Args:
         scans: that it learned from; their domains are the styles it knows. Without them it knows none.
@@ -63,6 +66,7 @@ def write_model(
     )
     weights = _halved(tokenizer.state_dict()), _halved(trained.student.state_dict())
     card = save_model(folder, card, *weights, overwrite=overwrite)
+    _check_round_trip(load_model(folder, "cpu"), trained.student)
     if scans:
         styles = known_styles(load_model(folder, "cpu"), scans)
         card = save_model(folder, card, *weights, styles, overwrite=True)
@@ -87,6 +91,23 @@ def _sources(scans: list[Scan]) -> tuple[TrainingSource, ...]:
         TrainingSource(domain=domain, modality=scan.modality, num_scans=counts[domain], licence=scan.licence)
         for domain, scan in sorted(by_domain.items())
     )
+
+
+@torch.inference_mode()
+def _check_round_trip(model: Model, student: MeDUET) -> None:
+    """Whether what was written takes a random latent to where the trained network takes it.
+
+    Raises:
+        InputError: it does not; the disk, or the memory, is not to be trusted.
+    """
+    halved = copy.deepcopy(student).cpu().eval()
+    halved.load_state_dict(_halved(student.state_dict()))
+    latent = torch.randn(1, *student.config.latent_shape, generator=torch.Generator().manual_seed(0))
+    there, here = (network.decode(*network.encode(latent)) for network in (model.meduet, halved))
+    if not torch.equal(there, here):
+        raise InputError(
+            "The model that was written is not the network that was trained; write it again, to another disk."
+        )
 
 
 def _halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
