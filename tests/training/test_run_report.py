@@ -157,3 +157,12 @@ def test_a_folder_that_is_no_run_is_told_in_a_sentence(tmp_path):
     with pytest.raises(InputError, match=r"run\.json: is no card of a run: damaged"):
         write_report(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [CARD]
+
+
+def test_factors_that_are_damaged_are_told_in_a_sentence(tmp_path):
+    folder = tmp_path / "run"
+    watching.run(folder, last=1).close("stopped")
+    (folder / "factors").mkdir()
+    (folder / "factors" / "factors.json").write_text('{"seed": ')
+    with pytest.raises(InputError, match=r"factors/factors\.json: is damaged; delete it"):
+        write_report(folder)

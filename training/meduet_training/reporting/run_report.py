@@ -7,6 +7,7 @@ also of a run that is still going or was killed. What is missing is said, not gu
 import base64
 import csv
 import json
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,10 +25,12 @@ from meduet_training.machinery.row_log import read_rows
 from meduet_training.reporting.charts import Band, bands, curve, factor_map, map_legend
 from meduet_training.reporting.run_card import CARD, RunCard, read_run_card
 from meduet_training.resuming import flat
+from napari_meduet.errors import InputError
 from napari_meduet.volumes.files import write_atomically
 
 REPORT, VALIDATION, PANELS, FACTORS = "report.html", "validation.jsonl", "panels", "factors"
 TEMPLATE = "report.html.jinja"
+PANEL = re.compile(r"step-(\d+)-(\w+)\.png")
 FACTOR_NAMES = {"style": "style s₀", "content": "content c₀"}
 LOSS, FEATURES = "loss/", "features/"
 OPTIMISATION = {"optimizer/learning_rate": "learning rate", "optimizer/gradient_norm": "gradient norm"}
@@ -181,8 +184,8 @@ def _panels(folder: Path) -> dict[str, list[Panel]]:
     """The first, a middle and the last picture of each modality; the last is open."""
     found: dict[str, list[tuple[int, Path]]] = {}
     for path in sorted(folder.glob("step-*.png")):
-        _, step, modality = path.stem.split("-", 2)
-        found.setdefault(modality, []).append((int(step), path))
+        if name := PANEL.fullmatch(path.name):
+            found.setdefault(name[2], []).append((int(name[1]), path))
     panels = {}
     for modality, pictures in found.items():
         wanted = sorted({0, (len(pictures) - 1) // 2, len(pictures) - 1})
@@ -215,7 +218,14 @@ def _probe_chart(validation: Sequence[Mapping[str, Any]]) -> Markup | None:
 
 def _factors(folder: Path) -> dict[str, Any] | None:
     path = folder / FACTORS_JSON
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{FACTORS}/{FACTORS_JSON}: is damaged; delete it, or make it anew with meduet-evaluate factors."
+        ) from error
 
 
 def _factor_rows(factors: Mapping[str, Any] | None) -> list[dict[str, str]]:
