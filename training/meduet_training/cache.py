@@ -13,7 +13,6 @@ import typer
 
 if TYPE_CHECKING:
     from meduet_training.data.latent_encoding import Report
-    from meduet_training.data.scan import Scan
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -54,6 +53,7 @@ def cache(
     Exit code 0: every scan has an entry. 65: some could not be encoded; they are listed with the reason, and
     the others are there. 2: nothing could be done.
     """
+    from meduet_training.data.cohort import read_cohort
     from meduet_training.data.latent_encoding import Filling, fill_cache, tasks_for
     from meduet_training.machinery.messages import plain_errors
 
@@ -67,7 +67,7 @@ def cache(
             is_strict=strict,
             verifies=verify,
         )
-        tasks = tasks_for(_scans(manifest))
+        tasks = tasks_for(read_cohort(manifest))
         number, count = filling.shard
         with _bar(len(tasks[number - 1 :: count])) as advance:
             report = fill_cache(filling, tasks, lambda outcome: advance())
@@ -86,13 +86,6 @@ def _bar(num_scans: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task("Encoding scans", total=num_scans)
         yield lambda: progress.advance(task)
-
-
-def _scans(manifest: Path) -> "list[Scan]":
-    from meduet_training.data.cohort import read_cohort
-    from meduet_training.data.manifest import read_manifest
-
-    return read_cohort(manifest) if manifest.is_dir() else read_manifest(manifest)
 
 
 def _shard(text: str) -> tuple[int, int]:
