@@ -11,7 +11,7 @@ SCREEN := $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s)))
 ON_A_VIRTUAL_SCREEN := $(if $(LINUX),env -u WAYLAND_DISPLAY QT_QPA_PLATFORM=xcb xvfb-run -a)
 export PYTHON
 
-.PHONY: help demo test lint docs bench model system-python system-qt system-xvfb
+.PHONY: help demo test lint docs bench model system-python system-qt system-tests
 
 help:
 	@echo "make demo    swap the style of one sample scan onto another: in napari, or into demo-output/"
@@ -29,7 +29,7 @@ demo: $(VENV)/.installed-base
 	$(BIN)/python -m napari_meduet.pipelines.demo
 endif
 
-test: system-xvfb $(VENV)/.installed-dev
+test: system-tests $(VENV)/.installed-dev
 	$(ON_A_VIRTUAL_SCREEN) $(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-dev
@@ -54,8 +54,8 @@ system-python:
 system-qt:
 	@scripts/setup-system.sh python qt
 
-system-xvfb:
-	@scripts/setup-system.sh python qt xvfb
+system-tests:
+	@scripts/setup-system.sh python qt xvfb sshd slurm
 
 $(VENV)/.installed-%: pyproject.toml constraints.txt | system-python
 	scripts/setup-python.sh $(VENV) $*

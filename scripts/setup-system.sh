@@ -3,6 +3,7 @@
 #   scripts/setup-system.sh python            a Python that can make virtual environments
 #   scripts/setup-system.sh python qt         and the libraries that Qt and OpenGL load at run time
 #   scripts/setup-system.sh python qt xvfb    and a virtual screen, for tests
+#   scripts/setup-system.sh ... sshd slurm    and servers that tests start for themselves: an SSH server, SLURM
 # On Debian and its children it calls apt-get, as root or through a sudo that asks for no password. Elsewhere it
 # says what is missing and stops. macOS brings all of it along.
 set -euo pipefail
@@ -26,6 +27,20 @@ libxcb-keysyms.so.1    libxcb-keysyms1
 libxcb-shape.so.0      libxcb-shape0
 "
 
+# Debian starts a server that it installs. On a machine that somebody works at, that is asked for and not done
+# by the way: only CI and containers get one, and elsewhere the tests that need it say so and are skipped.
+server() {
+    local program=$1
+    shift
+    command -v "$program" >/dev/null && return
+    if command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; } &&
+        { [ -n "${CI:-}" ] || [ ! -d /run/systemd/system ]; }; then
+        packages+=("$@")
+    else
+        echo "No $program here: tests that need it are skipped. To run them: apt-get install $*" >&2
+    fi
+}
+
 packages=()
 for want in "$@"; do
     case $want in
@@ -45,6 +60,8 @@ for want in "$@"; do
             command -v xvfb-run >/dev/null || packages+=(xvfb)
             command -v xauth >/dev/null || packages+=(xauth)
             ;;
+        sshd) server sshd openssh-server ;;
+        slurm) server slurmctld slurmctld slurmd slurm-client munge ;;
     esac
 done
 

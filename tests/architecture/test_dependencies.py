@@ -16,7 +16,8 @@ OURS = {"napari_meduet", "meduet_training"}
 GUI = list(ROOT.glob("src/napari_meduet/gui/**/*.py"))
 MAISI = [ROOT / "src/napari_meduet/tokenizers/maisi.py", ROOT / "src/napari_meduet/models/catalogue.py"]
 BASE = [path for path in ROOT.glob("src/**/*.py") if path not in GUI]
-TRAINING = list(ROOT.glob("training/**/*.py"))
+REMOTE = list(ROOT.glob("training/meduet_training/remote/*.py"))
+TRAINING = [path for path in ROOT.glob("training/**/*.py") if path not in REMOTE]
 
 
 def normalised(name: str) -> str:
@@ -48,8 +49,8 @@ def imported(paths: Iterable[Path]) -> set[str]:
 
 @pytest.mark.parametrize(
     ("paths", "extras"),
-    [(BASE, ["maisi"]), (GUI, ["gui"]), (TRAINING, ["train"])],
-    ids=["base", "gui", "training"],
+    [(BASE, ["maisi"]), (GUI, ["gui"]), (TRAINING, ["train"]), (REMOTE, ["remote"])],
+    ids=["base", "gui", "training", "remote"],
 )
 def test_what_is_imported_is_declared(paths, extras):
     assert imported(paths) <= declared(*extras)
@@ -60,7 +61,8 @@ def test_only_the_maisi_tokenizer_needs_its_extra():
 
 
 @pytest.mark.parametrize(
-    ("extra", "paths"), [(None, BASE), ("gui", GUI), ("train", TRAINING), ("maisi", MAISI)]
+    ("extra", "paths"),
+    [(None, BASE), ("gui", GUI), ("train", TRAINING), ("remote", REMOTE), ("maisi", MAISI)],
 )
 def test_what_is_declared_is_imported(extra, paths):
     wanted = declared() if extra is None else declared(extra) - declared()

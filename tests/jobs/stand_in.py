@@ -6,6 +6,7 @@ SIGTERM and SIGUSR1 save and leave with 75, the same command goes on. Each rank 
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -18,13 +19,20 @@ stopped = []
 for number in (signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, lambda number, frame: stopped.append(number))
 
+
+def is_held(done: int) -> bool:
+    """Whether the configuration says `hold: N`, N steps are done, and nobody put a file `go` beside it."""
+    held = re.search(r"^hold: (\d+)$", (folder / "config.yaml").read_text(), flags=re.MULTILINE)
+    return bool(held) and done == int(held[1]) and not (folder / "go").exists()
+
+
 checkpoints = folder / "checkpoints"
 checkpoints.mkdir(exist_ok=True)
 done = max((int(path.stem.split("-")[1]) for path in checkpoints.glob("step-*.safetensors")), default=0)
 print(f"rank {rank} begins at step {done}", flush=True)
 while done < steps:
     end = time.monotonic() + seconds
-    while time.monotonic() < end and not stopped:
+    while (time.monotonic() < end or is_held(done)) and not stopped:
         time.sleep(0.05)
     if stopped:
         break

@@ -238,8 +238,8 @@ def past_job(jobs_folder: Path) -> Job:
     """A job of which only the folder is left."""
     folder = make_job_folder(jobs_folder, "past")
     job = Job(
-        job="past", folder=folder, executor="local", scheduler_id="0", submitted="2026-01-01",
-        submitted_from="here", resources=Resources(gpus=0), command=("true",),
+        job="past", folder=folder, directory=folder, executor="local", scheduler_id="0",
+        submitted="2026-01-01", submitted_from="here", resources=Resources(gpus=0), command=("true",),
     )  # fmt: skip
     write_job(job)
     return job

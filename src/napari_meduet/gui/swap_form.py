@@ -11,6 +11,7 @@ from napari_meduet.gui.device_box import DeviceBox
 from napari_meduet.gui.forms import ChoiceBox, LayerBox, StrengthSlider, ask_model, ask_prototype
 from napari_meduet.gui.layers import is_scan, is_synthetic, scan_of, share_grid, to_voxels
 from napari_meduet.gui.section import Section
+from napari_meduet.models.folders import installed_models
 from napari_meduet.pipelines.requests import STRENGTH_RANGE, Decode, Mode, SwapRequest
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class SwapForm(QWidget):
         self.exchange.setToolTip("Exchange content and style")
         self.strength = StrengthSlider(*STRENGTH_RANGE)
         self.model = ChoiceBox(browse=("Other folder…", ask_model))
-        self.model.offer([("Embedded research model", EMBEDDED)], default=EMBEDDED)
+        embedded = ("Embedded research model", EMBEDDED)
+        self.model.offer([embedded, *installed_models()], default=EMBEDDED)
         self.device = DeviceBox()
         self.mode = ChoiceBox()
         self.mode.offer([(label, mode) for mode, label in MODES.items()], default="shift")

@@ -57,7 +57,7 @@ def _to_slurm(job: Job, command: str) -> str:
     try:
         return executor._submit_command(f"exec {command}").job_id
     except (FailedJobError, FailedSubmissionError) as error:
-        reason = " ".join(str(error).split()) or "no reason given"
+        reason = next(reversed(str(error).strip().splitlines()), "no reason given")
         raise InputError(f"SLURM did not take the job: {reason}. `--executor local` trains here.") from error
 
 

@@ -21,6 +21,16 @@ def export_model(job: Job) -> dict[str, Any]:
     """
     folder = job.folder / MODEL / job.job
     make_folder(folder.parent)
+    write_model(job, folder)
+    return _described(job, folder)
+
+
+def write_model(job: Job, folder: Path) -> None:
+    """Let `meduet-pretrain export` write it: in a process of its own, which brings torch along.
+
+    Raises:
+        InputError: what that says.
+    """
     program = [sys.executable, "-m", "meduet_training.pretrain", "export"]
     result = subprocess.run(  # noqa: S603 our own program
         [*program, str(job.folder), "--output", str(folder), "--overwrite"],
@@ -31,7 +41,6 @@ def export_model(job: Job) -> dict[str, Any]:
     if result.returncode:
         lines = result.stderr.strip().splitlines()
         raise InputError(f"{job.job}: no model can be exported: {lines[-1] if lines else 'no reason given'}")
-    return _described(job, folder)
 
 
 def _described(job: Job, folder: Path) -> dict[str, Any]:

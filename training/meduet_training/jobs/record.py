@@ -54,6 +54,7 @@ class Job(BaseModel):
 
     Attributes:
         folder: absolute, and the same on every node.
+        directory: where it was submitted, which relative paths of its configuration begin at.
         scheduler_id: SLURM's number, or the process that supervises it on a plain machine.
         local_gpus: those it uses on a plain machine; SLURM chooses its own.
         rows_before: of `attempts.jsonl`, from before it was resumed.
@@ -64,6 +65,7 @@ class Job(BaseModel):
 
     job: str
     folder: Path
+    directory: Path
     executor: Literal["slurm", "local"]
     scheduler_id: str | None = None
     local_gpus: tuple[int, ...] = ()

@@ -34,7 +34,18 @@ class Executor(StrEnum):
 
 
 def pretraining(folder: Path) -> tuple[str, ...]:
-    """The command of a pretraining whose run folder and configuration are the job's."""
+    """The command of a pretraining whose run folder and configuration are the job's.
+
+    Raises:
+        InputError: it cannot be run as it is configured; better said now than after a night in the queue.
+    """
+    from meduet_training.run_config import read_run_config
+
+    data = read_run_config(folder / CONFIG, {}).data
+    for name in ("cache", "windows", "scans", "tokenizer"):
+        path: Path | None = getattr(data, name)
+        if path is not None and not path.exists():
+            raise InputError(f"data.{name}: there is no {path} here, seen from {Path.cwd()}.")
     program = (sys.executable, "-m", "meduet_training.pretrain", "run")
     return (*program, "--config", str(folder / CONFIG), "--output", str(folder))
 
@@ -71,6 +82,7 @@ def submit(
         job = Job(
             job=job_id,
             folder=folder,
+            directory=Path.cwd(),
             executor=chosen,
             local_gpus=gpus,
             submitted=now(),

@@ -26,6 +26,7 @@ def main(folder: Path) -> int:
     """Run the job once; returns what the executor shall be told."""
     os.umask(0o077)
     job = read_job_folder(folder)
+    os.chdir(job.directory)
     host = socket.gethostname()
     add_attempt(folder, Attempt(time=now(), host=host))
     with job.log.open("ab") as log:

@@ -1,0 +1,36 @@
+"""Where this person's models are kept, and which are there. No weight is read."""
+
+import os
+import sys
+from pathlib import Path
+
+from napari_meduet.errors import InputError
+from napari_meduet.models.card import read_card
+
+
+def data_folder() -> Path:
+    """The folder that this system gives a program for what belongs to its user."""
+    home = Path.home()
+    if sys.platform == "darwin":
+        base = home / "Library" / "Application Support"
+    elif sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or home / ".local" / "share")
+    return base / "napari-meduet"
+
+
+def models_folder() -> Path:
+    """Where the plugin looks for models: `MEDUET_MODELS`, or `models` in the person's data folder."""
+    return Path(os.environ.get("MEDUET_MODELS") or data_folder() / "models").expanduser()
+
+
+def installed_models() -> list[tuple[str, Path]]:
+    """Name and folder of each model there, by name. What is no model is left out."""
+    found = []
+    for folder in models_folder().glob("[!.]*"):
+        try:
+            found.append((read_card(folder).name, folder))
+        except (InputError, OSError):
+            continue
+    return sorted(found)

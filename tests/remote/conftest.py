@@ -1,0 +1,108 @@
+"""A real sshd on the loopback interface, with keys of its own, as the entry `server` of a `~/.ssh/config`."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SERVER_PROGRAM = Path(__file__).with_name("server_program.py")
+PATIENCE_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Sshd:
+    """Who listens, and whose connections can be cut."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen
+
+    def cut_connections(self) -> None:
+        """Kill the processes that sshd made for its connections, as a machine that goes away does."""
+        for child in _sessions(self.process.pid):
+            os.kill(child, signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory) -> Iterator[Sshd]:
+    program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("no sshd on this machine: scripts/setup-system.sh sshd installs it")
+    folder = tmp_path_factory.mktemp("sshd")
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    shutil.copy(folder / "user.pub", folder / "authorized_keys")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    (folder / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder / 'host'}\n"
+        f"AuthorizedKeysFile {folder / 'authorized_keys'}\nPidFile none\nUsePAM no\nStrictModes no\n"
+        "PasswordAuthentication no\nSubsystem sftp internal-sftp\n"
+    )
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)  # where sshd, started as root, goes before a login
+    process = subprocess.Popen([program, "-D", "-f", folder / "sshd_config", "-E", folder / "sshd.log"])
+    try:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not _answers(port):
+            assert time.monotonic() < deadline, (folder / "sshd.log").read_text()
+            time.sleep(0.05)
+        yield Sshd(folder, port, process)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _sessions(listener: int) -> list[int]:
+    """The processes named sshd below this one."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, fields = stat.read_text().partition("(")[2].rpartition(")")
+        except OSError:
+            continue
+        if name.startswith("sshd") and int(fields.split()[1]) == listener:
+            found += [int(stat.parent.name), *_sessions(int(stat.parent.name))]
+    return found
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture
+def home(sshd, tmp_path, monkeypatch) -> Path:
+    """A home folder whose ssh knows the server by the name `server`."""
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True, mode=0o700)
+    (home / ".ssh" / "config").write_text(
+        f"Host server\n  HostName 127.0.0.1\n  Port {sshd.port}\n  IdentityFile {sshd.folder / 'user'}\n"
+    )
+    host_key = (sshd.folder / "host.pub").read_text()
+    (home / ".ssh" / "known_hosts").write_text(f"[127.0.0.1]:{sshd.port} {host_key}")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.delenv("MEDUET_MODELS", raising=False)
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    return home
+
+
+@pytest.fixture
+def server_program(tmp_path) -> str:
+    """`meduet-pretrain` of the server, whose pretraining is the jobs' stand-in."""
+    program = tmp_path / "meduet-pretrain"
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{SERVER_PROGRAM}' \"$@\"\n")
+    program.chmod(0o755)
+    return str(program)
