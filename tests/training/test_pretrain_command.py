@@ -12,7 +12,7 @@ from tiny import save_phantom, save_tiny_model
 from typer.testing import CliRunner
 
 from meduet_training.checkpoints import FOLDER, newest_checkpoint
-from meduet_training.data.latent_windows import save_windows
+from meduet_training.data.latent_windows import load_windows, save_windows
 from meduet_training.data.window_source import WindowSource
 from meduet_training.pretrain import app
 from meduet_training.recipes import pretraining as recipes
@@ -151,6 +151,41 @@ def test_a_models_tokenizer_serves_as_well(given, tmp_path):
     assert done.exit_code == 0, done.output
 
 
+def test_a_run_goes_on_from_its_folder_alone(given, tmp_path):
+    assert run(given, tmp_path, "--steps", 1, "--set", "training.clip=0.5").exit_code == 0
+    kept = (tmp_path / "config.yaml").read_text()
+    again = call("run", "-o", tmp_path)
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "config.yaml").read_text() == kept
+    assert newest_checkpoint(tmp_path).record["settings"]["training"]["clip"] == 0.5
+
+
+def test_a_configuration_file_goes_under_the_options(given, tmp_path):
+    words = {
+        "data": {"windows": str(given / "tokenizer.safetensors"), "tokenizer": str(given / "tokenizer")},
+        "training": {"batch": 4, "objective": {"total_steps": 2}},
+        "hardware": {"device": "cpu", "workers": 0},
+    }
+    (tmp_path / "mine.yaml").write_text(json.dumps(words))  # JSON is YAML
+    done = call("run", "--config", tmp_path / "mine.yaml", "--steps", 1, "-o", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    found = newest_checkpoint(tmp_path / "run")
+    assert (found.step, found.record["settings"]["training"]["batch"]) == (1, 4)
+
+
+def test_one_domain_is_refused_and_a_domain_of_one_scan_is_told(given, tmp_path):
+    told = run(given, tmp_path / "run", "--steps", 1)
+    assert "2 of 3 domains have one scan each (site a, site b)" in " ".join(told.output.split())
+    windows = load_windows(given / "tokenizer.safetensors")
+    windows = replace(windows, domain=windows.domain * 0, domains=("only",))
+    save_windows(windows, tmp_path / "one.safetensors")
+    words = ["run", "--windows", tmp_path / "one.safetensors", "--tokenizer", given / "tokenizer"]
+    refused = call(*words, "-o", tmp_path / "one", "--device", "cpu")
+    assert refused.exit_code == 2
+    assert "All scans are of one domain (only)" in " ".join(refused.output.split())
+    assert not (tmp_path / "one").exists()
+
+
 WINDOWS = ["--windows", "tokenizer.safetensors"]
 TOKENIZER = ["--tokenizer", "tokenizer"]
 
@@ -174,6 +209,11 @@ TOKENIZER = ["--tokenizer", "tokenizer"]
         ([*WINDOWS, *TOKENIZER, "--preset", "huge"], "'huge' is not one of"),
         ([*WINDOWS, *TOKENIZER, "--without", "style"], "'style' is not one of"),
         ([*WINDOWS, *TOKENIZER, "--epochs", "3"], "No such option"),
+        ([*WINDOWS, *TOKENIZER, "--config", "gone.yaml"], "gone.yaml: the configuration cannot be read"),
+        ([*WINDOWS, *TOKENIZER, "--set", "training.bach=2"], "no option training.bach; did you mean batch?"),
+        ([*WINDOWS, *TOKENIZER, "--set", "hardware.accumulate=3"], "does not split into pairs for 1 process"),
+        ([*WINDOWS, *TOKENIZER, "--set", "training.network.grid=[3,3,3]"], "4 x 24 x 24 x 24 numbers"),
+        ([*TOKENIZER, "--cache", "tokenizer"], "tokenizer"),
     ],
 )
 def test_a_mistake_is_told_in_a_sentence(given, monkeypatch, words, sentence):

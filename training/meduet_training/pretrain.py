@@ -7,11 +7,14 @@ commands, so that `--help` opens at once.
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from meduet_training.jobs.commands import app as jobs_app
+
+if TYPE_CHECKING:
+    from meduet_training.run_config import RunConfig
 from meduet_training.remote.commands import app as launch_app
 
 app = typer.Typer(
@@ -60,38 +63,52 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")]
+Config = Annotated[
+    Path | None, typer.Option(help="A YAML file (docs/how-to/pretrain.md); other options go over it.")
+]
+Tokenizer = Annotated[
+    Path | None, typer.Option(help="Folder of meduet-train tokenizer, or a model: what wrote the latents.")
+]
+Cache = Annotated[Path | None, typer.Option(help="Latents of meduet-cache.")]
+Windows = Annotated[Path | None, typer.Option(help="Latent windows made before.")]
+Data = Annotated[Path | None, typer.Option(help="Scans with an index.json, to make windows from.")]
+PresetOption = Annotated[Preset | None, typer.Option(help="Size of network, batch and run; tiny by default.")]
+TextOption = Annotated[
+    Text | None, typer.Option("--objective", help="The paper's text, or with our corrections, the default.")
+]
+PretextOption = Annotated[Pretext | None, typer.Option(help="meduet by default.")]
+Steps = Annotated[int | None, typer.Option(help="Length of the run.")]
+Batch = Annotated[int | None, typer.Option(help="Volumes a step, over all processes.")]
+Without = Annotated[
+    list[Term] | None, typer.Option(help="Leave a term out, as Tables 5 and 6 do; may be repeated.")
+]
+DeviceOption = Annotated[Device | None, typer.Option(help="auto takes a GPU where there is one.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any other, as training.clip=0.5; may be repeated."),
+]
+
+
 @app.command()
 def run(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
-    config: Annotated[
-        Path | None, typer.Option(help="A YAML file (docs/how-to/pretrain.md); other options go over it.")
-    ] = None,
-    tokenizer: Annotated[
-        Path | None,
-        typer.Option(help="Folder of meduet-train tokenizer, or a model: what wrote the latents."),
-    ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Latents of meduet-cache.")] = None,
-    windows: Annotated[Path | None, typer.Option(help="Latent windows made before.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of scans with an index.json, to make windows from.")
-    ] = None,
-    preset: Annotated[
-        Preset | None, typer.Option(help="Size of network, batch and run; tiny by default.")
-    ] = None,
-    objective: Annotated[
-        Text | None, typer.Option(help="The paper's text, or with our corrections, the default.")
-    ] = None,
-    pretext: Annotated[Pretext | None, typer.Option(help="meduet by default.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Length of the run.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Volumes a step, over all processes.")] = None,
-    without: Annotated[
-        list[Term] | None, typer.Option(help="Leave a term out, as Tables 5 and 6 do; may be repeated.")
-    ] = None,
-    device: Annotated[Device | None, typer.Option(help="auto takes a GPU where there is one.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any other, as training.clip=0.5; may be repeated."),
-    ] = None,
+    output: Output,
+    config: Config = None,
+    tokenizer: Tokenizer = None,
+    cache: Cache = None,
+    windows: Windows = None,
+    data: Data = None,
+    preset: PresetOption = None,
+    objective: TextOption = None,
+    pretext: PretextOption = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    without: Without = None,
+    device: DeviceOption = None,
+    settings: Settings = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what the run will need, and do not begin it.")
+    ] = False,
 ) -> None:
     """Pretrain, or go on with the run in the folder."""
     from meduet_training.machinery.messages import known_to_all, plain_errors
@@ -103,13 +120,7 @@ def run(
         "objective": objective,
         "pretext": pretext,
         "data": {"tokenizer": tokenizer, "cache": cache, "windows": windows, "scans": data},
-        "training": {
-            "batch": batch,
-            "objective": {
-                "total_steps": steps,
-                "without": [term.value for term in without] if without else None,
-            },
-        },
+        "training": {"batch": batch, "objective": {"total_steps": steps, "without": without}},
         "hardware": {"device": device},
     }
     with plain_errors():
@@ -118,7 +129,40 @@ def run(
             if not config and "data" not in said and (output / CONFIG).is_file():
                 config = output / CONFIG
             chosen = read_run_config(config, said)
-        run_from_config(chosen, output)
+        if plan:
+            _show_plan(chosen, output, processes=1)
+        else:
+            run_from_config(chosen, output)
+
+
+@app.command()
+def plan(
+    output: Output = Path("."),
+    config: Config = None,
+    preset: PresetOption = None,
+    objective: TextOption = None,
+    pretext: PretextOption = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    without: Without = None,
+    device: DeviceOption = None,
+    settings: Settings = None,
+    processes: Annotated[int, typer.Option(min=1, help="That will share each batch.")] = 1,
+) -> None:
+    """Print what a run will need, before it begins: parameters, memory, time, disk."""
+    from meduet_training.machinery.messages import plain_errors
+    from meduet_training.run_config import changes_of, merged, read_run_config
+
+    changes: dict[str, Any] = {
+        "preset": preset,
+        "objective": objective,
+        "pretext": pretext,
+        "training": {"batch": batch, "objective": {"total_steps": steps, "without": without}},
+        "hardware": {"device": device},
+    }
+    with plain_errors():
+        said = merged(_said(changes), changes_of(settings or []))
+        _show_plan(read_run_config(config, said), output, processes)
 
 
 @app.command()
@@ -155,14 +199,35 @@ def export(
         typer.echo(f"Wrote {output}: the network after {trained.step} of {steps} steps.")
 
 
+def _show_plan(config: "RunConfig", folder: Path, processes: int) -> None:
+    from rich.console import Console
+
+    from meduet_training.machinery.messages import say_on_stderr
+    from meduet_training.planning import plan_run, plan_table
+
+    found = plan_run(
+        config.training,
+        config.hardware,
+        config.upkeep,
+        folder,
+        num_processes=processes,
+        cache=config.data and (config.data.cache or config.data.windows),
+    )
+    Console().print(plan_table(found))
+    for warning in found.warnings:
+        say_on_stderr(warning)
+
+
 def _said(options: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, as plain data."""
     said = {name: _said(value) if isinstance(value, dict) else value for name, value in options.items()}
-    return {
-        name: value.value if isinstance(value, StrEnum) else value
-        for name, value in said.items()
-        if value is not None and value != {}
-    }
+    return {name: _plain(value) for name, value in said.items() if value is not None and value != {}}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return value.value if isinstance(value, StrEnum) else value
 
 
 if __name__ == "__main__":

@@ -30,6 +30,10 @@ from napari_meduet.volumes.files import write_atomically
 
 CONFIG = "config.yaml"  # in a run's folder
 PRETEXTS = {"meduet": ObjectiveConfig, "mae": MaskedConfig, "mdae": MaskedDiffusionConfig}
+ONE_SOURCE = (
+    "Give one of --cache, latents of meduet-cache, --windows, a file made before, or --data, scans to make "
+    "windows from."
+)
 SECTIONS = {"training": Pretraining, "hardware": Hardware, "upkeep": Upkeep}
 
 for _schema in (*SECTIONS.values(), MeDUETConfig, *PRETEXTS.values()):
@@ -57,10 +61,7 @@ class DataConfig(BaseModel):
     @model_validator(mode="after")
     def _one_source(self) -> "DataConfig":
         if sum(path is not None for path in (self.cache, self.windows, self.scans)) != 1:
-            raise ValueError(
-                "Give one of --cache, latents of meduet-cache, --windows, a file made before, or --data, "
-                "scans to make windows from."
-            )
+            raise ValueError(ONE_SOURCE)
         if self.tokenizer is None:
             raise ValueError("Give --tokenizer, what wrote the latents: it becomes part of the model.")
         return self
@@ -72,6 +73,7 @@ class RunConfig(BaseModel):
     Attributes:
         preset, objective: what `training` started from; kept for the reader.
         pretext: what the network is trained to do.
+        data: None: a plan is all that can be made of it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,7 +81,7 @@ class RunConfig(BaseModel):
     preset: Literal["tiny", "small", "base"] = "tiny"
     objective: Literal["corrected", "paper"] = "corrected"
     pretext: Literal["meduet", "mae", "mdae"] = "meduet"
-    data: DataConfig
+    data: DataConfig | None = None
     training: Pretraining
     hardware: Hardware = Hardware()
     upkeep: Upkeep = Upkeep()

@@ -9,9 +9,10 @@ from meduet_training.machinery.fabric import decided_by_first, join_fabric
 from meduet_training.machinery.messages import known_to_all, say_on_stderr
 from meduet_training.pretraining import check_training, for_source, run_pretraining
 from meduet_training.reporting.run_watch import watched_run
-from meduet_training.run_config import RunConfig, write_run_config
+from meduet_training.run_config import ONE_SOURCE, RunConfig, write_run_config
 from meduet_training.run_folder import check_domains, keep_tokenizer, open_source
 from meduet_training.tokenizer_files import load_tokenizer
+from napari_meduet.errors import InputError
 
 
 def run_from_config(config: RunConfig, folder: Path) -> None:
@@ -23,6 +24,8 @@ def run_from_config(config: RunConfig, folder: Path) -> None:
         Failed: the training cannot go on.
     """
     with known_to_all():
+        if config.data is None:
+            raise InputError(ONE_SOURCE)
         tokenizer = load_tokenizer(cast(Path, config.data.tokenizer))
     fabric = join_fabric(config.hardware)
     with known_to_all():
