@@ -162,6 +162,7 @@ def test_without_asyncssh_a_sentence_says_what_to_install(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "asyncssh"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(sys.modules, "meduet_training.remote.connecting", raising=False)
+    monkeypatch.delattr("meduet_training.remote.connecting", raising=False)
     monkeypatch.setitem(sys.modules, "asyncssh", None)
     with pytest.raises(InputError, match=r"pip install 'napari-meduet\[remote\]'"):
         asyncio.run(run(["true"]))
