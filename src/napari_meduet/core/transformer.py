@@ -3,6 +3,8 @@
 The blocks know tokens, not what they show; encoder and decoder in meduet.py are stacks of them.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -60,8 +62,17 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
         self.recomputes = False
 
-    def forward(self, tokens: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
-        for block in self.blocks:
+    def forward(
+        self, tokens: Float[Tensor, "B L D"], before_block: Callable[[int, Tensor], Tensor] | None = None
+    ) -> Float[Tensor, "B L D"]:
+        """Tokens that know each other.
+
+        Args:
+            before_block: changes the tokens that go into each block, given its number.
+        """
+        for number, block in enumerate(self.blocks):
+            if before_block is not None:
+                tokens = before_block(number, tokens)
             if self.recomputes and torch.is_grad_enabled():
                 tokens = checkpoint(block, tokens, use_reentrant=False, preserve_rng_state=False)
             else:

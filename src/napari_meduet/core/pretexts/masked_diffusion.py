@@ -177,10 +177,9 @@ class LatentMaskedDiffusion(MaskedDiffusion):
         self, corrupted: Float[Tensor, "B C X Y Z"], time: Float[Tensor, "B"]
     ) -> Float[Tensor, "B C X Y Z"]:
         encoder, known_time = self.student.encoder, self.time(time)
-        tokens = encoder.embed(corrupted)
-        for film, block in zip(self.films, encoder.transformer.blocks, strict=True):
-            tokens = block(film(tokens, known_time))
-        tokens = encoder.transformer.norm(tokens)
+        tokens = encoder.transformer(
+            encoder.embed(corrupted), lambda number, tokens: self.films[number](tokens, known_time)
+        )
         return self.student.decode(*self.student.disentangle(tokens))
 
 
