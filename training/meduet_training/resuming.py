@@ -113,7 +113,7 @@ def fill_optimizer(
     checkpoint: Checkpoint, fabric: Fabric, objective: nn.Module, optimizer: Optimizer
 ) -> None:
     """Moments, each process taking its part of them; and the random numbers of this very process."""
-    whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    whole = StateDictOptions(full_state_dict=True)  # offloaded, the first process alone would get the groups
     fresh = get_optimizer_state_dict(objective, optimizer, options=whole)  # for its groups
     moments: Moments = {}
     for name, value in checkpoint.under(OPTIMIZER).items():

@@ -9,10 +9,13 @@ import time
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from meduet_training.data.step_batches import StepBatches
 from meduet_training.machinery.messages import Failed
+from meduet_training.machinery.retrying import retrying
+from meduet_training.machinery.shared_memory import check_shared_memory
 from napari_meduet.core.objective import Batch
 from napari_meduet.errors import InputError
 
@@ -28,6 +31,9 @@ class Loading:
 
     def __init__(self, batches: StepBatches, *, first_step: int, workers: int, pin: bool) -> None:
         first = first_step * batches.share.accumulate
+        if workers and first < len(batches):
+            held = sum(value.nbytes for value in batches[first].values() if isinstance(value, Tensor))
+            check_shared_memory(workers * AHEAD * held)
         loader = DataLoader(
             _Told(batches),
             batch_size=None,  # an item is a whole batch already
@@ -80,6 +86,11 @@ class _Told(Dataset[Batch | InputError]):
 
     def __getitem__(self, index: int) -> Batch | InputError:
         try:
-            return self.batches[index]
+            return retrying(lambda: self.batches[index])
         except InputError as error:
             return error
+        except OSError as error:
+            return InputError(
+                f"{error.filename or 'The data'}: cannot be read ({error.strerror}), tried several times; "
+                "the same command goes on from the newest checkpoint."
+            )
