@@ -4,7 +4,8 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from meduet_training.evaluation.factor_analysis import FactorAnalysis
+from meduet_training.evaluation.estimates import Estimate
+from meduet_training.evaluation.factor_analysis import FactorAnalysis, FactorFindings
 from meduet_training.reporting.charts import map_figure
 from napari_meduet.volumes.files import write_atomically
 
@@ -22,7 +23,7 @@ def write_factor_pictures(analysis: FactorAnalysis, folder: Path) -> list[Path]:
         if found.embedding is None:
             continue
         with mpl.rc_context({"font.size": 9.5, "legend.frameon": False}):
-            figure = map_figure(title, found.embedding, domains)
+            figure = map_figure(_title(title, found), found.embedding, domains)
             figure.patch.set_alpha(1)
             figure.legend(loc="outside lower center", ncols=2, fontsize=7)
             figure.set_size_inches(6.4, 5.2 + 0.16 * (len(set(domains)) // 2))
@@ -30,3 +31,17 @@ def write_factor_pictures(analysis: FactorAnalysis, folder: Path) -> list[Path]:
                 figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
         written.append(folder / f"{name}.png")
     return written
+
+
+def _title(name: str, found: FactorFindings) -> str:
+    """The name with its numbers, so that the picture can stand alone."""
+    words = []
+    if found.probe:
+        words.append(f"domain probe {_interval(found.probe.accuracy)}, chance {found.probe.chance:.2f}")
+    if found.silhouette:
+        words.append(f"silhouette {_interval(found.silhouette)}")
+    return "\n".join([name, *words])
+
+
+def _interval(found: Estimate) -> str:
+    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
