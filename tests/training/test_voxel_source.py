@@ -1,0 +1,78 @@
+"""Crops of prepared scans: the same batch whoever reads it, standardised, domains alike."""
+
+from collections import Counter
+
+import pytest
+import torch
+from small import working_scan
+
+from meduet_training.data.prepared import save_prepared
+from meduet_training.data.step_batches import Share, StepBatches
+from meduet_training.data.units import to_units
+from meduet_training.data.voxel_source import VoxelSource
+from napari_meduet.core.pretexts.masked_diffusion import MaskedDiffusionConfig
+from napari_meduet.core.pretexts.residual_unet import ResidualUNetConfig
+from napari_meduet.errors import InputError
+
+SIDE = 16
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
+    scans = [("CT", 0, "one"), ("CT", 1, "one"), ("CT", 2, "one"), ("MR", 0, "two")]
+    files = [folder / f"{number}.safetensors" for number in range(len(scans))]
+    for path, (modality, seed, domain) in zip(files, scans, strict=True):
+        save_prepared(working_scan(modality, seed, domain), path)
+    return files
+
+
+def test_a_step_is_the_same_whoever_reads_it_in_whatever_order(paths):
+    one, other = (VoxelSource(paths, seed=5, side=SIDE) for _ in range(2))
+    choices = one.choose(3, 4)
+    assert choices == other.choose(3, 4) != other.choose(4, 4)
+    together, alone = one.read(choices)["latent"], other.read(choices[2:3])["latent"]
+    assert together.shape == (4, *one.latent_shape)
+    assert torch.equal(together[2:3], alone)
+
+
+def test_domains_are_drawn_alike_however_many_scans_they_have(paths):
+    source = VoxelSource(paths, seed=5, side=SIDE)
+    counts = Counter(source.domains[choice.domain] for choice in source.choose(0, 400))
+    assert 160 < counts["two"] < 240
+
+
+def test_crops_are_standardised_over_the_body(paths):
+    source = VoxelSource(paths[:1], seed=5, side=SIDE)
+    scan = working_scan("CT", 0, "one")
+    mean, std = source.statistics()
+    inside = to_units(torch.from_numpy(scan.values).float(), "CT")[torch.from_numpy(scan.body)]
+    assert torch.allclose(torch.stack([inside.mean(), inside.std()]), torch.cat([mean, std]), rtol=1e-3)
+    units = source.read(source.choose(0, 4))["latent"] * std + mean
+    assert units.min() > -1e-5
+    assert units.max() < 1 + 1e-5
+
+
+def test_other_data_has_another_identity(paths):
+    first, fewer, larger = (
+        VoxelSource(paths, 5, SIDE),
+        VoxelSource(paths[1:], 5, SIDE),
+        VoxelSource(paths, 5, SIDE + 1),
+    )
+    assert len({first.sha256, fewer.sha256, larger.sha256}) == 3
+    assert first.sha256 == VoxelSource(paths, 6, SIDE).sha256
+
+
+def test_it_feeds_masked_diffusion(paths):
+    network = ResidualUNetConfig(grid=(1, 1, 1), widths=(4, 8), num_blocks=(1, 1))
+    pretext = MaskedDiffusionConfig(total_steps=2)
+    batches = StepBatches(VoxelSource(paths, 5, SIDE), pretext, network, batch=2, seed=5, share=Share())
+    losses = pretext.build(network)(batches[0], 0)
+    assert losses["total"].isfinite()
+
+
+def test_no_scan_and_a_small_one_are_refused(paths):
+    with pytest.raises(InputError, match="no scan to learn from"):
+        VoxelSource([], 5)
+    with pytest.raises(InputError, match=r"smaller than a crop of 96; leave it out"):
+        VoxelSource(paths, 5)
