@@ -53,8 +53,8 @@ class VoxelSource:
             if min(scan.values.shape) < side:
                 shape = " x ".join(map(str, scan.values.shape))
                 raise InputError(
-                    f"{path.name}: a scan of {shape} voxels is smaller than a crop of {side}; leave it out of "
-                    "the cohort."
+                    f"{path.name}: a scan of {shape} voxels is smaller than a crop of {side}; leave it out "
+                    "of the cohort."
                 )
             digest.update(f"{scan.sha256} {scan.domain} {scan.values.shape}".encode())
             labels.append(scan.domain)
