@@ -11,7 +11,7 @@ SCREEN := $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s)))
 ON_A_VIRTUAL_SCREEN := $(if $(LINUX),env -u WAYLAND_DISPLAY QT_QPA_PLATFORM=xcb xvfb-run -a)
 export PYTHON
 
-.PHONY: help demo test lint docs bench model system-python system-qt system-tests
+.PHONY: help demo test lint docs bench soak model system-python system-qt system-tests
 
 help:
 	@echo "make demo    swap the style of one sample scan onto another: in napari, or into demo-output/"
@@ -19,6 +19,7 @@ help:
 	@echo "make lint    style, types, import contracts, plugin manifest"
 	@echo "make docs    the documentation, into site/"
 	@echo "make bench   what things cost, each against a peer"
+	@echo "make soak    the list of training faults, repeated; takes hours"
 	@echo "make model   train the embedded model anew"
 
 ifneq ($(SCREEN),)
@@ -44,6 +45,9 @@ docs: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-dev
 	set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+soak: $(VENV)/.installed-dev
+	$(BIN)/python scripts/soak.py
 
 model: $(VENV)/.installed-train
 	$(BIN)/meduet-train demo

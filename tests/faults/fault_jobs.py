@@ -5,6 +5,7 @@ which saves most of the seconds that such a job takes; nothing else differs from
 """
 
 import ctypes
+import faulthandler
 import hashlib
 import multiprocessing
 import os
@@ -173,6 +174,7 @@ def _launch(job: Job) -> None:
     os.dup2(said, 1)
     os.dup2(said, 2)
     sys.stdout = sys.stderr = os.fdopen(said, "w", buffering=1)
+    faulthandler.enable()
     os.environ.update(job.environment)
     if job.ranks == 1:
         _rank(job)

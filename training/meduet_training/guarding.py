@@ -8,6 +8,7 @@ from pathlib import Path
 from lightning_fabric import Fabric
 
 from meduet_training.checkpoints import remove_leftovers
+from meduet_training.data.loading import worker_deaths_told
 from meduet_training.machinery.folders import make_folder
 from meduet_training.machinery.locks import hold_folder
 from meduet_training.machinery.stopping import Stopped, StopSignals, stop_signals
@@ -36,8 +37,14 @@ def guarded(fabric: Fabric, folder: Path, timeout_s: float) -> Iterator[Guard]:
 
     Raises:
         InputError: another run is at work in the folder, or it cannot be written to.
+        WorkerDied: torch's handler of SIGCHLD found a dead worker; it raises wherever the program is.
     """
-    with stop_signals() as is_stopped, supervised(is_stopped, timeout_s) as supervisor, ExitStack() as held:
+    with (
+        worker_deaths_told(),
+        stop_signals() as is_stopped,
+        supervised(is_stopped, timeout_s) as supervisor,
+        ExitStack() as held,
+    ):
         if fabric.is_global_zero:
             make_folder(folder)
             held.enter_context(hold_folder(folder))

@@ -7,6 +7,7 @@ goes on at any step.
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -45,6 +46,7 @@ class Loading:
             generator=torch.Generator(),  # its own: iterating must not move the training's random numbers
         )
         self._batches: Iterator[Batch | InputError] = iter(loader)
+        self._workers = workers
         self.waited = 0.0
 
     def next(self) -> Batch:
@@ -56,19 +58,39 @@ class Loading:
         """
         began = time.monotonic()
         try:
-            batch = next(self._batches)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            with worker_deaths_told():
+                batch = next(self._batches)
+        except (EOFError, ConnectionError, FileNotFoundError) as error:
+            if not self._workers:
                 raise
-            raise WorkerDied(
-                f"A process that reads data died ({str(error).splitlines()[0]}). Memory or /dev/shm may have "
-                "run out: fewer hardware.workers need less. The same command goes on from the newest "
-                "checkpoint."
-            ) from error
+            raise _worker_died(error) from error  # killed while it handed a batch over
         self.waited += time.monotonic() - began
         if isinstance(batch, InputError):
             raise batch
         return batch
+
+
+@contextmanager
+def worker_deaths_told() -> Iterator[None]:
+    """Turn what torch raises when a worker is gone into what is said of it.
+
+    Raises:
+        WorkerDied: a worker was killed.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise _worker_died(error) from error
+
+
+def _worker_died(error: Exception) -> WorkerDied:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return WorkerDied(
+        f"A process that reads data died ({reason}). Memory or /dev/shm may have run out: fewer "
+        "hardware.workers need less. The same command goes on from the newest checkpoint."
+    )
 
 
 def _leave_signals_alone(worker: int) -> None:

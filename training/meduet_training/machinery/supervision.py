@@ -52,7 +52,7 @@ class Supervisor:
         if not self._ranks:
             return
         deadline = time.monotonic() + SETTLE_S
-        while isinstance(error, RuntimeError) and time.monotonic() < deadline:
+        while _is_of_collectives(error) and time.monotonic() < deadline:
             if sentence := self._ranks.look():
                 _leave(sentence, EXIT_LOST)
             time.sleep(LOOK_EVERY_S)
