@@ -122,9 +122,10 @@ def fill_optimizer(
     set_optimizer_state_dict(objective, optimizer, cast(Any, {**fresh, "state": moments}), options=whole)
     random = checkpoint.under(RANDOM)
     if len(random["cpu"]) == fabric.world_size:
-        torch.set_rng_state(random["cpu"][fabric.global_rank])
+        # cloned: torch copies the state by aligned moves, and a row of a file's tensor lies anywhere
+        torch.set_rng_state(random["cpu"][fabric.global_rank].clone())
         if fabric.device.type == "cuda" and "cuda" in random:
-            torch.cuda.set_rng_state(random["cuda"][fabric.global_rank], fabric.device)
+            torch.cuda.set_rng_state(random["cuda"][fabric.global_rank].clone(), fabric.device)
 
 
 def load_trained(folder: Path) -> TrainedNetwork:
