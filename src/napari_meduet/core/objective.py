@@ -232,7 +232,8 @@ class Objective(nn.Module):
                 raise ValueError(
                     "aligned_weight asks for truth: give each batch aligned_target and style_reference."
                 )
-            to_encode["target"] = (batch["aligned_target"], nothing)
+            if config.aligned_content_weight > 0:
+                to_encode["target"] = (batch["aligned_target"], nothing)
             to_encode["reference"] = (batch["style_reference"], nothing)
         encoded = _in_one_pass(self.student.encode, to_encode)
 
@@ -258,8 +259,9 @@ class Objective(nn.Module):
         if config.aligns:
             body = batch.get("coverage", torch.ones_like(mask))
             losses["aligned"] = aligned_swap_loss(
-                decoded["aligned"], to_encode["target"][0], body, self.student.config.patch_size
+                decoded["aligned"], batch["aligned_target"], body, self.student.config.patch_size
             )
+        if config.aligned_content_weight > 0:
             losses["aligned_content"] = content_agreement_loss(encoded["clean"][0], encoded["target"][0])
         norms = zip(("norm.content", "norm.style"), encoded["clean"], strict=True)
         watched = {name: tokens.detach().float().norm(dim=-1).mean() for name, tokens in norms}
