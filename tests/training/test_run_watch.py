@@ -165,9 +165,13 @@ def test_a_source_says_what_it_is_validated_on(tmp_path, given):
     [(Stopped("enough"), "stopped", None), (ValueError("patient Smith"), "failed", "ValueError")],
 )
 def test_the_card_says_how_a_run_ended(tmp_path, given, error, status, failure):
-    with pytest.raises(type(error)), looked_at(tmp_path / "run", given) as looking:
-        looking.on_step(watching.record(0))
-        raise error
+    def run() -> None:
+        with looked_at(tmp_path / "run", given) as looking:
+            looking.on_step(watching.record(0))
+            raise error
+
+    with pytest.raises(type(error)):
+        run()
     card = read_run_card(tmp_path / "run")
     assert (card.status, card.failure, card.sessions[0].ended is None) == (status, failure, False)
     assert "Smith" not in (tmp_path / "run" / "run.json").read_text()
