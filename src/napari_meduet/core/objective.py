@@ -257,9 +257,10 @@ class Objective(nn.Module):
         if config.contrasts:
             losses["contrast"] = self._contrast_loss(encoded, taught, batch["domain"], partner)
         if config.aligns:
-            body = batch.get("coverage", torch.ones_like(mask))
+            body, target = batch.get("coverage", torch.ones_like(mask)), batch.get("aligned_target")
+            assert target is not None, "seen to above"
             losses["aligned"] = aligned_swap_loss(
-                decoded["aligned"], batch["aligned_target"], body, self.student.config.patch_size
+                decoded["aligned"], target, body, self.student.config.patch_size
             )
         if config.aligned_content_weight > 0:
             losses["aligned_content"] = content_agreement_loss(encoded["clean"][0], encoded["target"][0])
