@@ -77,9 +77,12 @@ def test_two_processes_learn_what_one_does(alone, together, strategy):
     before = newest_checkpoint(alone[0]).under("objective.")
     after = newest_checkpoint(together / f"{strategy}-clean").under("objective.")
     assert before.keys() == after.keys()
-    for name, value in before.items():
-        # Where a gradient is all but 0, rounding decides which way Adam goes, by a learning rate a step.
-        assert (after[name] - value).abs().mean() < 1e-5, name
+    # A key's bias has no gradient but rounding, whose sign Adam follows: student weights agree on average only.
+    difference = sum(float((after[name] - value).abs().sum()) for name, value in before.items())
+    assert difference / sum(value.numel() for value in before.values()) < 1e-6
+    for name in before:
+        if name.startswith("teacher."):
+            torch.testing.assert_close(after[name], before[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
