@@ -77,7 +77,7 @@ def test_two_processes_learn_what_one_does(alone, together, strategy):
     before = newest_checkpoint(alone[0]).under("objective.")
     after = newest_checkpoint(together / f"{strategy}-clean").under("objective.")
     assert before.keys() == after.keys()
-    # A key's bias has no gradient but rounding, whose sign Adam follows: student weights agree on average only.
+    # A key's bias has no gradient but rounding, whose sign Adam follows: weights agree on average.
     difference = sum(float((after[name] - value).abs().sum()) for name, value in before.items())
     assert difference / sum(value.numel() for value in before.values()) < 1e-6
     for name in before:
