@@ -43,7 +43,7 @@ def repeats(share: float) -> dict[str, tuple[int, Repeat]]:
         # one run that is killed again and again
         "T1": (1, partial(rows.t1_all_killed, kills=times(50))),
         "T2": (times(10), rows.t2_one_killed),
-        "T3": (times(3), partial(rows.t3_one_stopped, timeout_s=20.0, whole_job=True)),
+        "T3": (times(3), partial(rows.t3_one_stopped, timeout_s=20.0)),
         "T4": (times(5), rows.t4_launcher_killed),
         "T5": (times(10), rows.t5_asked_to_stop),
         "T6": (times(10), rows.t6_asked_twice),

@@ -86,7 +86,8 @@ def flip_last_bit(path: Path) -> None:
 def zero_the_middle(path: Path) -> None:
     """As a block that never reached the disk."""
     content = bytearray(path.read_bytes())
-    content[-40:-20] = bytes(20)
+    quarter = len(content) // 4
+    content[-2 * quarter : -quarter] = bytes(quarter)
     path.write_bytes(content)
 
 

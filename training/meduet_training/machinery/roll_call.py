@@ -1,6 +1,8 @@
 """Where every rank of a job is, told through the store that torch keeps for it, and which one is missing."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -123,6 +125,8 @@ class RollCall:
         silent_s = self._clock() - seen.at
         if silent_s > self._timeout_s:
             name = f"Rank {rank} ({seen.process})" if seen.words else f"Rank {rank}"
+            if seen.words and is_alive(seen.process):  # it hears no SIGTERM, so its launcher would wait on
+                os.kill(seen.process.pid, signal.SIGKILL)
             return f"{name} hangs: it has been silent for {silent_s:.0f} s, last seen {seen.place}."
         return None
 
