@@ -40,6 +40,8 @@ def imported(paths: Iterable[Path]) -> set[str]:
             match node:
                 case ast.Import(names=names):
                     modules |= {name.name.split(".")[0] for name in names}
+                case ast.ImportFrom(module="torch.utils.tensorboard"):
+                    modules.add("tensorboard")  # torch only hands it on
                 case ast.ImportFrom(module=str(module), level=0):
                     modules.add(module.split(".")[0])
     providers = packages_distributions()
