@@ -4,20 +4,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from meduet_training.jobs.record import Job, Resources
-from meduet_training.jobs.state import State, Status, status
+from meduet_training.jobs.state import status
 from meduet_training.jobs.submitting import Executor, cancel, submit
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 SLURM_SCRIPT = Path(__file__).parents[2] / "scripts" / "test-slurm.sh"
 CPU = Resources(gpus=0)
-PATIENCE_SECONDS = 60
 
 
 @pytest.fixture
@@ -40,7 +39,13 @@ def submit_stand_in(jobs_folder, tmp_path) -> Iterator[Callable[..., Job]]:
             jobs_folder,
             resources,
             executor,
-            command=lambda folder: (sys.executable, str(STAND_IN), str(folder), str(steps), str(seconds)),
+            command=lambda config, folder, processes: (
+                sys.executable,
+                str(STAND_IN),
+                str(folder),
+                str(steps),
+                str(seconds),
+            ),
         )
         submitted.append(job)
         return job
@@ -50,22 +55,6 @@ def submit_stand_in(jobs_folder, tmp_path) -> Iterator[Callable[..., Job]]:
         if not status(job).state.is_over:
             cancel(job)
             wait_until(job, lambda found: found.state.is_over)
-
-
-def wait_until(job: Job, is_so: Callable[[Status], bool]) -> Status:
-    """Wait for a state of the job."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_so(found := status(job)):
-        log = job.log.read_text() if job.log.exists() else "no log"
-        assert time.monotonic() < deadline, f"{found}\n{log}"
-        time.sleep(0.1)
-    return found
-
-
-def wait_for_step(job: Job, step: int) -> Status:
-    return wait_until(
-        job, lambda found: found.state is State.running and (found.metrics or {}).get("step", -1) >= step
-    )
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import subprocess
 
 import pytest
-from conftest import wait_for_step, wait_until
+from waiting import wait_for_step, wait_until
 
 from meduet_training.jobs.following import events
 from meduet_training.jobs.record import Resources, read_attempts

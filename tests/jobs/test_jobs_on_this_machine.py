@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import wait_for_step, wait_until
+from waiting import wait_for_step, wait_until
 
 from meduet_training.jobs.executors import choose_gpus
 from meduet_training.jobs.following import events
@@ -20,9 +20,10 @@ from meduet_training.jobs.record import (
     Resources,
     add_attempt,
     list_jobs,
-    make_job_folder,
+    make_job,
     read_attempts,
     read_job,
+    read_job_folder,
     write_job,
 )
 from meduet_training.jobs.state import State, status
@@ -208,7 +209,7 @@ def test_the_submission_returns_at_once_and_holds_no_stream(submit_stand_in, job
         "import sys; from pathlib import Path; from meduet_training.jobs.record import Resources;"
         "from meduet_training.jobs.submitting import Executor, submit;"
         f"submit(Path({str(tmp_path / 'toy.yaml')!r}), Path({str(jobs_folder)!r}), Resources(gpus=0),"
-        "Executor.local, command=lambda folder: ('sleep', '30'))"
+        "Executor.local, command=lambda *_: ('sleep', '30'))"
     )
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=20)
@@ -217,6 +218,53 @@ def test_the_submission_returns_at_once_and_holds_no_stream(submit_stand_in, job
     assert time.monotonic() - began < 20
     for process in processes_of(job.folder):
         os.kill(process, signal.SIGKILL)
+
+
+def test_a_submission_killed_while_it_makes_the_folder_leaves_no_job(jobs_folder, tmp_path, monkeypatch):
+    kill_submission_at("meduet_training.jobs.record.Path.rename", tmp_path, jobs_folder, monkeypatch)
+    (left,) = jobs_folder.iterdir()
+    assert list_jobs(jobs_folder) == []
+    os.utime(left, (0, 0))  # long ago
+    job = submit_nothing(tmp_path, jobs_folder)
+    assert list(jobs_folder.iterdir()) == [job.folder]
+    assert wait_until(job, lambda found: found.state.is_over).state is State.finished
+
+
+def test_a_submission_killed_before_it_hands_over_is_listed_as_lost(jobs_folder, tmp_path, monkeypatch):
+    kill_submission_at("meduet_training.jobs.submitting._handed_over", tmp_path, jobs_folder, monkeypatch)
+    (job,) = list_jobs(jobs_folder)
+    assert status(job).state is State.lost
+    job = resume(jobs_folder, job)
+    assert wait_until(job, lambda found: found.state.is_over).state is State.finished
+
+
+def kill_submission_at(place: str, folder: Path, jobs_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Submit in a process that is killed when it comes to a function."""
+    (folder / "toy.yaml").touch()
+    process = os.fork()
+    if not process:
+        try:
+            monkeypatch.setattr(place, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+            submit_nothing(folder, jobs_folder)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+
+
+def submit_nothing(folder: Path, jobs_folder: Path) -> Job:
+    return submit(
+        folder / "toy.yaml", jobs_folder, Resources(gpus=0), Executor.local, command=lambda *_: ("true",)
+    )
+
+
+def test_a_job_whose_number_was_not_kept_is_known_and_can_be_cancelled(submit_stand_in):
+    """The submission was killed after the job had been handed over."""
+    job = submit_stand_in(steps=1000)
+    write_job(job.model_copy(update={"scheduler_id": None}))
+    job = read_job_folder(job.folder)
+    wait_for_step(job, 1)
+    cancel(job)
+    assert wait_until(job, lambda found: found.state.is_over).state is State.cancelled
 
 
 def processes_of(folder: Path) -> list[int]:
@@ -236,12 +284,13 @@ def processes_of(folder: Path) -> list[int]:
 
 def past_job(jobs_folder: Path) -> Job:
     """A job of which only the folder is left."""
-    folder = make_job_folder(jobs_folder, "past")
+    jobs_folder.mkdir()
+    folder = jobs_folder / "past"
     job = Job(
         job="past", folder=folder, directory=folder, executor="local", scheduler_id="0",
         submitted="2026-01-01", submitted_from="here", resources=Resources(gpus=0), command=("true",),
     )  # fmt: skip
-    write_job(job)
+    make_job(job, b"")
     return job
 
 

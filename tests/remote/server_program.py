@@ -17,7 +17,7 @@ DEMO = Path(napari_meduet.__file__).parent / "models" / "demo"
 STAND_IN = Path(__file__).parents[1] / "jobs" / "stand_in.py"
 
 
-def stand_in(folder: Path) -> list[str]:
+def stand_in(config: Path, folder: Path, processes: int) -> list[str]:
     return [sys.executable, str(STAND_IN), str(folder), folder.name.split("-")[1]]
 
 

@@ -11,15 +11,15 @@ from napari_meduet.tokenizers.wavelet import WaveletConfig
 
 WAVELET = WaveletConfig(width=8, encoder_blocks=1, decoder_blocks=1)
 CPU = torch.device("cpu")
+NARROW = {
+    "grid": (2, 2, 2), "width": 24, "depth": 1, "heads": 2, "content_width": 24, "style_width": 12,
+    "decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2,
+}  # fmt: skip
 
 
 def network(**changes) -> MeDUETConfig:
     """A network of one narrow block, on a grid of 2 x 2 x 2 tokens."""
-    sizes = {
-        "grid": (2, 2, 2), "width": 24, "depth": 1, "heads": 2, "content_width": 24, "style_width": 12,
-        "decoder_width": 24, "decoder_depth": 1, "decoder_heads": 2,
-    }  # fmt: skip
-    return MeDUETConfig.tiny(**sizes | changes)
+    return MeDUETConfig.tiny(**NARROW | changes)
 
 
 def working_scan(modality: str, seed: int = 0, domain: str = "site", aligned: str = "") -> WorkingScan:

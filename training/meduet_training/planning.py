@@ -26,6 +26,7 @@ from meduet_training.counting import (
     count_weights,
     rows_of,
 )
+from meduet_training.data.step_batches import Share
 from meduet_training.machinery.fabric import Hardware
 from meduet_training.machinery.optimizer import adamw
 from meduet_training.pretraining import Pretraining, Upkeep
@@ -162,13 +163,11 @@ def plan_run(
     Raises:
         InputError: this machine lacks the device, or the batch does not split.
     """
-    parts = num_processes * hardware.accumulate
-    rows = training.batch // parts
-    if rows * parts != training.batch or (training.objective.pairing and rows % 2):
-        raise InputError(
-            f"A batch of {training.batch} does not split into pairs for {num_processes} processes x "
-            f"{hardware.accumulate} parts."
-        )
+    share = Share(num_ranks=num_processes, accumulate=hardware.accumulate)
+    try:
+        rows = share.rows(training.batch, in_pairs=bool(training.objective.pairing))
+    except ValueError as error:
+        raise InputError(str(error)) from error
     device = _device(hardware)
     bf16 = _is_bf16(hardware, device)
     weights = count_weights(training)

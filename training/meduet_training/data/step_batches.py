@@ -55,6 +55,21 @@ class Share:
     num_ranks: int = 1
     accumulate: int = 1
 
+    def rows(self, batch: int, *, in_pairs: bool) -> int:
+        """How many rows of a step's batch one process computes at a time.
+
+        Raises:
+            ValueError: there are not as many for all, or no whole pairs.
+        """
+        parts = self.num_ranks * self.accumulate
+        unit = 2 * parts if in_pairs else parts
+        if batch % unit:
+            raise ValueError(
+                f"A batch of {batch} does not split {'into pairs ' if in_pairs else ''}for {self.num_ranks} "
+                f"processes x {self.accumulate} parts; make it a multiple of {unit}."
+            )
+        return batch // parts
+
 
 class StepBatches(Dataset[Batch]):
     """Item `step * accumulate + part` is this process's share of that part of that step.
@@ -75,12 +90,7 @@ class StepBatches(Dataset[Batch]):
     ) -> None:
         self.source, self.pretext, self.network = source, pretext, network
         self.batch, self.seed, self.share = batch, seed, share
-        self.rows = batch // (share.num_ranks * share.accumulate)
-        if self.rows * share.num_ranks * share.accumulate != batch or (pretext.pairing and self.rows % 2):
-            raise ValueError(
-                f"A batch of {batch} does not split into pairs for {share.num_ranks} processes x "
-                f"{share.accumulate} parts."
-            )
+        self.rows = share.rows(batch, in_pairs=bool(pretext.pairing))
 
     def __len__(self) -> int:
         return self.pretext.total_steps * self.share.accumulate

@@ -102,7 +102,9 @@ def list_all(jobs: JobsOption = JOBS, as_json: JsonOption = False) -> None:
         table = Table("job", "state", "executor", "step", "submitted")
         for row in found:
             step = (row.metrics or {}).get("step", "")
-            table.add_row(row.job, row.state, f"{row.executor} {row.scheduler_id}", str(step), row.submitted)
+            table.add_row(
+                row.job, row.state, f"{row.executor} {row.scheduler_id or ''}", str(step), row.submitted
+            )
         show(table)
 
 

@@ -102,23 +102,20 @@ def choose_gpus(wanted: int, busy: set[int]) -> tuple[int, ...]:
 
 def signal_end(job: Job) -> None:
     """Ask the executor to end a job; it saves first."""
-    if job.scheduler_id is None:
-        return
     if job.executor == "slurm":
-        slurm(["scancel", job.scheduler_id])
-    elif _supervises(job):
-        os.kill(int(job.scheduler_id), signal.SIGTERM)
+        slurm(["scancel", "--me", f"--name={job.job}"])
+    elif supervisor := _supervisor(job):
+        os.kill(supervisor, signal.SIGTERM)
 
 
 def scheduler_states(jobs: list[Job]) -> dict[str, str]:
     """What the executor says of those of the jobs that it still knows, by job: `PENDING`, `RUNNING` ..."""
-    states = {job.job: "RUNNING" for job in jobs if job.executor == "local" and _supervises(job)}
-    numbers = {job.scheduler_id: job.job for job in jobs if job.executor == "slurm" and job.scheduler_id}
-    if numbers:
-        for line in slurm(["squeue", "--noheader", "--me", "--format=%i %T"]).splitlines():
-            number, state = line.split(maxsplit=1)
-            if number in numbers:
-                states[numbers[number]] = state
+    states = {job.job: "RUNNING" for job in jobs if job.executor == "local" and _supervisor(job)}
+    if any(job.executor == "slurm" for job in jobs):
+        # by names, which are unique: a submission may have been killed before it kept the number
+        for line in slurm(["squeue", "--noheader", "--me", "--format=%j %T"]).splitlines():
+            name, _, state = line.rpartition(" ")
+            states[name] = state
     return states
 
 
@@ -149,10 +146,12 @@ def last_words(path: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "nothing was written")
 
 
-def _supervises(job: Job) -> bool:
-    """Whether the process of that number is this job's supervisor, and no later one of the same number."""
+def _supervisor(job: Job) -> int | None:
+    """The process that supervises a job of this machine; none where the number is a later process's."""
+    folder = job.folder / SCHEDULER
     try:
-        words = Path(f"/proc/{job.scheduler_id}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return str(job.folder / SCHEDULER).encode() in words
+        number = (folder / "id").read_text()  # also where the submission was killed before it kept it
+        words = Path(f"/proc/{int(number)}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return None
+    return int(number) if str(folder).encode() in words else None

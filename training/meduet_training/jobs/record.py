@@ -8,6 +8,8 @@ for its end. Each file has one writer, so that none needs a lock.
 import json
 import re
 import secrets
+import shutil
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -24,6 +26,7 @@ CONFIG = "config.yaml"
 LOG = "log"
 SCHEDULER = "scheduler"  # what submitit and the scheduler write of their own
 PRIVATE = 0o700
+ABANDONED_SECONDS = 3600  # to make a folder takes a moment
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,80}")
 
 
@@ -47,6 +50,10 @@ class Resources(BaseModel):
     @property
     def processes_per_node(self) -> int:
         return max(1, self.gpus)
+
+    @property
+    def processes(self) -> int:
+        return self.nodes * self.processes_per_node
 
 
 class Job(BaseModel):
@@ -113,23 +120,40 @@ def new_job_id(name: str) -> str:
     return f"{plain}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def make_job_folder(jobs: Path, job_id: str) -> Path:
-    """An empty folder that its owner alone can open.
+def job_folder(jobs: Path, job_id: str) -> Path:
+    """Where a job's folder will be; that of all jobs is made.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be made, or SLURM could not use it.
     """
     make_folder(jobs)
     folder = jobs.resolve() / job_id
     if "%" in str(folder):
         raise InputError(f"{jobs}: SLURM would read the % in this path as its own; choose another folder.")
+    return folder
+
+
+def make_job(job: Job, config: bytes) -> None:
+    """Make the job's folder, which its owner alone can open, with its description and its configuration.
+
+    It appears with both or not at all, so that a submission that was killed leaves a job or none.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    jobs = job.folder.parent
+    _remove_unfinished(jobs)
+    made = jobs / f".{job.job}"
     try:
-        folder.mkdir(mode=PRIVATE)
+        made.mkdir(mode=PRIVATE)
+        (made / CONFIG).write_bytes(config)
+        (made / JOB_FILE).write_text(_text(job), encoding="utf-8")
+        made.rename(job.folder)
     except OSError as error:
+        shutil.rmtree(made, ignore_errors=True)
         raise InputError(
             f"{jobs}: no folder can be made there ({error.strerror}); choose another."
         ) from error
-    return folder
 
 
 def write_job(job: Job) -> None:
@@ -137,7 +161,18 @@ def write_job(job: Job) -> None:
     from napari_meduet.volumes.files import write_atomically  # brings readers along: a job starts without
 
     with write_atomically(job.folder / JOB_FILE, overwrite=True) as temporary:
-        temporary.write_text(job.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(_text(job), encoding="utf-8")
+
+
+def _text(job: Job) -> str:
+    return job.model_dump_json(indent=2) + "\n"
+
+
+def _remove_unfinished(jobs: Path) -> None:
+    """Remove what submissions left that were killed while they made a folder."""
+    for path in jobs.glob(".*-*"):
+        if JOB_ID.fullmatch(path.name[1:]) and time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def read_job(jobs: Path, job_id: str) -> Job:
@@ -167,7 +202,7 @@ def read_job_folder(folder: Path) -> Job:
 def list_jobs(jobs: Path) -> list[Job]:
     """All jobs in the folder, the newest first. One whose file is damaged is left out."""
     found = []
-    for path in jobs.glob(f"*/{JOB_FILE}"):
+    for path in jobs.glob(f"[!.]*/{JOB_FILE}"):
         try:
             found.append(read_job_folder(path.parent))
         except InputError:

@@ -14,8 +14,9 @@ from meduet_training.jobs.record import (
     CONFIG,
     Job,
     Resources,
+    job_folder,
     list_jobs,
-    make_job_folder,
+    make_job,
     new_job_id,
     now,
     read_attempts,
@@ -24,7 +25,7 @@ from meduet_training.jobs.record import (
 from meduet_training.jobs.state import State, Status, status
 from napari_meduet.errors import InputError
 
-OWN_SBATCH = {"output", "error", "open-mode", "requeue", "no-requeue", "signal", "array", "wrap"}
+OWN_SBATCH = {"output", "error", "open-mode", "requeue", "no-requeue", "signal", "array", "wrap", "job-name"}
 
 
 class Executor(StrEnum):
@@ -33,19 +34,25 @@ class Executor(StrEnum):
     local = "local"
 
 
-def pretraining(folder: Path) -> tuple[str, ...]:
+def pretraining(config: Path, folder: Path, processes: int) -> tuple[str, ...]:
     """The command of a pretraining whose run folder and configuration are the job's.
 
     Raises:
         InputError: it cannot be run as it is configured; better said now than after a night in the queue.
     """
+    from meduet_training.data.step_batches import Share
     from meduet_training.run_config import read_run_config
 
-    data = read_run_config(folder / CONFIG, {}).data
+    wanted = read_run_config(config, {})
     for name in ("cache", "windows", "scans", "tokenizer"):
-        path: Path | None = getattr(data, name)
+        path: Path | None = getattr(wanted.data, name)
         if path is not None and not path.exists():
             raise InputError(f"data.{name}: there is no {path} here, seen from {Path.cwd()}.")
+    share = Share(num_ranks=processes, accumulate=wanted.hardware.accumulate)
+    try:
+        share.rows(wanted.training.batch, in_pairs=bool(wanted.training.objective.pairing))
+    except ValueError as error:
+        raise InputError(f"{config.name}: {error}") from error
     program = (sys.executable, "-m", "meduet_training.pretrain", "run")
     return (*program, "--config", str(folder / CONFIG), "--output", str(folder))
 
@@ -56,14 +63,15 @@ def submit(
     resources: Resources,
     executor: Executor = Executor.auto,
     name: str | None = None,
-    command: Callable[[Path], Sequence[str]] = pretraining,
+    command: Callable[[Path, Path, int], Sequence[str]] = pretraining,
 ) -> Job:
     """Make the job's folder and hand it over; nothing is left behind if that fails.
 
     Args:
         jobs: the folder of all jobs.
         name: what the job is called; the configuration's file name by default.
-        command: what each process runs, for the folder of the job; a pretraining by default.
+        command: what each process runs, for a configuration, the folder of its job and the number of
+            processes; a pretraining by default.
 
     Raises:
         InputError: there is no such configuration, or the executor cannot give what is asked for.
@@ -76,22 +84,22 @@ def submit(
     except OSError as error:
         raise InputError(f"{config.name}: the configuration cannot be read ({error.strerror}).") from error
     job_id = new_job_id(name or config.stem)
-    folder = make_job_folder(jobs, job_id)
+    folder = job_folder(jobs, job_id)
+    job = Job(
+        job=job_id,
+        folder=folder,
+        directory=Path.cwd(),
+        executor=chosen,
+        local_gpus=gpus,
+        submitted=now(),
+        submitted_from=socket.gethostname(),
+        resources=resources,
+        command=tuple(command(config, folder, resources.processes)),
+    )
+    make_job(job, text)
     try:
-        (folder / CONFIG).write_bytes(text)
-        job = Job(
-            job=job_id,
-            folder=folder,
-            directory=Path.cwd(),
-            executor=chosen,
-            local_gpus=gpus,
-            submitted=now(),
-            submitted_from=socket.gethostname(),
-            resources=resources,
-            command=tuple(command(folder)),
-        )
         return _handed_over(job)
-    except BaseException:
+    except Exception:  # not for Ctrl-C: it may have started already
         shutil.rmtree(folder)
         raise
 
@@ -111,7 +119,9 @@ def resume(jobs: Path, job: Job) -> Job:
         "local_gpus": gpus, "scheduler_id": None, "rows_before": len(read_attempts(job.folder)),
         "submitted": now(), "submitted_from": socket.gethostname(),
     }  # fmt: skip
-    return _handed_over(job.model_copy(update=changes))
+    job = job.model_copy(update=changes)
+    write_job(job)
+    return _handed_over(job)
 
 
 def cancel(job: Job) -> Status:
@@ -129,7 +139,6 @@ def cancel(job: Job) -> Status:
 
 
 def _handed_over(job: Job) -> Job:
-    write_job(job)  # the job may start before the next line
     job = job.model_copy(update={"scheduler_id": hand_over(job)})
     write_job(job)
     return job

@@ -1,0 +1,65 @@
+"""Nothing standing in: a real pretraining of two processes on a real SLURM, stopped in the middle."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from waiting import wait_until
+
+from meduet_training.data.latent_windows import save_windows
+from meduet_training.jobs.record import Resources, read_attempts
+from meduet_training.jobs.state import State
+from meduet_training.jobs.submitting import Executor, submit
+from meduet_training.tokenizer_files import save_tokenizer, tokenizer_sha256
+from napari_meduet.errors import InputError
+from napari_meduet.tokenizers.wavelet import WaveletTokenizer
+
+sys.path.append(str(Path(__file__).parents[1] / "training"))
+from small import NARROW, WAVELET, random_windows
+
+STEPS = 300
+PATIENCE_SECONDS = 300  # four times torch is started, on a busy machine
+TWO = Resources(gpus=2)  # of SLURM's, which only counts them: a process for each
+
+
+def configuration(folder: Path, batch: int) -> Path:
+    """Of a run of seconds, and all that it reads."""
+    tokenizer = WaveletTokenizer(WAVELET)
+    (folder / "tokenizer").mkdir()
+    save_tokenizer(tokenizer, folder / "tokenizer")
+    windows = random_windows(num_anatomies=4, tokenizer_sha256=tokenizer_sha256(tokenizer))
+    save_windows(windows, folder / "windows.safetensors")
+    config = {
+        "data": {"windows": str(folder / "windows.safetensors"), "tokenizer": str(folder / "tokenizer")},
+        "training": {"batch": batch, "network": NARROW, "objective": {"total_steps": STEPS}},
+        "hardware": {"device": "cpu", "workers": 0},
+        "upkeep": {"validate_every": STEPS, "checkpoint_every": STEPS},
+    }
+    (folder / "narrow.yaml").write_text(yaml.safe_dump(config))
+    return folder / "narrow.yaml"
+
+
+@pytest.mark.usefixtures("slurm")
+def test_two_ranks_save_when_slurm_warns_them_are_requeued_and_finish(tmp_path):
+    config = configuration(tmp_path, batch=4)
+    job = submit(config, tmp_path / "jobs", TWO, Executor.slurm)
+    wait_until(job, lambda found: found.metrics is not None, PATIENCE_SECONDS)
+    subprocess.run(["scancel", "--signal=USR1", job.scheduler_id], check=True)
+    found = wait_until(job, lambda found: found.state.is_over, PATIENCE_SECONDS)
+    log = job.log.read_text()
+    assert (found.state, found.attempts, found.exit_code) == (State.finished, 2, 0), log
+    requeued = read_attempts(job.folder)[1]
+    assert (requeued.outcome, requeued.exit_code) == ("requeued", 75)
+    saved = int(requeued.checkpoint.removeprefix("step-").removesuffix(".safetensors"))
+    assert 0 < saved < STEPS
+    assert f"Stopped after step {saved} of {STEPS}" in " ".join(log.split())
+    assert (job.folder / "checkpoints" / f"step-{STEPS:08d}.safetensors").exists()
+
+
+def test_a_batch_that_does_not_split_is_refused_at_the_submission(tmp_path):
+    config = configuration(tmp_path, batch=2)
+    with pytest.raises(InputError, match=r"narrow\.yaml: A batch of 2 .* 2 processes .* a multiple of 4"):
+        submit(config, tmp_path / "jobs", Resources(gpus=1, nodes=2), Executor.slurm)
+    assert list((tmp_path / "jobs").iterdir()) == []
