@@ -78,24 +78,38 @@ def test_a_quarter_of_the_network_on_each_of_four_devices():
 def test_operations_are_three_forwards_counted_by_hand():
     # Of 216 tokens 54 are encoded; backward takes twice the products of forward.
     training = PRETEXTS["mae"]
-    config = MeDUETConfig.tiny(depth=1, decoder_depth=1)
+    config = network(grid=(6, 6, 6), decoder_width=48)
     larger = replace(training, network=config)
     one, two = count_operations(larger, 2), count_operations(larger, 4)
     assert two == 2 * one
-    width, visible, tokens = config.width, 54, config.num_tokens
-    encode = 2 * visible * 12 * width**2 + 4 * visible**2 * width + 2 * tokens * config.patch_values * width
-    factors = 2 * tokens * (width * 240 + 240 * width + width * config.decoder_width)
-    decode = 2 * (tokens + 1) * 12 * width**2 + 4 * (tokens + 1) ** 2 * width
-    decode += 2 * tokens * width * config.patch_values
-    assert one / 2 == pytest.approx(3 * (encode + factors + decode), rel=0.05)
+    width, decoder, visible, tokens = config.width, config.decoder_width, 54, config.num_tokens
+    split = config.content_width + config.style_width
+    embed = 2 * tokens * config.patch_values * width
+    encode = 2 * visible * 12 * width**2 + 4 * visible**2 * width
+    factors = 2 * tokens * (width * split + split * width + width * decoder)
+    smooth = 2 * (2 * tokens * 27 * config.style_width)  # what is seen and what is hidden, each channel alone
+    decode = 2 * (tokens + 1) * 12 * decoder**2 + 4 * (tokens + 1) ** 2 * decoder
+    decode += 2 * tokens * decoder * config.patch_values
+    # Data want no gradient, so the embedding's backward is one product only.
+    assert one == 2 * (2 * embed + 3 * (encode + factors + smooth + decode))
+
+
+def test_the_papers_network_is_counted_without_computing():
+    # Weights of its blocks; each makes six operations of a token that passes it, attention adds a little.
+    training = replace(PRETEXTS["mae"], network=MeDUETConfig.base())
+    encoder, decoder = 12 * 12 * 768**2, 8 * 12 * 384**2
+    assert count_weights(training).trained == pytest.approx(encoder + decoder, rel=0.05)
+    assert count_operations(training, 2) / 2 == pytest.approx(6 * (54 * encoder + 217 * decoder), rel=0.15)
 
 
 MEASURED = """
 import resource, sys, torch
 from meduet_training.counting import count_activations, rows_of
 from meduet_training.pretraining import Pretraining
-from meduet_training.recipes.pretraining import tiny
-training = tiny()
+from napari_meduet.core.meduet import MeDUETConfig
+from napari_meduet.core.objective import ObjectiveConfig
+network = MeDUETConfig.tiny(depth=1, decoder_depth=1)
+training = Pretraining(network=network, objective=ObjectiveConfig.corrected(total_steps=10))
 objective = training.objective.build(training.network)
 def step(rows):
     objective(rows_of(training, rows), training.total_steps - 1)["total"].backward()
@@ -121,7 +135,7 @@ def test_activations_are_within_a_third_of_the_measured_peak():
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_recomputing_and_half_precision_need_less(bf16):
-    training = replace(PRETEXTS["meduet"], network=MeDUETConfig.tiny())
+    training = replace(PRETEXTS["meduet"], network=network(grid=(6, 6, 6), depth=3, decoder_depth=3))
     kept, recomputed = (
         count_activations(training, 2, bf16=bf16, recompute=recompute) for recompute in (False, True)
     )
@@ -172,12 +186,15 @@ def test_several_processes_are_shown_both_ways_as_configured_first(tmp_path):
 
 
 def test_what_does_not_fit_is_said_with_what_would_help(tmp_path, monkeypatch):
-    training = replace(PRETEXTS["meduet"], network=MeDUETConfig.tiny(), batch=8)
-    monkeypatch.setattr("meduet_training.planning.free_bytes", lambda: 500 * 2**20)
+    monkeypatch.setattr("meduet_training.planning.time_step", lambda *_, **__: None)
+    training = replace(PRETEXTS["meduet"], network=network(depth=3))
+    kept, recomputed = plan_run(training, ALONE, Upkeep(), tmp_path).memory
+    assert recomputed.total < kept.total
+    monkeypatch.setattr("meduet_training.planning.free_bytes", lambda: kept.total - 1)
     plan = plan_run(training, ALONE, Upkeep(), tmp_path)
     (warning,) = plan.warnings
-    assert "with ddp, recompute it is" in warning
-    monkeypatch.setattr("meduet_training.planning.free_bytes", lambda: 10 * 2**20)
+    assert "recompute it is" in warning
+    monkeypatch.setattr("meduet_training.planning.free_bytes", lambda: 1000)
     plan = plan_run(training, ALONE, Upkeep(), tmp_path)
     assert "its weights alone do not fit" in plan.warnings[0]
     assert plan.step_time is None

@@ -6,9 +6,10 @@ storage is seen from the operation that makes it to its end.
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from typing import Any, cast
 
 import torch
@@ -69,7 +70,9 @@ def count_weights(training: Pretraining) -> Weights:
 
 def count_operations(training: Pretraining, rows: int) -> int:
     """Multiplications and additions of the products in one forward and backward of so many rows."""
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(
+        display=False, custom_mapping={torch.ops.aten.convolution_backward: _products_of_convolution_backward}
+    )
     # Of the kernels for attention this is the one whose products are counted.
     with _as_if_real(training, FEWEST_ROWS) as (objective, batch), sdpa_kernel(SDPBackend.MATH), counter:
         objective(batch, training.total_steps - 1)["total"].backward()
@@ -152,6 +155,21 @@ def _as_if_real(training: Pretraining, rows: int) -> Iterator[tuple[nn.Module, d
             objective,
             {name: torch.empty(rows, *each.shape[1:], dtype=each.dtype) for name, each in few.items()},
         )
+
+
+def _products_of_convolution_backward(
+    gradient: Sequence[int], inputs: Sequence[int], weight: Sequence[int], *arguments: Any, **_: Any
+) -> int:
+    """As many as forward for each gradient that is wanted; torch's own count forgets groups, so that a
+    depthwise convolution would cost as many times too much as it has channels.
+
+    Args:
+        gradient, inputs, weight: shapes.
+        arguments: the operation's others; `transposed` and the mask of wanted gradients are among them.
+    """
+    transposed, wanted = arguments[4], arguments[7]
+    places = (inputs if transposed else gradient)[2:]
+    return 2 * inputs[0] * prod(places) * prod(weight) * sum(wanted[:2])
 
 
 def _forget_gradient(parameter: Tensor) -> None:
