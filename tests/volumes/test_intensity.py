@@ -140,6 +140,7 @@ def test_dark_fluid_of_a_masked_brain_is_foreground():
     values[4:16, 4:16, 4:16] = 800.0
     values[8:12, 8:12, 8:12] = 40.0  # 64 of 1728 voxels
     assert fit_mr_profile(values).knots[0] == (40.0, 0.0)
+    assert fit_mr_profile(values[3:17, 3:17, 3:17]).knots[0] == (40.0, 0.0)  # cropped close to the head
 
 
 def test_an_mr_scan_without_contrast_is_refused():

@@ -20,6 +20,7 @@ from napari_meduet.volumes.volume import Modality
 BODY_HU = -300.0  # between lung parenchyma with air and fat: skin is inside, air around the patient is not
 
 MR_FOREGROUND = 0.1  # of the range between the 0.5th and the 99th percentile
+MASKED_SHARE = 0.9  # of the dark voxels; measured: 95 to 98 % in brains without skull, up to 75 % in others
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,14 @@ def profile_named(name: str) -> IntensityProfile:
 def fit_mr_profile(values: np.ndarray) -> IntensityProfile:
     """The profile `mr` of one scan: the 0.5th to 99.5th percentile of its foreground -> [0, 1]. M-03.
 
-    A scan that is mostly 0, such as a brain without its skull, says itself what its background is: all else
-    is foreground, fluid darker than a tenth of white matter too.
+    A scan whose background was set to exactly 0, such as a brain without its skull, says itself what its
+    foreground is: all else, fluid darker than a tenth of white matter too.
     """
-    is_masked = np.count_nonzero(values) < values.size / 2
+    threshold = _mr_threshold(values)
+    num_dark, num_zero = np.count_nonzero(values <= threshold), np.count_nonzero(values == 0)
+    is_masked = num_zero > MASKED_SHARE * num_dark
     # no body mask: the voxel order must not matter
-    foreground = values[values != 0] if is_masked else values[values > _mr_threshold(values)]
+    foreground = values[values != 0] if is_masked else values[values > threshold]
     low, high = np.percentile(foreground, (0.5, 99.5)) if foreground.size else (0.0, 0.0)
     if not high > low:
         raise InputError(
