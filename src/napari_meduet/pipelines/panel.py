@@ -4,6 +4,7 @@ Slices are shown as radiology shows them (the patient's right on the left, front
 aspect: CT in its windows, MR between the percentiles of content and style; a result has its content's window.
 """
 
+import math
 import textwrap
 from dataclasses import dataclass
 
@@ -114,7 +115,10 @@ def _framed(
 ) -> Image.Image:
     """Pictures in rows and columns, with captions above and words around."""
     large, small = ImageFont.load_default(20), ImageFont.load_default(15)
-    widths = [max(row[column].width for row in rows) for column in range(len(captions))]
+    widths = [
+        max(math.ceil(small.getlength(caption)), *(row[column].width for row in rows))
+        for column, caption in enumerate(captions)
+    ]
     heights = [max(picture.height for picture in row) for row in rows]
     words = textwrap.wrap(footer, width=max(20, sum(widths) // 8))
     head, foot = MARGIN + 2 * LINE + GAP, MARGIN + LINE * len(words)
