@@ -16,23 +16,18 @@ from napari_meduet.models.folders import installed_models
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 
 sys.path.append(str(Path(__file__).parents[1] / "training"))
-from small import WAVELET, random_windows
-
-NARROW = {
-    "width": 24, "depth": 1, "heads": 2, "content_width": 24, "style_width": 12, "decoder_width": 24,
-    "decoder_depth": 1, "decoder_heads": 2,
-}  # fmt: skip
+from small import NARROW, WAVELET, random_windows
 
 
 def test_a_pretraining_launched_from_a_desktop_ends_as_a_model_that_loads(home, tmp_path):
     tokenizer = WaveletTokenizer(WAVELET)
     (tmp_path / "tokenizer").mkdir()
     save_tokenizer(tokenizer, tmp_path / "tokenizer")
-    windows = random_windows(num_anatomies=2, side=24, tokenizer_sha256=tokenizer_sha256(tokenizer))
+    windows = random_windows(num_anatomies=2, tokenizer_sha256=tokenizer_sha256(tokenizer))
     save_windows(windows, tmp_path / "windows.safetensors")
     config = {
         "data": {"windows": str(tmp_path / "windows.safetensors"), "tokenizer": str(tmp_path / "tokenizer")},
-        "training": {"batch": 2, "network": NARROW, "objective": {"total_steps": 3}},
+        "training": {"batch": 2, "network": NARROW, "objective": {"total_steps": 1}},
         "hardware": {"device": "cpu", "workers": 0},
     }
     (tmp_path / "narrow.yaml").write_text(yaml.safe_dump(config))
@@ -48,10 +43,4 @@ def test_a_pretraining_launched_from_a_desktop_ends_as_a_model_that_loads(home, 
     model = load_model(folder, "cpu")
     assert all(torch.isfinite(weight).all() for weight in model.meduet.parameters())
     rows = [json.loads(line) for line in (tmp_path / "jobs" / name / "log.jsonl").read_text().splitlines()]
-    assert rows[-1]["step"] == 2
-
-    (tmp_path / "narrow.yaml").write_text(yaml.safe_dump(config | {"hardwear": {}}))
-    refused = CliRunner().invoke(app, ["launch", "--host", "server", str(tmp_path / "narrow.yaml"), *there])
-    assert refused.exit_code == 2
-    assert "there is no option hardwear; did you mean hardware?" in refused.stderr
-    assert [path.name for path in (tmp_path / "jobs").iterdir()] == [name]
+    assert rows[-1]["step"] == 0
