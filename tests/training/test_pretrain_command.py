@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from meduet_training.checkpoints import FOLDER, newest_checkpoint
 from meduet_training.data.latent_windows import load_windows, save_windows
+from meduet_training.data.voxel_source import VoxelSource
 from meduet_training.data.window_source import WindowSource
 from meduet_training.pretrain import app
 from meduet_training.recipes import pretraining as recipes
@@ -104,11 +105,49 @@ def test_a_run_becomes_a_model_that_the_plugin_loads(given, tmp_path):
     assert call("export", tmp_path / "run", "-o", tmp_path / "mine", "--overwrite").exit_code == 0
 
 
-def test_from_scans_to_a_model_that_knows_their_styles(given, tmp_path, monkeypatch):
-    monkeypatch.setattr("meduet_training.run_folder.GROUPS", 1)
+@pytest.mark.parametrize("pretext", ["mae", "mdae"])
+def test_another_pretext_trains_in_the_same_loop(given, tmp_path, pretext):
+    done = run(given, tmp_path, "--pretext", pretext, "--steps", 2)
+    assert done.exit_code == 0, done.output
+    found = newest_checkpoint(tmp_path)
+    assert found.step == 2
+    assert all(tensor.isfinite().all() for tensor in found.under("objective.").values())
+
+
+def test_masked_diffusion_on_voxels_needs_scans_alone(tmp_path, monkeypatch):
+    save_cohort(tmp_path)
+    sizes = ["training.network.grid=[2,2,1]", "training.network.widths=[4,8]", "training.batch=2"]
+    sizes += ["training.network.num_blocks=[1,1]", f"data.made={tmp_path}/made", "hardware.workers=0"]
+    command = ["run", "--pretext", "mdae-voxel", "--data", tmp_path, "--device", "cpu", "--steps", 2]
+    command += [word for size in sizes for word in ("--set", size)]
+    whole = call(*command, "-o", tmp_path / "whole")
+    assert whole.exit_code == 0, whole.output
+    with monkeypatch.context() as patch:
+        choose = VoxelSource.choose
+
+        def choose_and_be_told_to_end(self, step, count):
+            if step == 0:
+                signal.raise_signal(signal.SIGTERM)
+            return choose(self, step, count)
+
+        patch.setattr(VoxelSource, "choose", choose_and_be_told_to_end)
+        stopped = call(*command, "-o", tmp_path / "parts")
+    assert stopped.exit_code == 75, stopped.output
+    assert call("run", "-o", tmp_path / "parts").exit_code == 0  # it goes on from its folder alone
+    whole, parts = (newest_checkpoint(tmp_path / name).tensors for name in ("whole", "parts"))
+    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
+    assert json.loads((tmp_path / "whole" / "run.json").read_text())["data"]["tokenizer_sha256"] is None
+    refused = call("export", tmp_path / "parts", "-o", tmp_path / "model")
+    assert refused.exit_code == 2
+    assert "holds no MeDUET network" in " ".join(refused.output.split())
+    assert not (tmp_path / "model").exists()
+
+
+def save_cohort(folder):
+    """A CT and an MR of two sites, and the list of them."""
     records = []
     for modality in ("CT", "MR"):
-        save_phantom(tmp_path / f"{modality}.nii.gz", modality)
+        save_phantom(folder / f"{modality}.nii.gz", modality)
         records.append(
             {
                 "path": f"{modality}.nii.gz", "domain": f"site-{modality}", "modality": modality,
@@ -116,7 +155,12 @@ def test_from_scans_to_a_model_that_knows_their_styles(given, tmp_path, monkeypa
                 "licence_grade": "A",
             }
         )  # fmt: skip
-    (tmp_path / "index.json").write_text(json.dumps(records))
+    (folder / "index.json").write_text(json.dumps(records))
+
+
+def test_from_scans_to_a_model_that_knows_their_styles(given, tmp_path, monkeypatch):
+    monkeypatch.setattr("meduet_training.run_folder.GROUPS", 1)
+    save_cohort(tmp_path)
     command = (
         "run",
         "--data",

@@ -14,6 +14,8 @@ from meduet_training.run_config import (
 )
 from napari_meduet.core.objective import ObjectiveConfig
 from napari_meduet.core.pretexts.masked import MaskedConfig
+from napari_meduet.core.pretexts.masked_diffusion import MaskedDiffusionConfig
+from napari_meduet.core.pretexts.residual_unet import ResidualUNetConfig
 from napari_meduet.errors import InputError
 
 DATA = {"data": {"windows": "windows.safetensors", "tokenizer": "tokenizer"}}
@@ -48,6 +50,9 @@ def test_the_papers_words_and_the_other_pretexts():
     masked = config(preset="base", pretext="mae").training
     assert masked.objective == MaskedConfig(total_steps=steps)
     assert masked.network == base().network
+    voxels = config(preset="base", pretext="mdae-voxel", data=None).training
+    assert voxels.network == ResidualUNetConfig()
+    assert voxels.objective == MaskedDiffusionConfig(total_steps=steps)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +74,7 @@ def test_the_papers_words_and_the_other_pretexts():
         ("upkeep.keep=0", "keep must be at least 1; got 0"),
         ("data.cache=latents", "Give one of --cache"),
         ("data.tokenizer=null", "Give --tokenizer"),
+        ("pretext=mdae-voxel", "mdae-voxel learns from scans as they are: give --data"),
         ("training.batch", "--set training.batch: give a name and a value"),
         ("training..batch=3", "give a name and a value"),
         ("training.batch=[", "--set training.batch=[: no YAML"),

@@ -47,6 +47,7 @@ class Pretext(StrEnum):
     meduet = "meduet"
     mae = "mae"
     mdae = "mdae"
+    mdae_voxel = "mdae-voxel"
 
 
 class Term(StrEnum):
@@ -72,12 +73,16 @@ Tokenizer = Annotated[
 ]
 Cache = Annotated[Path | None, typer.Option(help="Latents of meduet-cache.")]
 Windows = Annotated[Path | None, typer.Option(help="Latent windows made before.")]
-Data = Annotated[Path | None, typer.Option(help="Scans with an index.json, to make windows from.")]
+Data = Annotated[
+    Path | None, typer.Option(help="Scans: a manifest or a folder with an index.json, to make windows from.")
+]
 PresetOption = Annotated[Preset | None, typer.Option(help="Size of network, batch and run; tiny by default.")]
 TextOption = Annotated[
     Text | None, typer.Option("--objective", help="The paper's text, or with our corrections, the default.")
 ]
-PretextOption = Annotated[Pretext | None, typer.Option(help="meduet by default.")]
+PretextOption = Annotated[
+    Pretext | None, typer.Option(help="meduet by default; mdae-voxel needs --data alone.")
+]
 Steps = Annotated[int | None, typer.Option(help="Length of the run.")]
 Batch = Annotated[int | None, typer.Option(help="Volumes a step, over all processes.")]
 Without = Annotated[
@@ -205,6 +210,7 @@ def _show_plan(config: "RunConfig", folder: Path, processes: int) -> None:
     from meduet_training.machinery.messages import say_on_stderr
     from meduet_training.planning import plan_run, plan_table
 
+    say_on_stderr("Counting, then measuring a few steps here; a large network takes minutes without a GPU.")
     found = plan_run(
         config.training,
         config.hardware,

@@ -20,33 +20,41 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_
 
 from meduet_training.machinery.fabric import Hardware
 from meduet_training.pretraining import Pretraining, Upkeep
-from meduet_training.recipes.pretraining import PRESETS, in_the_papers_words
+from meduet_training.recipes.pretraining import PRESETS, VOXEL_NETWORKS, in_the_papers_words
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import ObjectiveConfig
 from napari_meduet.core.pretexts.masked import MaskedConfig
 from napari_meduet.core.pretexts.masked_diffusion import MaskedDiffusionConfig
+from napari_meduet.core.pretexts.residual_unet import ResidualUNetConfig
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.files import write_atomically
 
 CONFIG = "config.yaml"  # in a run's folder
-PRETEXTS = {"meduet": ObjectiveConfig, "mae": MaskedConfig, "mdae": MaskedDiffusionConfig}
+ON_VOXELS = "mdae-voxel"  # the pretext that reads scans, not latents
+PRETEXTS = {
+    "meduet": ObjectiveConfig,
+    "mae": MaskedConfig,
+    "mdae": MaskedDiffusionConfig,
+    ON_VOXELS: MaskedDiffusionConfig,
+}
 ONE_SOURCE = (
     "Give one of --cache, latents of meduet-cache, --windows, a file made before, or --data, scans to make "
     "windows from."
 )
 SECTIONS = {"training": Pretraining, "hardware": Hardware, "upkeep": Upkeep}
 
-for _schema in (*SECTIONS.values(), MeDUETConfig, *PRETEXTS.values()):
+for _schema in {*SECTIONS.values(), MeDUETConfig, ResidualUNetConfig, *PRETEXTS.values()}:
     with_config(ConfigDict(extra="forbid"))(_schema)
 
 
 class DataConfig(BaseModel):
-    """Where latents come from; one of the three sources.
+    """What is learnt from; one of the three sources.
 
     Attributes:
         cache: a folder that `meduet-cache` filled.
         windows: a file of latent windows.
-        scans: a folder of scans with an index.json, from which windows are made and kept in `made`.
+        scans: a manifest, or a folder of scans with an index.json. Windows are made from them, or for
+            `mdae-voxel` prepared scans, and kept in `made`.
         tokenizer: that wrote the latents; kept beside the run, for its model.
     """
 
@@ -62,8 +70,6 @@ class DataConfig(BaseModel):
     def _one_source(self) -> "DataConfig":
         if sum(path is not None for path in (self.cache, self.windows, self.scans)) != 1:
             raise ValueError(ONE_SOURCE)
-        if self.tokenizer is None:
-            raise ValueError("Give --tokenizer, what wrote the latents: it becomes part of the model.")
         return self
 
 
@@ -80,11 +86,24 @@ class RunConfig(BaseModel):
 
     preset: Literal["tiny", "small", "base"] = "tiny"
     objective: Literal["corrected", "paper"] = "corrected"
-    pretext: Literal["meduet", "mae", "mdae"] = "meduet"
+    pretext: Literal["meduet", "mae", "mdae", "mdae-voxel"] = "meduet"
     data: DataConfig | None = None
     training: Pretraining
     hardware: Hardware = Hardware()
     upkeep: Upkeep = Upkeep()
+
+    @model_validator(mode="after")
+    def _data_of_the_pretext(self) -> "RunConfig":
+        data = self.data
+        if self.pretext == ON_VOXELS:
+            if data and (data.scans is None or data.tokenizer is not None):
+                raise ValueError(
+                    f"The pretext {ON_VOXELS} learns from scans as they are: give --data, a manifest or a "
+                    "folder with an index.json, and no --tokenizer."
+                )
+        elif data and data.tokenizer is None:
+            raise ValueError("Give --tokenizer, what wrote the latents: it becomes part of the model.")
+        return self
 
 
 def read_run_config(path: Path | None, changes: Mapping[str, Any]) -> RunConfig:
@@ -152,10 +171,16 @@ def _training(said: Mapping[str, Any]) -> Any:
     if pretext != "meduet":
         steps = start.objective.total_steps
         start = replace(start, objective=PRETEXTS[pretext](total_steps=steps), linear_start=False)
+    if pretext == ON_VOXELS:
+        start = replace(start, network=VOXEL_NETWORKS[preset])
     whole = merged(asdict(start), changes)
     whole["objective"] = _validated(PRETEXTS[pretext], whole["objective"], ("training", "objective"))
-    whole["network"] = _validated(MeDUETConfig, whole["network"], ("training", "network"))
+    whole["network"] = _validated(_network(pretext), whole["network"], ("training", "network"))
     return whole
+
+
+def _network(pretext: str) -> type:
+    return ResidualUNetConfig if pretext == ON_VOXELS else MeDUETConfig
 
 
 def _validated(schema: type, values: Any, place: tuple[str, ...]) -> Any:
@@ -216,7 +241,7 @@ def _names(place: list[str], said: Mapping[str, Any]) -> list[str]:
     if place == ["training", "objective"]:
         schema = PRETEXTS[said.get("pretext", "meduet")]
     elif place == ["training", "network"]:
-        schema = MeDUETConfig
+        schema = _network(said.get("pretext", "meduet"))
     elif place == ["data"]:
         schema = DataConfig
     elif place:

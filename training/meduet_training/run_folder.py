@@ -1,4 +1,4 @@
-"""What a pretraining run is given: the latents it learns from, and the tokenizer that is kept beside it."""
+"""What a pretraining run is given: what it learns from, and the tokenizer that is kept beside it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +12,7 @@ from meduet_training.data.latent_spec import open_tokenizer
 from meduet_training.data.latent_windows import LatentWindows, load_windows
 from meduet_training.data.prepared import prepare_cohort
 from meduet_training.data.source import BatchSource
+from meduet_training.data.voxel_source import VoxelSource
 from meduet_training.data.window_cache import cached_windows
 from meduet_training.data.window_source import WindowSource
 from meduet_training.machinery.fabric import decided_by_first
@@ -21,6 +22,7 @@ from meduet_training.pretraining import Pretraining
 from meduet_training.recipes.pretraining import GROUPS
 from meduet_training.run_config import DataConfig
 from meduet_training.tokenizer_files import load_tokenizer, save_tokenizer, tokenizer_sha256
+from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import ObjectiveConfig
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import TOKENIZER_FILE
@@ -28,13 +30,19 @@ from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 
 
 def open_source(
-    fabric: Fabric, data: DataConfig, tokenizer: WaveletTokenizer, training: Pretraining
+    fabric: Fabric, data: DataConfig, tokenizer: WaveletTokenizer | None, training: Pretraining
 ) -> BatchSource[Any]:
-    """The latents that the configuration names, by this very tokenizer. On all processes together.
+    """What the configuration names, latents being by this very tokenizer. On all processes together.
+
+    Args:
+        tokenizer: None for a pretext on voxels.
 
     Raises:
         InputError: there are none, they are damaged, or another tokenizer wrote them.
     """
+    if tokenizer is None:
+        paths = decided_by_first(fabric, lambda: _prepared(data))
+        return VoxelSource(paths, training.seed, training.network.latent_shape[1:])
     if data.cache is not None:
         return _open_cache(data.cache, cast(Path, data.tokenizer), training)
     if data.windows is not None:
@@ -66,6 +74,8 @@ def check_domains(
         InputError: there are too few domains for what is asked.
     """
     objective = training.objective
+    if not isinstance(training.network, MeDUETConfig):
+        return  # it has no style
     needs_two = isinstance(objective, ObjectiveConfig) and (
         objective.classifies_domains or objective.pairing == "cross_domain"
     )
@@ -117,9 +127,14 @@ def _windows_of_scans(
     """Made by the first process, unless they are there, and read by all."""
 
     def windows() -> LatentWindows:
-        prepared = prepare_cohort(trainable(read_cohort(cast(Path, data.scans))), data.made / "prepared")
-        return cached_windows(prepared, tokenizer, data.made, groups=GROUPS, seed=seed, device=fabric.device)
+        return cached_windows(
+            _prepared(data), tokenizer, data.made, groups=GROUPS, seed=seed, device=fabric.device
+        )
 
     made: list[LatentWindows] = []
     decided_by_first(fabric, lambda: made.append(windows()))
     return made[0] if made else windows()
+
+
+def _prepared(data: DataConfig) -> list[Path]:
+    return prepare_cohort(trainable(read_cohort(cast(Path, data.scans))), data.made / "prepared")

@@ -1,7 +1,6 @@
 """A configuration becomes a run: everything is checked, then the folder is held, and the training watched."""
 
 from pathlib import Path
-from typing import cast
 
 from meduet_training.data.step_batches import Share
 from meduet_training.guarding import guarded
@@ -26,7 +25,7 @@ def run_from_config(config: RunConfig, folder: Path) -> None:
     with known_to_all():
         if config.data is None:
             raise InputError(ONE_SOURCE)
-        tokenizer = load_tokenizer(cast(Path, config.data.tokenizer))
+        tokenizer = load_tokenizer(config.data.tokenizer) if config.data.tokenizer else None
     fabric = join_fabric(config.hardware)
     with known_to_all():
         source = open_source(fabric, config.data, tokenizer, config.training)
@@ -36,7 +35,8 @@ def run_from_config(config: RunConfig, folder: Path) -> None:
         check_domains(source, training, say_on_stderr if fabric.is_global_zero else lambda sentence: None)
     whole = config.model_copy(update={"training": training})
     with guarded(fabric, folder, config.hardware.timeout_s) as guard:
-        decided_by_first(fabric, lambda: keep_tokenizer(tokenizer, folder))
+        if tokenizer is not None:
+            decided_by_first(fabric, lambda: keep_tokenizer(tokenizer, folder))
         settings = whole.model_dump(mode="json", exclude_none=True, exclude={"data"})  # it has paths
         with watched_run(fabric, folder, training, source, tokenizer, settings) as watch:
             run_pretraining(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from meduet_training.pretraining import Pretraining
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import Ablation, ObjectiveConfig
+from napari_meduet.core.pretexts.residual_unet import ResidualUNetConfig
 
 GROUPS = 24  # anatomies cut from each scan, each in four appearances
 
@@ -45,6 +46,11 @@ def tiny() -> Pretraining:
 
 
 PRESETS: dict[str, Callable[[], Pretraining]] = {"tiny": tiny, "small": small, "base": base}
+VOXEL_NETWORKS = {  # of the same presets, for a pretext on voxels; all read 96^3
+    "tiny": ResidualUNetConfig(widths=(8, 16, 32, 64), num_blocks=(1, 1, 1, 1)),
+    "small": ResidualUNetConfig(widths=(16, 32, 64, 128, 160, 160)),
+    "base": ResidualUNetConfig(),
+}
 
 
 def in_the_papers_words(training: Pretraining) -> Pretraining:

@@ -68,13 +68,14 @@ class RunData(_Record):
 
     Attributes:
         sha256: identity of the data; a run goes on only with the same.
+        tokenizer_sha256: None where it learns from voxels.
         validation: how many crops of which domain the figures are about.
     """
 
     sha256: str
     domains: list[str]
     latent_shape: list[int]
-    tokenizer_sha256: str
+    tokenizer_sha256: str | None
     validation: dict[str, int]
     validation_note: str
 

@@ -61,14 +61,14 @@ def watched_run(
     folder: Path,
     training: "Pretraining",
     source: BatchSource[Any],
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     config: Mapping[str, Any],
 ) -> Iterator[Watch]:
     """What looks on while the block trains; nobody on other processes than the first.
 
     Args:
         folder: of the run.
-        tokenizer: that wrote the latents; it decodes them for the panels.
+        tokenizer: that wrote the latents; it decodes them for the panels. None: it learns from voxels.
         config: what the run was asked for; its paths do not go on the card.
 
     Raises:
@@ -78,11 +78,11 @@ def watched_run(
         yield Unwatched()
         return
     check_writable(folder)
-    crops = None
-    if isinstance(source, ValidationSource):
+    crops = validation = None
+    if tokenizer is not None and isinstance(source, ValidationSource):
         crops = source.validation_crops(NUM_CROPS, training.seed)
-    mean, std = source.statistics()
-    on_device = cast(Tokenizer, copy.deepcopy(cast(nn.Module, tokenizer)).to(fabric.device))
+        on_device = cast(Tokenizer, copy.deepcopy(cast(nn.Module, tokenizer)).to(fabric.device))
+        validation = Validation(crops, on_device, *source.statistics())
     card = RunCard(
         run=folder.resolve().name,
         total_steps=training.objective.total_steps,
@@ -91,7 +91,7 @@ def watched_run(
             sha256=source.sha256,
             domains=list(source.domains),
             latent_shape=list(source.latent_shape),
-            tokenizer_sha256=tokenizer_sha256(cast(Any, tokenizer)),
+            tokenizer_sha256=tokenizer_sha256(cast(Any, tokenizer)) if tokenizer else None,
             validation=crops.counts() if crops else {},
             validation_note=crops.note if crops else "This source holds no crops back.",
         ),
@@ -104,7 +104,7 @@ def watched_run(
             batch=training.batch,
             seed=training.seed,
             processes=fabric.world_size,
-            validation=Validation(crops, on_device, mean, std) if crops else None,
+            validation=validation,
         )
         try:
             yield watch
