@@ -36,6 +36,8 @@ from napari_meduet.tokenizers.registry import build_tokenizer
 from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.files import write_atomically
 from napari_meduet.volumes.intensity import IntensityProfile, fit_mr_profile
+from napari_meduet.volumes.opening import reason
+from napari_meduet.volumes.writing import check_room, write_all_atomically
 
 LARGEST_MODEL_BYTES = 16 * 1024**3
 
@@ -107,11 +109,14 @@ def save_model(
     *,
     overwrite: bool = False,
 ) -> ModelCard:
-    """Write a model folder, the card last, and return the card with the digests of what was written.
+    """Write a model folder, all of it or nothing, and return the card with the digests of what was written.
 
     Args:
         tokenizer, meduet: state dicts, in the precision they shall have on disk.
         known_styles: the style of each domain; each must name the model of these very weights.
+
+    Raises:
+        InputError: the disk is full, or cannot be written; a model that was there is as it was.
     """
     blobs = {
         TOKENIZER_FILE: save({name: tensor.contiguous() for name, tensor in tokenizer.items()}),
@@ -124,11 +129,15 @@ def save_model(
         for name, blob in blobs.items()
     }
     card = ModelCard.model_validate(card.model_copy(update={"files": digests}).model_dump())
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, blob in blobs.items():
-        with write_atomically(folder / name, overwrite=overwrite) as temporary:
+    blobs[CARD_FILE] = _card_text(card).encode()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder.name}: no folder can be made there ({reason(error)}).") from error
+    check_room(folder, sum(len(blob) for blob in blobs.values()))
+    with write_all_atomically([folder / name for name in blobs], overwrite) as temporaries:
+        for temporary, blob in zip(temporaries, blobs.values(), strict=True):
             temporary.write_bytes(blob)
-    _write_card(folder, card, overwrite=overwrite)
     return card
 
 
@@ -136,13 +145,13 @@ def save_figures(folder: Path, figures: Mapping[str, Any]) -> ModelCard:
     """Put what was measured of a model on its card; weights and identity stay as they are."""
     card = read_card(folder).model_copy(update={"figures": dict(figures)})
     card = ModelCard.model_validate(card.model_dump())
-    _write_card(folder, card, overwrite=True)
+    with write_atomically(folder / CARD_FILE, overwrite=True) as temporary:
+        temporary.write_text(_card_text(card), encoding="utf-8")
     return card
 
 
-def _write_card(folder: Path, card: ModelCard, *, overwrite: bool) -> None:
-    with write_atomically(folder / CARD_FILE, overwrite=overwrite) as temporary:
-        temporary.write_text(json.dumps(card.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+def _card_text(card: ModelCard) -> str:
+    return json.dumps(card.model_dump(mode="json"), indent=2) + "\n"
 
 
 _building = Lock()  # two threads that ask for one model must not build it twice

@@ -4,6 +4,7 @@ Everything is written beside its destination, flushed to the disk and only then 
 or a folder without permission leaves what was there before. (Other writers report success on a full disk.)
 """
 
+import errno
 import io
 import json
 import os
@@ -28,6 +29,7 @@ SCANNER_COORDINATES = 1  # sform and qform code of a grid that came without code
 MILLIMETRES = 2
 CHUNK_VOXELS = 2**20
 SUFFIXES = (".nii.gz", ".nii")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def sidecar_path(path: PathLike) -> Path:
@@ -53,7 +55,7 @@ def write_volume(
         raise InputError(f"{shown_name(path)}: the name of a volume ends in .nii.gz or .nii.")
     header = _header(volume, provenance)
     sidecar = json.dumps(dict(provenance), indent=2, allow_nan=False) + "\n"
-    with _atomically([sidecar_path(path), path], overwrite) as (temporary_sidecar, temporary):
+    with write_all_atomically([sidecar_path(path), path], overwrite) as (temporary_sidecar, temporary):
         temporary_sidecar.write_text(sidecar, encoding="utf-8")
         with open(temporary, "wb") as file:
             _write_nifti(file, header, volume.voxels, compressed=path.name.endswith(".gz"))
@@ -62,12 +64,13 @@ def write_volume(
 @contextmanager
 def write_atomically(path: PathLike, overwrite: bool = False) -> Iterator[Path]:
     """A temporary path beside `path`; what is written there becomes `path` when the block ends well."""
-    with _atomically([Path(os.fsdecode(path))], overwrite) as (temporary,):
+    with write_all_atomically([Path(os.fsdecode(path))], overwrite) as (temporary,):
         yield temporary
 
 
 @contextmanager
-def _atomically(destinations: list[Path], overwrite: bool) -> Iterator[list[Path]]:
+def write_all_atomically(destinations: list[Path], overwrite: bool = False) -> Iterator[list[Path]]:
+    """As `write_atomically`, of several files of one folder: all of them, or none."""
     token = secrets.token_hex(6)
     temporaries = [path.with_name(f".{token}-{k}{path.suffix}") for k, path in enumerate(destinations)]
     try:
@@ -87,8 +90,40 @@ def _atomically(destinations: list[Path], overwrite: bool) -> Iterator[list[Path
             _rename_all(temporaries, destinations)
     except OSError as error:
         raise InputError(
-            f"{shown_name(destinations[-1])}: cannot be written ({reason(error)}); nothing was changed."
+            f"{shown_name(destinations[-1])}: cannot be written ({refusal(error, destinations[-1].parent)}); "
+            "nothing was changed."
         ) from error
+
+
+def refusal(error: OSError, folder: Path, num_bytes: int | None = None) -> str:
+    """What the system said when it refused to write; of a full disk also what is needed and what is free.
+
+    Args:
+        folder: that was to be written to.
+        num_bytes: that are needed, where that is known.
+    """
+    if error.errno not in DISK_FULL:
+        return reason(error)
+    needed = "" if num_bytes is None else f"{_in_words(num_bytes)} are needed, "
+    return f"{reason(error)}; {needed}{_in_words(shutil.disk_usage(folder).free)} are free"
+
+
+def check_room(folder: Path, num_bytes: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        InputError: fewer bytes are free.
+    """
+    if shutil.disk_usage(folder).free < num_bytes:
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise InputError(
+            f"{shown_name(folder)}: cannot be written ({refusal(error, folder, num_bytes)}); "
+            "nothing was changed."
+        )
+
+
+def _in_words(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.2f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:.1f} kB"
 
 
 def _check_destination(path: Path, overwrite: bool) -> None:
