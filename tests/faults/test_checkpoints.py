@@ -6,12 +6,12 @@ import multiprocessing
 import os
 import random
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from small_disks import resize
 
 from meduet_training import checkpoints
 from meduet_training.checkpoints import (
@@ -166,19 +166,8 @@ def test_a_full_disk_is_found_before_anything_is_written(tmp_path, monkeypatch):
     assert newest_checkpoint(tmp_path).step == 1
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A real file system of 3 MiB, where this user may mount one."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", folder], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip("mounting a small disk takes root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 def test_a_disk_that_fills_up_during_a_save_keeps_what_it_had(small_disk, monkeypatch):
+    resize(small_disk, "3m")
     tensors = {"weights": torch.ones(2 * 2**18)}  # 2 MiB
     save_checkpoint(small_disk, 1, tensors, RECORD)
     monkeypatch.setattr(checkpoints, "check_space", lambda folder, tensors: None)

@@ -17,6 +17,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -29,6 +30,7 @@ from meduet_training.machinery.folders import make_folder
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.files import write_atomically
 from napari_meduet.volumes.volume import Modality
+from napari_meduet.volumes.writing import refusal
 
 CACHE_FILE, SUMMARY_FILE, LOCK_FILE = "cache.json", "summary.json", "cache.lock"
 ENTRIES, FAILED = "entries", "failed"
@@ -185,7 +187,7 @@ def read_summary(folder: Path, description: Description) -> Summary:
 @contextmanager
 def locked(folder: Path, key: str) -> Iterator[None]:
     """Hold the lock of an entry, waiting for it."""
-    with (folder / LOCK_FILE).open("a+b") as file:
+    with _lock_file(folder) as file:
         fcntl.lockf(file, fcntl.LOCK_EX, 1, _byte_of(key))
         yield
 
@@ -196,7 +198,7 @@ def locked_if_free(folder: Path, key: str) -> Iterator[bool]:
 
     A byte of one file for each entry: nothing is left behind, and network file systems know such locks.
     """
-    with (folder / LOCK_FILE).open("a+b") as file:
+    with _lock_file(folder) as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _byte_of(key))
         except OSError as error:
@@ -209,6 +211,15 @@ def locked_if_free(folder: Path, key: str) -> Iterator[bool]:
         else:
             is_mine = True
         yield is_mine
+
+
+def _lock_file(folder: Path) -> BinaryIO:
+    try:
+        return (folder / LOCK_FILE).open("a+b")
+    except OSError as error:
+        raise InputError(
+            f"{folder.name}/{LOCK_FILE}: cannot be written ({refusal(error, folder)}); nothing was changed."
+        ) from error
 
 
 def _byte_of(key: str) -> int:

@@ -215,7 +215,7 @@ class Encoder:
                 reason = _shown(error, task)
                 note_failure(folder, task.key, reason)
                 return Outcome(task=task, done="failed", reason=reason)
-            _save(lambda: save_entry(path, encoded, task.key, source), encoded.latent.nbytes // 2, folder)
+            _save(lambda: save_entry(path, encoded, task.key, source), encoded.latent.nbytes // 2)
             note_failure(folder, task.key, None)
             return Outcome(task=task, done="encoded", reason=wrong, num_voxels=encoded.num_voxels)
 
@@ -246,15 +246,13 @@ class Encoder:
         return encode_scan(self.tokenizer, self.spec, volume), source
 
 
-def _save(write: Callable[[], None], num_bytes: int, folder: Path) -> None:
+def _save(write: Callable[[], None], num_bytes: int) -> None:
     try:
         retrying(write)
     except InputError as error:
-        free = os.statvfs(folder)
         raise InputError(
-            f"{error} An entry needs {num_bytes / 2**20:.1f} MiB, and "
-            f"{free.f_bavail * free.f_frsize / 2**20:.1f} MiB are free. What was finished is kept: the same "
-            "command goes on from there."
+            f"{error} An entry needs {num_bytes / 1e6:.2f} MB. What was finished is kept: the same command "
+            "goes on from there."
         ) from error
 
 

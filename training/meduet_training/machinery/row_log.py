@@ -5,11 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from meduet_training.machinery.appending import append_whole
 from meduet_training.machinery.folders import make_folder
-from napari_meduet.errors import InputError
 from napari_meduet.pipelines.outputs import plain
 from napari_meduet.volumes.files import write_atomically
-from napari_meduet.volumes.opening import reason
 
 
 class RowLog:
@@ -32,14 +31,7 @@ class RowLog:
         Raises:
             InputError: the disk takes no more.
         """
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(_line(row))
-        except OSError as error:
-            raise InputError(
-                f"{self._path.parent.name}/{self._path.name}: cannot be written ({reason(error)}). Make room "
-                "or give back the permission; the same command then goes on from the last checkpoint."
-            ) from error
+        append_whole(self._path, _line(row).encode())
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -1,16 +1,24 @@
-"""TensorBoard's event files: the same numbers as the log's, as curves, and the panels as pictures."""
+"""TensorBoard's event files: the same numbers as the log's, as curves, and the panels as pictures.
 
+Torch's own writer writes in a thread, where a full disk ends in a traceback; here a training writes itself.
+"""
+
+import io
+import os
+import socket
+import time
 from collections.abc import Mapping
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from napari_meduet.errors import InputError
-from napari_meduet.volumes.opening import reason
+from meduet_training.machinery.appending import append_whole
+from meduet_training.machinery.folders import make_folder
 
 EVENTS = "tensorboard"
+VERSION = "brain.Event:2"  # of the format, which every file begins with
 
 
 class TensorBoardLog:
@@ -25,37 +33,35 @@ class TensorBoardLog:
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # takes seconds
+        from tensorboard.compat.proto.event_pb2 import SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
-        with _told(folder):
-            self._writer = SummaryWriter(str(folder / EVENTS), purge_step=first_step)
-            self._writer.flush()
-        self._folder = folder
+        make_folder(folder / EVENTS)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._path = folder / EVENTS / name
+        self._append(0, file_version=VERSION)
+        self._append(first_step, session_log=SessionLog(status=SessionLog.START))
 
     def numbers(self, step: int, row: Mapping[str, float]) -> None:
         """A point of each curve; what stands before a slash groups them."""
-        with _told(self._folder):
-            for name, value in row.items():
-                self._writer.add_scalar(name, value, step)
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+        from torch.utils.tensorboard.summary import scalar
+
+        points = Summary()
+        for name, value in row.items():
+            points.MergeFrom(scalar(name, value))
+        self._append(step, summary=points)
 
     def picture(self, step: int, name: str, picture: Image.Image) -> None:
         """One picture of a row that a slider walks through."""
-        with _told(self._folder):
-            self._writer.add_image(name, np.asarray(picture), step, dataformats="HWC")
-            self._writer.flush()
+        from torch.utils.tensorboard.summary import image
 
-    def close(self) -> None:
-        with _told(self._folder):
-            self._writer.close()
+        self._append(step, summary=image(name, np.asarray(picture), dataformats="HWC"))
 
+    def _append(self, step: int, **content: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-@contextmanager
-def _told(folder: Path):
-    """The system's refusal in a sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"{folder.name}/{EVENTS}: no curves can be written there ({reason(error)}). Make room, or give "
-            "a folder that may be written."
-        ) from error
+        record = io.BytesIO()
+        event = Event(step=step, wall_time=time.time(), **content)
+        RecordWriter(record).write(event.SerializeToString())
+        append_whole(self._path, record.getvalue())

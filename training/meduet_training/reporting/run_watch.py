@@ -205,7 +205,6 @@ class RunWatch:
         """The card and the curves are ended; a finished run has its report."""
         if self._logs is None:
             return
-        self._logs.curves.close()
         self._session.ended = now()
         self._card.status = status
         self._card.failure = type(error).__name__ if status == "failed" else None
