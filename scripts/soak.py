@@ -26,7 +26,10 @@ sys.path[:0] = [str(TESTS), str(TESTS / "training"), str(TESTS / "faults")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import fault_rows as rows  # noqa: E402
+import torchrun_row  # noqa: E402
 from fault_jobs import Job, send  # noqa: E402
+
+from meduet_training.machinery.meeting import PATIENCE_S  # noqa: E402
 
 Repeat = Callable[[Path, Random], None]
 LATENT_CACHE = ("test_cache_reading.py", "test_cache_writing.py")
@@ -46,6 +49,7 @@ def repeats(share: float) -> dict[str, tuple[int, Repeat]]:
         "T3": (times(3), partial(rows.t3_one_stopped, timeout_s=20.0)),
         "T4": (times(5), rows.t4_launcher_killed),
         "T5": (times(10), rows.t5_asked_to_stop),
+        "T5 by torchrun": (1, torchrun_row.asked_to_stop),
         "T6": (times(10), rows.t6_asked_twice),
         "T7": (1, resumed_everywhere),
         "T8": (1, rows.t8_other_run),
@@ -57,7 +61,7 @@ def repeats(share: float) -> dict[str, tuple[int, Repeat]]:
         "T16": (times(3), rows.t16_storage_fails),
         "T17": (1, rows.t17_surroundings),
         "T18": (1, rows.t18_shared_folder),
-        "T19": (1, rows.t19_no_meeting),
+        "T19": (1, partial(rows.t19_no_meeting, patience_s=PATIENCE_S)),
         "T20": (1, partial(long_run, steps=times(5000), faults=times(20))),
     }
 

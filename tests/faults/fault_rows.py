@@ -73,7 +73,7 @@ def check_newest(job: Job) -> int:
 
 
 def t1_all_killed(folder: Path, chance: Random, kills: int = 2) -> None:
-    job = Job(folder=folder, steps=12 * kills, pace_s=0.02, checkpoint_every=3)
+    job = Job(folder=folder, steps=max(40, 12 * kills), pace_s=0.02, checkpoint_every=3)
     for _ in range(kills):
         with running(job) as attempt:
             attempt.wait_for_steps(1 + chance.randrange(8))
@@ -161,9 +161,9 @@ def stop_while_reading(call: int) -> Callable[[Job, int, dict[str, Any]], None]:
     return disturb
 
 
-def t7_resumed(folder: Path, chance: Random, points: tuple[int, ...] = (1, 4, 2), ranks: int = 2) -> None:
-    """Stopped in the first step, just after distillation began (step 4 of 8), and later; always in the second
-    of two parts of a batch."""
+def t7_resumed(folder: Path, chance: Random, points: tuple[int, ...] = (1, 4), ranks: int = 2) -> None:
+    """Stopped in the first step and just after distillation began (step 4 of 8), both times in the second of
+    two parts of a batch."""
     job = Job(folder=folder, steps=8, ranks=ranks, batch=8, accumulate=2, checkpoint_every=100)
     for steps in points:  # taken by this attempt
         with running(replace(job, disturb=stop_while_reading(2 * steps))) as attempt:
@@ -385,7 +385,7 @@ def t18_shared_folder(folder: Path, chance: Random) -> None:
         assert attempt.process.is_alive()
 
 
-def t19_no_meeting(folder: Path, chance: Random) -> None:
+def t19_no_meeting(folder: Path, chance: Random, patience_s: float = 2.0) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken = str(server.getsockname()[1])
         for rank, address, sentence in (
@@ -393,12 +393,14 @@ def t19_no_meeting(folder: Path, chance: Random) -> None:
             (
                 "1",
                 "no-such-host.invalid",
-                f"Rank 1 reached nobody at no-such-host.invalid:{taken} within 45 s",
+                f"Rank 1 reached nobody at no-such-host.invalid:{taken} within {patience_s:.0f} s",
             ),
         ):
             environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
             environment |= {"MASTER_ADDR": address, "MASTER_PORT": taken}
-            job = Job(folder=folder / rank, ranks=1, environment=tuple(environment.items()))
+            job = Job(
+                folder=folder / rank, ranks=1, environment=tuple(environment.items()), timeout_s=patience_s
+            )
             with running(job) as attempt:
                 attempt.end(within_s=60)
                 assert job.note(f"exit-{rank}") == "2"

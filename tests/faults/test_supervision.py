@@ -195,7 +195,6 @@ def test_ranks_whose_launcher_was_killed_save_and_leave(tmp_path):
         for pid in pids:
             if pid and Path(f"/proc/{pid}").exists():
                 os.kill(pid, signal.SIGKILL)
-    for rank in (0, 1):
-        said = (tmp_path / f"said-{rank}").read_text()
-        assert "The launcher of this process is gone" in said
-        assert "Stopped after step" in said
+    said = [(tmp_path / f"said-{rank}").read_text() for rank in (0, 1)]
+    assert all("Stopped after step" in each for each in said)
+    assert any("The launcher of this process is gone" in each for each in said)  # one may notice for both

@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from meduet_training.machinery.meeting import check_meeting_point
+from meduet_training.machinery.meeting import PATIENCE_S, check_meeting_point
 from meduet_training.machinery.messages import known_to_all
 from napari_meduet.core.transformer import Block
 from napari_meduet.errors import InputError
@@ -103,7 +103,12 @@ def join_fabric(hardware: Hardware) -> Fabric:
         plugins=[environment],
     )
     if num_processes > 1 and not torch.distributed.is_initialized():
-        check_meeting_point(environment.main_address, environment.main_port, environment.global_rank())
+        check_meeting_point(
+            environment.main_address,
+            environment.main_port,
+            environment.global_rank(),
+            patience_s=min(PATIENCE_S, hardware.timeout_s),
+        )
     fabric.launch()
     return fabric
 
