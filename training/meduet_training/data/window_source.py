@@ -13,7 +13,7 @@ from meduet_training.data.source import Choice, Purpose, generator_of, row_seed
 from meduet_training.data.validation import ValidationCrops, window_crops
 
 ALIGNED_SEQUENCES = 0.8  # where a session has other sequences, how often one of them is the target
-REGISTERED_SHARE = 0.45  # of a batch comes from sessions with several sequences, where the cohort has any
+REGISTERED_SHARE = 0.5  # of a batch comes from sessions with several sequences, where the cohort has any
 
 
 @dataclass(frozen=True, kw_only=True)
