@@ -257,11 +257,9 @@ class Objective(nn.Module):
         if config.contrasts:
             losses["contrast"] = self._contrast_loss(encoded, taught, batch["domain"], partner)
         if config.aligns:
-            body, target = batch.get("coverage", torch.ones_like(mask)), batch.get("aligned_target")
+            target = batch.get("aligned_target")
             assert target is not None, "seen to above"
-            losses["aligned"] = aligned_swap_loss(
-                decoded["aligned"], target, body, self.student.config.patch_size
-            )
+            losses["aligned"] = aligned_swap_loss(decoded["aligned"], target)
         if config.aligned_content_weight > 0:
             losses["aligned_content"] = content_agreement_loss(encoded["clean"][0], encoded["target"][0])
         norms = zip(("norm.content", "norm.style"), encoded["clean"], strict=True)
