@@ -105,13 +105,18 @@ def test_a_run_becomes_a_model_that_the_plugin_loads(given, tmp_path):
     assert call("export", tmp_path / "run", "-o", tmp_path / "mine", "--overwrite").exit_code == 0
 
 
-@pytest.mark.parametrize("pretext", ["mae", "mdae"])
-def test_another_pretext_trains_in_the_same_loop(given, tmp_path, pretext):
+@pytest.mark.parametrize(
+    ("pretext", "exit_code", "words"), [("mae", 0, "Wrote"), ("mdae", 2, "more than a MeDUET network")]
+)
+def test_another_pretext_trains_in_the_same_loop(given, tmp_path, pretext, exit_code, words):
     done = run(given, tmp_path, "--pretext", pretext, "--steps", 2)
     assert done.exit_code == 0, done.output
     found = newest_checkpoint(tmp_path)
     assert found.step == 2
     assert all(tensor.isfinite().all() for tensor in found.under("objective.").values())
+    exported = call("export", tmp_path, "-o", tmp_path / "model")
+    assert exported.exit_code == exit_code, exported.output
+    assert words in " ".join(exported.output.split())
 
 
 def test_masked_diffusion_on_voxels_needs_scans_alone(tmp_path, monkeypatch):

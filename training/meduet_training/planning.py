@@ -39,6 +39,7 @@ FLOAT_BYTES = 4  # weights, gradients and moments are fp32 in every precision
 MOMENTS = 2  # of AdamW, for each trained number; beside them, one number a tensor
 ROWS_ON_GPU = 8  # fewer leave a GPU idle
 TIMED_STEPS = 3
+LONG_ENOUGH_S = 30.0  # two steps are measured whatever they take
 LOG_BYTES = 1_500  # of a step that is logged, in log.jsonl and for TensorBoard
 LOGGED_EVERY = 20  # steps
 PANEL_BYTES = 1_000_000  # of a validation
@@ -235,7 +236,7 @@ def checkpoint_bytes(weights: Weights) -> int:
 
 
 def time_step(training: Pretraining, hardware: Hardware, device: torch.device, *, bf16: bool) -> StepTime:
-    """Take a few real steps of few rows of noise on this device; the fastest after the first counts."""
+    """Take a few real steps of few rows of noise on this device; the median of those after the first."""
     rows = FEWEST_ROWS if device.type == "cpu" else ROWS_ON_GPU
     with torch.random.fork_rng(devices=[]):
         objective = training.objective.build(cast(Any, training.network)).to(device)
@@ -264,8 +265,10 @@ def time_step(training: Pretraining, hardware: Hardware, device: torch.device, *
         optimizer.zero_grad(set_to_none=True)
         cast(Any, objective).finish_step(last)
 
-    taken = [(_seconds(gradient, device), _seconds(update, device)) for _ in range(TIMED_STEPS + 1)][1:]
-    gradients, updates = zip(*taken, strict=True)
+    taken, began = [], time.perf_counter()
+    while len(taken) < 2 or (len(taken) <= TIMED_STEPS and time.perf_counter() - began < LONG_ENOUGH_S):
+        taken.append((_seconds(gradient, device), _seconds(update, device)))
+    gradients, updates = zip(*taken[1:], strict=True)
     return StepTime(rows=rows, gradient_s=statistics.median(gradients), update_s=statistics.median(updates))
 
 

@@ -30,6 +30,7 @@ from napari_meduet.core.meduet import MeDUET, MeDUETConfig
 from napari_meduet.errors import InputError
 
 NETWORK, OPTIMIZER, RANDOM = "objective.", "optimizer.", "random."  # begin the names of tensors
+MEDUET_PARTS = {"student", "teacher", "log_scale"}  # of what is under NETWORK
 Moments = dict[str, dict[str, Tensor]]  # of each parameter, by its name
 
 
@@ -144,7 +145,7 @@ def trained_in(checkpoint: Checkpoint) -> TrainedNetwork:
     """The student of one checkpoint.
 
     Raises:
-        InputError: another version wrote it, or its pretext trains another network.
+        InputError: another version wrote it, or its pretext trains another network, or more than one.
     """
     settings = _settings_of(checkpoint)
     network = settings.training["network"]
@@ -156,6 +157,11 @@ def trained_in(checkpoint: Checkpoint) -> TrainedNetwork:
             f"{checkpoint.path.name}: holds no MeDUET network, so it has no content and style; it was "
             "trained by another pretext, or by another version."
         ) from error
+    if beside := {name.split(".")[0] for name in checkpoint.under(NETWORK)} - MEDUET_PARTS:
+        raise InputError(
+            f"{checkpoint.path.name}: its pretext trained more than a MeDUET network (also "
+            f"{', '.join(sorted(beside))}), so what a model can hold of it is not what was trained."
+        )
     return TrainedNetwork(student=student.eval(), step=checkpoint.step, settings=settings)
 
 
