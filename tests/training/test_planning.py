@@ -126,7 +126,8 @@ print(grown / (count_activations(training, 8, bf16=False, recompute=False)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's peak alone")
 def test_activations_are_within_a_third_of_the_measured_peak():
-    # A process of its own, without its parent's peak in ru_maxrss: peaks never fall. What eight rows need above what two need.
+    # A process of its own, without its parent's peak in ru_maxrss: peaks never fall. What eight rows need above
+    # what two need.
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", MEASURED], capture_output=True, text=True, timeout=300
     )
