@@ -126,8 +126,7 @@ print(grown / (count_activations(training, 8, bf16=False, recompute=False)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's peak alone")
 def test_activations_are_within_a_third_of_the_measured_peak():
-    # A process of its own, without its parent's peak in ru_maxrss: peaks never fall. What eight rows need above
-    # what two need.
+    # In a process of its own, for peaks never fall: what eight rows need above what two need.
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", MEASURED], capture_output=True, text=True, timeout=300
     )
