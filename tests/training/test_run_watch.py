@@ -159,6 +159,18 @@ def test_a_source_says_what_it_is_validated_on(tmp_path, given):
     assert "turned and mirrored" in card.data.validation_note
 
 
+def test_a_source_that_holds_nothing_back_is_trained_on_and_says_so(tmp_path, given, monkeypatch, capsys):
+    monkeypatch.setattr(given[2], "validation_crops", lambda count, seed: watching.crops(0))
+    with looked_at(tmp_path / "run", given) as looking:
+        looking.on_step(watching.record(0))
+        for look in (looking.on_validation, looking.on_end):
+            look(1, watching.objective())
+    card = read_run_card(tmp_path / "run")
+    assert (card.status, card.data.validation) == ("finished", {})
+    assert "No scan is held out" in card.data.validation_note
+    assert "No scan is held out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("error", "status", "failure"),
     [(Stopped("enough"), "stopped", None), (ValueError("patient Smith"), "failed", "ValueError")],

@@ -26,6 +26,7 @@ from meduet_training.evaluation.factor_analysis import FactorAnalysis, analyse_f
 from meduet_training.evaluation.validation import measure_crops, shown_crops
 from meduet_training.evaluation.validation_panel import validation_panel
 from meduet_training.machinery.folders import check_writable, make_folder
+from meduet_training.machinery.messages import say_on_stderr
 from meduet_training.machinery.progress import LOG, OnRow, is_read, training_bar
 from meduet_training.machinery.row_log import RowLog
 from meduet_training.machinery.stopping import Stopped
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from meduet_training.pretraining import Pretraining
 
 NUM_CROPS = 256  # for the probes; at most four of each modality are drawn
+NONE_HELD_OUT = "No scan is held out, so this run has no validation panels and no probes."
 
 
 @contextmanager
@@ -81,8 +83,11 @@ def watched_run(
     crops = validation = None
     if tokenizer is not None and isinstance(source, ValidationSource):
         crops = source.validation_crops(NUM_CROPS, training.seed)
+    if crops:
         on_device = cast(Tokenizer, copy.deepcopy(cast(nn.Module, tokenizer)).to(fabric.device))
         validation = Validation(crops, on_device, *source.statistics())
+    elif crops is not None:
+        say_on_stderr(NONE_HELD_OUT)
     card = RunCard(
         run=folder.resolve().name,
         total_steps=training.objective.total_steps,
@@ -93,7 +98,7 @@ def watched_run(
             latent_shape=list(source.latent_shape),
             tokenizer_sha256=tokenizer_sha256(cast(Any, tokenizer)) if tokenizer else None,
             validation=crops.counts() if crops else {},
-            validation_note=crops.note if crops else "This source holds no crops back.",
+            validation_note=crops.note if crops else NONE_HELD_OUT,
         ),
     )
     with training_bar("Pretraining", card.total_steps) as bar:
