@@ -11,7 +11,7 @@ from waiting import wait_until
 from meduet_training.data.latent_windows import save_windows
 from meduet_training.jobs.record import Resources, read_attempts
 from meduet_training.jobs.state import State
-from meduet_training.jobs.submitting import Executor, submit
+from meduet_training.jobs.submitting import Executor, pretraining, submit
 from meduet_training.tokenizer_files import save_tokenizer, tokenizer_sha256
 from napari_meduet.errors import InputError
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer
@@ -61,5 +61,19 @@ def test_two_ranks_save_when_slurm_warns_them_are_requeued_and_finish(tmp_path):
 def test_a_batch_that_does_not_split_is_refused_at_the_submission(tmp_path):
     config = configuration(tmp_path, batch=2)
     with pytest.raises(InputError, match=r"narrow\.yaml: A batch of 2 .* 2 processes .* a multiple of 4"):
-        submit(config, tmp_path / "jobs", Resources(gpus=1, nodes=2), Executor.slurm)
+        pretraining(config, tmp_path / "job", Resources(gpus=1, nodes=2).processes)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("preset: tiny\n", r"run\.yaml: Give one of --cache"),
+        ("hardwear: {}\n", r"run\.yaml: there is no option hardwear; did you mean hardware\?"),
+        ("data: {cache: absent, tokenizer: absent}\n", r"data\.cache: there is no absent here"),
+    ],
+)
+def test_a_configuration_that_cannot_be_run_is_refused_at_the_submission(content, sentence, tmp_path):
+    (tmp_path / "run.yaml").write_text(content)
+    with pytest.raises(InputError, match=sentence):
+        submit(tmp_path / "run.yaml", tmp_path / "jobs", Resources(gpus=0), Executor.local)
     assert list((tmp_path / "jobs").iterdir()) == []

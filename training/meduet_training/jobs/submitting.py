@@ -41,9 +41,11 @@ def pretraining(config: Path, folder: Path, processes: int) -> tuple[str, ...]:
         InputError: it cannot be run as it is configured; better said now than after a night in the queue.
     """
     from meduet_training.data.step_batches import Share
-    from meduet_training.run_config import read_run_config
+    from meduet_training.run_config import ONE_SOURCE, read_run_config
 
     wanted = read_run_config(config, {})
+    if wanted.data is None:
+        raise InputError(f"{config.name}: {ONE_SOURCE}")
     for name in ("cache", "windows", "scans", "tokenizer"):
         path: Path | None = getattr(wanted.data, name)
         if path is not None and not path.exists():
