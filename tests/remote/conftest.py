@@ -34,8 +34,8 @@ class Sshd:
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory) -> Iterator[Sshd]:
     program = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.skip("no sshd on this machine: scripts/setup-system.sh sshd installs it")
+    if program is None or shutil.which("ssh-keygen") is None:
+        pytest.skip("no sshd and ssh-keygen on this machine: scripts/setup-system.sh sshd installs them")
     folder = tmp_path_factory.mktemp("sshd")
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)

@@ -155,6 +155,7 @@ class RemoteHost:
             asyncssh.DisconnectError,
             asyncssh.ChannelOpenError,
             asyncssh.SFTPConnectionLost,
+            asyncssh.SFTPNoConnection,
         ) as error:
             raise Unreachable(f"The connection to {self.name} was lost ({error}).") from error
 
