@@ -1,6 +1,7 @@
 """The engine: a step is the same however it is cut, and what goes wrong on one process stops at all."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -176,6 +177,18 @@ def test_what_a_worker_cannot_read_is_told_in_its_own_words(tmp_path):
     with pytest.raises(InputError) as refusal:
         run(tmp_path, source=Unreadable(engine_windows(), 0), hardware=Hardware(workers=1))
     assert str(refusal.value) == "cache: the shard is gone."
+
+
+def test_no_error_leaves_workers_behind(tmp_path):
+    """Python waits for them before it exits, and they heed no signal."""
+
+    def fails():
+        assert multiprocessing.active_children()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(tmp_path, hardware=Hardware(workers=1), is_stopped=fails)
+    assert multiprocessing.active_children() == []
 
 
 def test_signals_to_a_whole_job_leave_its_workers_alive(tmp_path):

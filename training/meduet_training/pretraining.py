@@ -6,6 +6,7 @@ its batch (data/step_batches.py), so a run that was interrupted goes on as if it
 """
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -239,38 +240,40 @@ def run_pretraining(
         accumulate=hardware.accumulate,
         clip=training.clip,
     )
-    loading = Loading(batches, first_step=first, workers=hardware.workers, pin=fabric.device.type == "cuda")
     samples: list[str] = []  # blamed for the last step that was skipped
-    for step in range(first, steps):
-        rate = training.learning_rate * warmup_cosine(
-            step, steps, end=training.end_learning_rate / training.learning_rate, warmup=training.warmup
-        )
-        outcome = stepping.take(step, rate, loading, is_stopped, at)
-        done = step + 1
-        skipped = 0 if outcome.was_taken else skipped + 1
-        if outcome.was_taken:
-            if fabric.is_global_zero:
-                watch.on_step(_record(step, rate, outcome))
-        else:
-            samples = _blamed(stepping, batches, step, outcome)
-            if fabric.is_global_zero:
-                watch.on_skip(step, samples)
-                say(f"Step {step} was skipped: loss or gradient was not finite. Scans: {_listed(samples)}.")
-        if skipped > upkeep.skips:
-            save(done - skipped, 0)
-            raise NotFinite(
-                f"Stopped after {skipped} steps in a row whose loss or gradient was not finite; the last had "
-                f"scans {_listed(samples)}. The checkpoint is that before them. Look at these scans, or "
-                f"lower the learning rate; the same command goes on from step {done - skipped}."
+    workers, pin = hardware.workers, fabric.device.type == "cuda"
+    with closing(Loading(batches, first_step=first, workers=workers, pin=pin)) as loading:
+        for step in range(first, steps):
+            rate = training.learning_rate * warmup_cosine(
+                step, steps, end=training.end_learning_rate / training.learning_rate, warmup=training.warmup
             )
-        if upkeep.saves_after(done, steps) or outcome.is_stopped:
-            at(step, "saving")
-            save(done, skipped)
-        if outcome.is_stopped and done < steps:
-            raise Stopped(f"Stopped after step {done} of {steps}; the same command goes on from there.")
-        if upkeep.validates_after(done, steps):
-            at(step, "validating")
-            _shown_to(watch.on_validation, fabric, objective, training, done)
+            outcome = stepping.take(step, rate, loading, is_stopped, at)
+            done = step + 1
+            skipped = 0 if outcome.was_taken else skipped + 1
+            if outcome.was_taken:
+                if fabric.is_global_zero:
+                    watch.on_step(_record(step, rate, outcome))
+            else:
+                samples = _blamed(stepping, batches, step, outcome)
+                if fabric.is_global_zero:
+                    watch.on_skip(step, samples)
+                    scans = ", ".join(samples)
+                    say(f"Step {step} was skipped: loss or gradient was not finite. Scans: {scans}.")
+            if skipped > upkeep.skips:
+                save(done - skipped, 0)
+                raise NotFinite(
+                    f"Stopped after {skipped} steps in a row whose loss or gradient was not finite; the last "
+                    f"had scans {', '.join(samples)}. The checkpoint is that before them. Look at these scans, "
+                    f"or lower the learning rate; the same command goes on from step {done - skipped}."
+                )
+            if upkeep.saves_after(done, steps) or outcome.is_stopped:
+                at(step, "saving")
+                save(done, skipped)
+            if outcome.is_stopped and done < steps:
+                raise Stopped(f"Stopped after step {done} of {steps}; the same command goes on from there.")
+            if upkeep.validates_after(done, steps):
+                at(step, "validating")
+                _shown_to(watch.on_validation, fabric, objective, training, done)
     at(steps, "ending")
     _shown_to(watch.on_end, fabric, objective, training, steps)
 
@@ -310,10 +313,6 @@ def _blamed(stepping: Stepping, batches: StepBatches, step: int, outcome: Outcom
     return sorted(
         {sample for sample, to_blame in zip(samples, rows, strict=True) if to_blame} or set(samples)
     )
-
-
-def _listed(samples: list[str]) -> str:
-    return ", ".join(samples)
 
 
 def _shown_to(

@@ -69,6 +69,10 @@ class Loading:
             raise batch
         return batch
 
+    def close(self) -> None:
+        """End the workers. Python would wait for them at its exit, and they heed no signal."""
+        self._batches = iter(())
+
 
 @contextmanager
 def worker_deaths_told() -> Iterator[None]:
