@@ -263,8 +263,8 @@ def run_pretraining(
                 save(done - skipped, 0)
                 raise NotFinite(
                     f"Stopped after {skipped} steps in a row whose loss or gradient was not finite; the last "
-                    f"had scans {', '.join(samples)}. The checkpoint is that before them. Look at these scans, "
-                    f"or lower the learning rate; the same command goes on from step {done - skipped}."
+                    f"had scans {', '.join(samples)}. The checkpoint is that before them. Look at these "
+                    f"scans, or lower the learning rate; the same command goes on from step {done - skipped}."
                 )
             if upkeep.saves_after(done, steps) or outcome.is_stopped:
                 at(step, "saving")
