@@ -5,7 +5,6 @@ Libraries are imported inside the command, so that `--help` opens at once.
 
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -19,7 +18,6 @@ from meduet_training.data.layout import Layout
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 WORKERS = 4  # each may hold a scan of a gigabyte or two
-PAGE_WIDTH = 160  # of what is printed into a file
 
 
 class FileModality(StrEnum):
@@ -83,8 +81,6 @@ def scan(
     """
     from dataclasses import replace
 
-    from rich.console import Console
-
     from meduet_training.data.audit import Audit
     from meduet_training.data.audit_log import AuditLog
     from meduet_training.data.auditing import audit_all
@@ -95,7 +91,7 @@ def scan(
     from meduet_training.data.pseudonyms import Pseudonyms, open_salt
     from meduet_training.data.survey import Rules, as_row, survey
     from meduet_training.machinery.folders import make_folder
-    from meduet_training.machinery.messages import plain_errors
+    from meduet_training.machinery.messages import page, plain_errors
     from napari_meduet.errors import InputError
     from napari_meduet.volumes.intensity import profile_named
 
@@ -135,7 +131,7 @@ def scan(
         )
         entries = survey(candidates, found, rules, output)
 
-        Console(width=None if sys.stdout.isatty() else PAGE_WIDTH).print(cohort_report(entries))
+        page().print(cohort_report(entries))
         left_out, doubts = sum(entry.left_out is not None for entry in entries), doubts_of(entries)
         if left_out == len(entries):
             raise InputError("No scan can be used, so no manifest was written.")

@@ -205,9 +205,7 @@ def export(
 
 
 def _show_plan(config: "RunConfig", folder: Path, processes: int) -> None:
-    from rich.console import Console
-
-    from meduet_training.machinery.messages import say_on_stderr
+    from meduet_training.machinery.messages import page, say_on_stderr
     from meduet_training.planning import plan_run, plan_table
 
     say_on_stderr("Counting, then measuring a few steps here; a large network takes minutes without a GPU.")
@@ -219,7 +217,7 @@ def _show_plan(config: "RunConfig", folder: Path, processes: int) -> None:
         num_processes=processes,
         cache=config.data and (config.data.cache or config.data.windows),
     )
-    Console().print(plan_table(found))
+    page().print(plan_table(found))
     for warning in found.warnings:
         say_on_stderr(warning)
 

@@ -4,15 +4,18 @@ Where several processes train together, the first says what all of them know.
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
+from rich.console import Console
 
 from meduet_training.machinery.stopping import EXIT_INTERRUPTED, Stopped
 from napari_meduet.errors import InputError
 
 EXIT_INPUT = 2
+PAGE_WIDTH = 160  # of tables that are printed into a file
 
 
 def say_on_stderr(sentence: str) -> None:
@@ -65,3 +68,8 @@ def plain_errors() -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         typer.echo("Stopped; what was finished is kept, and the same command goes on from there.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from interrupt
+
+
+def page() -> Console:
+    """Where tables are printed: as wide as the terminal, and wide enough for them in a file."""
+    return Console(width=None if sys.stdout.isatty() else PAGE_WIDTH)
