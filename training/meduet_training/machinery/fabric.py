@@ -5,6 +5,7 @@ the environment what they are told, and chooses how they share a network.
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -86,6 +87,8 @@ def join_fabric(hardware: Hardware) -> Fabric:
     Raises:
         InputError: this machine lacks the device, or the processes did not find each other.
     """
+    # Of depthwise convolutions, whose strides mean nothing; it costs a copy of a few kilobytes.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     kind = _kind(hardware.device)
     environment, on_this_node, num_nodes = _started_by(os.environ)
     num_processes = on_this_node * num_nodes
