@@ -143,7 +143,7 @@ def test_the_first_the_middle_and_the_last_panel_are_in_it(finished, page):
 
 def test_a_run_that_was_killed_early_has_a_report_that_says_what_is_missing(tmp_path):
     folder = tmp_path / "run"
-    watching.run(folder, last=25)._logs.curves.close()
+    watching.run(folder, last=25)
     text = Page(write_report(folder).read_text("utf-8")).text
     assert "still running, or killed without a word" in text
     assert "No panel was drawn" in text
