@@ -27,10 +27,9 @@ from meduet_training.counting import (
     rows_of,
 )
 from meduet_training.data.step_batches import Share
-from meduet_training.machinery.fabric import Hardware
+from meduet_training.machinery.fabric import Hardware, fit_to_hardware
 from meduet_training.machinery.optimizer import adamw
 from meduet_training.pretraining import Pretraining, Upkeep
-from napari_meduet.core.transformer import Transformer
 from napari_meduet.errors import InputError
 from napari_meduet.models.devices import choose_device
 from napari_meduet.pipelines.memory import free_bytes
@@ -240,11 +239,7 @@ def time_step(training: Pretraining, hardware: Hardware, device: torch.device, *
     rows = FEWEST_ROWS if device.type == "cpu" else ROWS_ON_GPU
     with torch.random.fork_rng(devices=[]):
         objective = training.objective.build(cast(Any, training.network)).to(device)
-    for module in objective.modules():
-        if isinstance(module, Transformer):
-            module.recomputes = hardware.recompute
-    if hardware.compile:
-        objective.compile()
+    fit_to_hardware(objective, hardware)
     optimizer = adamw(
         objective,
         learning_rate=training.learning_rate,

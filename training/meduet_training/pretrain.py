@@ -120,14 +120,8 @@ def run(
     from meduet_training.run_config import CONFIG, changes_of, merged, read_run_config
     from meduet_training.running import run_from_config
 
-    changes: dict[str, Any] = {
-        "preset": preset,
-        "objective": objective,
-        "pretext": pretext,
-        "data": {"tokenizer": tokenizer, "cache": cache, "windows": windows, "scans": data},
-        "training": {"batch": batch, "objective": {"total_steps": steps, "without": without}},
-        "hardware": {"device": device},
-    }
+    changes = _changes(preset, objective, pretext, steps, batch, without, device)
+    changes["data"] = {"tokenizer": tokenizer, "cache": cache, "windows": windows, "scans": data}
     with plain_errors():
         with known_to_all():
             said = merged(_said(changes), changes_of(settings or []))
@@ -158,13 +152,7 @@ def plan(
     from meduet_training.machinery.messages import plain_errors
     from meduet_training.run_config import changes_of, merged, read_run_config
 
-    changes: dict[str, Any] = {
-        "preset": preset,
-        "objective": objective,
-        "pretext": pretext,
-        "training": {"batch": batch, "objective": {"total_steps": steps, "without": without}},
-        "hardware": {"device": device},
-    }
+    changes = _changes(preset, objective, pretext, steps, batch, without, device)
     with plain_errors():
         said = merged(_said(changes), changes_of(settings or []))
         _show_plan(read_run_config(config, said), output, processes)
@@ -202,6 +190,25 @@ def export(
             overwrite=overwrite,
         )
         typer.echo(f"Wrote {output}: the network after {trained.step} of {steps} steps.")
+
+
+def _changes(
+    preset: Preset | None,
+    objective: Text | None,
+    pretext: Pretext | None,
+    steps: int | None,
+    batch: int | None,
+    without: list[Term] | None,
+    device: Device | None,
+) -> dict[str, Any]:
+    """The options that `run` and `plan` share, where they stand in a configuration."""
+    return {
+        "preset": preset,
+        "objective": objective,
+        "pretext": pretext,
+        "training": {"batch": batch, "objective": {"total_steps": steps, "without": without}},
+        "hardware": {"device": device},
+    }
 
 
 def _show_plan(config: "RunConfig", folder: Path, processes: int) -> None:

@@ -20,7 +20,7 @@ from meduet_training.data.loading import Loading
 from meduet_training.data.source import BatchSource
 from meduet_training.data.step_batches import NetworkConfig, Share, StepBatches
 from meduet_training.linear_start import start_network_linearly
-from meduet_training.machinery.fabric import Hardware, decided_by_first, whole_copy
+from meduet_training.machinery.fabric import Hardware, decided_by_first, fit_to_hardware, whole_copy
 from meduet_training.machinery.folders import make_folder
 from meduet_training.machinery.messages import Failed, say_on_stderr
 from meduet_training.machinery.optimizer import adamw
@@ -41,7 +41,6 @@ from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import ObjectiveConfig
 from napari_meduet.core.pretexts.masked import MaskedConfig
 from napari_meduet.core.pretexts.masked_diffusion import MaskedDiffusionConfig
-from napari_meduet.core.transformer import Transformer
 from napari_meduet.errors import InputError
 
 LINEAR_START_VOLUMES = 64
@@ -209,11 +208,7 @@ def run_pretraining(
     elif training.linear_start:
         start = source.read(source.choose(-1, LINEAR_START_VOLUMES))
         start_network_linearly(cast(Any, objective), start["latent"])
-    for module in objective.modules():
-        if isinstance(module, Transformer):
-            module.recomputes = hardware.recompute
-    if hardware.compile:
-        objective.compile()
+    fit_to_hardware(objective, hardware)
     model = fabric.setup_module(objective)
     model.train()
     optimizer = adamw(

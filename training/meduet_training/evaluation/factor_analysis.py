@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_samples
 from sklearn.preprocessing import StandardScaler
 
@@ -203,6 +202,8 @@ def _embedding(vectors: np.ndarray, seed: int) -> np.ndarray | None:
     if len(vectors) < SMALLEST_MAP:
         return None
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
+    from sklearn.manifold import TSNE  # slow to import, and needed when a run ends
+
     tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed)
     return tsne.fit_transform(StandardScaler().fit_transform(vectors))
 

@@ -27,7 +27,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from meduet_training.machinery.meeting import PATIENCE_S, check_meeting_point
 from meduet_training.machinery.messages import known_to_all
-from napari_meduet.core.transformer import Block
+from napari_meduet.core.transformer import Block, Transformer
 from napari_meduet.errors import InputError
 from napari_meduet.models.devices import choose_device
 
@@ -79,6 +79,15 @@ def make_fabric(device: Literal["auto", "cpu", "cuda"] | str = "auto") -> Fabric
     )
     fabric.launch()
     return fabric
+
+
+def fit_to_hardware(objective: nn.Module, hardware: Hardware) -> None:
+    """Let it keep activations and be compiled as the hardware says; before Fabric sets it up."""
+    for module in objective.modules():
+        if isinstance(module, Transformer):
+            module.recomputes = hardware.recompute
+    if hardware.compile:
+        objective.compile()
 
 
 def join_fabric(hardware: Hardware) -> Fabric:
