@@ -1,0 +1,226 @@
+"""SiT and DiT: a transformer that every condition modulates, block by block (M-30, Eqs. 18-20).
+
+    latent -> patches -> blocks, modulated by time, content and style -> patches -> prediction
+
+Blocks are those of the MeDUET encoder, layer norm's affine kept, so that every tensor of a pretrained encoder
+loads. All that modulates begins at zero, and so does the prediction: a new generator returns exactly 0.
+Modulation is additive in time and conditions, so a sampler computes both parts once (`time_modulation`,
+`condition_modulation`) and none of it again at each evaluation.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from napari_meduet.core.patches import patchify, unpatchify
+from napari_meduet.core.positions import sincos_positions
+from napari_meduet.core.synthesis.conditioning import FactorCondition
+from napari_meduet.core.transformer import Block, Transformer, initialise
+
+FREQUENCIES = 256  # sinusoids that tell the time (DiT)
+TIME_SCALE = 1000.0  # the sinusoids are made for steps of 0 to 1000
+PER_BLOCK = 6  # scale, shift and gate, of attention and of the MLP
+
+Prediction = Literal["velocity", "data", "noise"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """Sizes of a generator; the defaults are SiT-B/4 on 4 x 64 x 64 x 32 latents (M-30).
+
+    Attributes:
+        prediction: what comes out; "velocity" (SiT), "noise" (DiT), or "data" for networks narrower than a
+            patch has numbers: they cannot carry its noise (Li and He 2025).
+        spatial_content: whether the content tokens of every place can be given, for the same anatomy.
+    """
+
+    latent_channels: int = 4
+    patch_size: int = 4  # latent voxels
+    grid: tuple[int, int, int] = (16, 16, 8)  # tokens along each axis
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: int = 4
+    content_width: int = 768
+    style_width: int = 192
+    prediction: Prediction = "velocity"
+    spatial_content: bool = True
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} does not split into {self.heads} attention heads.")
+        if self.width % 6:
+            raise ValueError(f"width must be a multiple of 6 for its positions; got {self.width}.")
+        if min(self.grid) < 1:
+            raise ValueError(f"grid {self.grid} must be at least 1 along each axis.")
+
+    @classmethod
+    def base(cls, **changes: Any) -> "GeneratorConfig":
+        """The paper's SiT-B/4."""
+        return replace(cls(), **changes)
+
+    @classmethod
+    def small(cls, **changes: Any) -> "GeneratorConfig":
+        """384 x 8 on latents of 32^3 (192 mm), for one GPU; with the small MeDUET."""
+        sizes = cls(grid=(8, 8, 8), width=384, depth=8, heads=6, content_width=384, style_width=96)
+        return replace(sizes, **changes)
+
+    @classmethod
+    def tiny(cls, **changes: Any) -> "GeneratorConfig":
+        """192 x 6 on latents of 24^3 (144 mm), for two CPU cores; with the tiny MeDUET."""
+        sizes = cls(
+            grid=(6, 6, 6),
+            width=192,
+            depth=6,
+            heads=6,
+            content_width=192,
+            style_width=48,
+            prediction="data",
+        )
+        return replace(sizes, **changes)
+
+    @property
+    def num_tokens(self) -> int:
+        x, y, z = self.grid
+        return x * y * z
+
+    @property
+    def patch_values(self) -> int:
+        """Latent values in one patch."""
+        return self.latent_channels * self.patch_size**3
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Channels and voxels of the latents this generator writes."""
+        x, y, z = (tokens * self.patch_size for tokens in self.grid)
+        return self.latent_channels, x, y, z
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Conditions:
+    """What a row of a batch is asked to show.
+
+    Attributes:
+        content, style: c0 and s0 (M-21), not normalised.
+        drops_content, drops_style: where the learnt null stands in their place.
+        spatial_content: content tokens of every place, 0 where there are none; None: of no row.
+    """
+
+    content: Float[Tensor, "B Dc"]
+    style: Float[Tensor, "B Ds"]
+    drops_content: Bool[Tensor, " B"]
+    drops_style: Bool[Tensor, " B"]
+    spatial_content: Float[Tensor, "B L Dc"] | None = None
+
+
+def time_embedding(time: Float[Tensor, " B"]) -> Float[Tensor, "B F"]:
+    """Cosines and sines of a time from 0 to 1 at 128 frequencies (DiT)."""
+    half = FREQUENCIES // 2
+    rates = torch.exp(-math.log(10_000) * torch.arange(half, device=time.device) / half)
+    angles = TIME_SCALE * time.float().unsqueeze(-1) * rates
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def modulated(
+    tokens: Float[Tensor, "B L D"], scale: Float[Tensor, "B D"], shift: Float[Tensor, "B D"]
+) -> Float[Tensor, "B L D"]:
+    """Tokens (1 + gamma) times as large, plus beta. Eq. (18)."""
+    return tokens * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
+
+
+def modulated_block(
+    block: Block, tokens: Float[Tensor, "B L D"], modulation: Float[Tensor, "B 6 D"]
+) -> Float[Tensor, "B L D"]:
+    """A block whose two branches are modulated before, and gated behind. Eqs. (19) and (20)."""
+    scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = modulation.unbind(dim=1)
+    attended = block.attention(modulated(block.attention_norm(tokens), scale_a, shift_a))
+    tokens = tokens + gate_a.unsqueeze(1) * attended
+    mixed = block.mlp(modulated(block.mlp_norm(tokens), scale_m, shift_m))
+    return tokens + gate_m.unsqueeze(1) * mixed
+
+
+class Generator(nn.Module):
+    """Predicts the velocity, the noise or the data of a noised latent, given time and conditions."""
+
+    positions: Float[Tensor, "L D"]
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.patch_embedding = nn.Linear(config.patch_values, width)
+        self.register_buffer("positions", sincos_positions(config.grid, width), persistent=False)
+        self.transformer = Transformer(
+            width=width, depth=config.depth, num_heads=config.heads, mlp_ratio=config.mlp_ratio
+        )
+        self.time = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.content = FactorCondition(config.content_width)
+        self.style = FactorCondition(config.style_width)
+        numbers = (PER_BLOCK * config.depth + 2) * width  # 2: scale and shift before the prediction
+        self.from_time = nn.Linear(width, numbers)
+        self.from_content = nn.Linear(config.content_width, numbers, bias=False)
+        self.from_style = nn.Linear(config.style_width, numbers, bias=False)
+        self.spatial_content = (
+            nn.Linear(config.content_width, width, bias=False) if config.spatial_content else None
+        )
+        self.prediction = nn.Linear(width, config.patch_values)
+        self.apply(initialise)
+        for layer in (self.from_time, self.from_content, self.from_style, self.prediction):
+            nn.init.zeros_(layer.weight)
+        if self.spatial_content is not None:
+            nn.init.zeros_(self.spatial_content.weight)
+
+    def forward(
+        self, latent: Float[Tensor, "B C X Y Z"], time: Float[Tensor, " B"], conditions: Conditions
+    ) -> Float[Tensor, "B C X Y Z"]:
+        modulation = self.time_modulation(time) + self.condition_modulation(conditions)
+        return self.predict(latent, modulation, self.spatial_tokens(conditions))
+
+    def time_modulation(self, time: Float[Tensor, " B"]) -> Float[Tensor, "B M D"]:
+        """What the time adds to the modulation of every block."""
+        embedded = F.silu(self.time(time_embedding(time).to(self.from_time.weight.dtype)))
+        return self._by_block(self.from_time(embedded))
+
+    def condition_modulation(self, conditions: Conditions) -> Float[Tensor, "B M D"]:
+        """What content and style add to the modulation of every block."""
+        content = self.content(conditions.content, conditions.drops_content)
+        style = self.style(conditions.style, conditions.drops_style)
+        return self._by_block(self.from_content(F.silu(content)) + self.from_style(F.silu(style)))
+
+    def spatial_tokens(self, conditions: Conditions) -> Float[Tensor, "B L D"] | None:
+        """What the content of every place adds to the patches there."""
+        if conditions.spatial_content is None or self.spatial_content is None:
+            return None
+        return self.spatial_content(conditions.spatial_content)
+
+    def predict(
+        self,
+        latent: Float[Tensor, "B C X Y Z"],
+        modulation: Float[Tensor, "B M D"],
+        spatial: Float[Tensor, "B L D"] | None = None,
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """The prediction, with all that does not depend on the latent computed before."""
+        tokens = self.patch_embedding(patchify(latent, self.config.patch_size)) + self.positions
+        if spatial is not None:
+            tokens = tokens + spatial
+        for number, block in enumerate(self.transformer.blocks):
+            own = modulation[:, PER_BLOCK * number : PER_BLOCK * (number + 1)]
+            if self.transformer.recomputes and torch.is_grad_enabled():
+                tokens = checkpoint(
+                    modulated_block, block, tokens, own, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                tokens = modulated_block(block, tokens, own)
+        scale, shift = modulation[:, -2:].unbind(dim=1)
+        tokens = modulated(self.transformer.norm(tokens), scale, shift)
+        return unpatchify(self.prediction(tokens), self.config.grid, self.config.patch_size)
+
+    def _by_block(self, numbers: Float[Tensor, "B N"]) -> Float[Tensor, "B M D"]:
+        return rearrange(numbers, "b (m d) -> b m d", d=self.config.width)

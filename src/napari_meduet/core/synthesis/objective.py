@@ -1,0 +1,124 @@
+"""What a generator learns: to say where a noised latent came from, given factors (SPEC section 9).
+
+All random numbers of a step come with its batch, as in `core/objective.py`, so that a run can be repeated
+and resumed exactly. A slow average of the weights is kept beside them; it is what samples.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Generator as RandomNumbers
+from torch import Tensor, nn
+
+from napari_meduet.core.synthesis.generator import Conditions, Generator, GeneratorConfig
+from napari_meduet.core.synthesis.interpolant import noised, velocity, velocity_of_data
+from napari_meduet.core.teacher import update_teacher
+
+
+class GenerationBatch(TypedDict):
+    """Latents with their factors, and the random numbers of a step.
+
+    `drops_spatial` says where no content of places is given; content and style are dropped independently.
+    """
+
+    latent: Float[Tensor, "B C X Y Z"]
+    content: Float[Tensor, "B Dc"]
+    style: Float[Tensor, "B Ds"]
+    spatial_content: Float[Tensor, "B L Dc"]
+    time: Float[Tensor, " B"]
+    noise: Float[Tensor, "B C X Y Z"]
+    drops_content: Bool[Tensor, " B"]
+    drops_style: Bool[Tensor, " B"]
+    drops_spatial: Bool[Tensor, " B"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """How a generator is trained; the defaults are the paper's (Table 10, columns corrected)."""
+
+    total_steps: int = 2_000_000
+    drop_content: float = 0.2  # p_c
+    drop_style: float = 0.2  # p_s
+    drop_spatial: float = 0.5  # ours: half of the batch learns "similar", half "same anatomy"
+    ema_decay: float = 0.9999
+    pairing: None = None  # each volume is alone
+
+    def __post_init__(self) -> None:
+        for name in ("drop_content", "drop_style", "drop_spatial"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a probability from 0 to 1; got {getattr(self, name)}.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay lies from 0 to less than 1; got {self.ema_decay}.")
+
+    def draw(self, network: GeneratorConfig, generator: RandomNumbers) -> dict[str, Tensor]:
+        """Time, noise and what is dropped, for one row."""
+        time, *chances = torch.rand(4, generator=generator)
+        names = ("drops_content", "drops_style", "drops_spatial")
+        limits = (self.drop_content, self.drop_style, self.drop_spatial)
+        return {
+            "time": time,
+            "noise": torch.randn(network.latent_shape, generator=generator),
+            **{name: chance < limit for name, chance, limit in zip(names, chances, limits, strict=True)},
+        }
+
+    def build(self, network: GeneratorConfig) -> nn.Module:
+        return GenerationObjective(self, network)
+
+
+class GenerationObjective(nn.Module):
+    """A generator in training, with its average.
+
+    Attributes:
+        student: what the optimizer moves.
+        teacher: its slow average, which samples.
+    """
+
+    def __init__(self, config: GenerationConfig, network: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.student = Generator(network)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+
+    def forward(self, batch: GenerationBatch, step: int) -> dict[str, Tensor]:
+        """The loss of a batch: mean square of the error of the velocity."""
+        x = noised(batch["latent"], batch["noise"], batch["time"])
+        predicted = self.student(x, batch["time"], conditions_of(batch))
+        loss = velocity_loss(self.student.config, x, predicted, batch)
+        return {"total": loss}
+
+    @torch.no_grad()
+    def finish_step(self, step: int) -> None:
+        """After the optimizer: the average follows; in a young run faster, or it would remember nothing."""
+        decay = min(self.config.ema_decay, (1 + step) / (10 + step))
+        update_teacher(self.teacher, self.student, decay)
+
+
+def conditions_of(batch: GenerationBatch) -> Conditions:
+    """The batch's conditions, with no content of places where it is dropped."""
+    given = ~batch["drops_spatial"]
+    return Conditions(
+        content=batch["content"],
+        style=batch["style"],
+        drops_content=batch["drops_content"],
+        drops_style=batch["drops_style"],
+        spatial_content=batch["spatial_content"] * given[:, None, None],
+    )
+
+
+def velocity_loss(
+    network: GeneratorConfig,
+    x: Float[Tensor, "B C X Y Z"],
+    predicted: Float[Tensor, "B C X Y Z"],
+    batch: GenerationBatch,
+) -> Float[Tensor, ""]:
+    """Mean square of the error of the velocity, or of the noise where a DiT predicts it."""
+    if network.prediction == "noise":
+        return (predicted - batch["noise"]).square().mean()
+    target = velocity(batch["latent"], batch["noise"])
+    if network.prediction == "data":
+        target = velocity_of_data(x, batch["latent"], batch["time"])
+        predicted = velocity_of_data(x, predicted, batch["time"])
+    return (predicted - target).square().mean()
