@@ -41,7 +41,5 @@ class FactorCondition(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(-0.5 * math.log(width)))
         self.null = nn.Parameter(torch.randn(width) / math.sqrt(width))
 
-    def forward(
-        self, factor: Float[Tensor, "B D"], is_dropped: Bool[Tensor, " B"]
-    ) -> Float[Tensor, "B D"]:
+    def forward(self, factor: Float[Tensor, "B D"], is_dropped: Bool[Tensor, " B"]) -> Float[Tensor, "B D"]:
         return normalised_factor(dropped_factor(factor, self.null, is_dropped), self.log_temperature)

@@ -4,7 +4,6 @@ This file alone states the direction of time. The published SiT code runs the ot
 two under t -> 1 - t. How the path is walked is samplers.py's business.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 

@@ -6,7 +6,7 @@ and resumed exactly. A slow average of the weights is kept beside them; it is wh
 
 import copy
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from jaxtyping import Bool, Float
@@ -17,7 +17,7 @@ from napari_meduet.core.synthesis.generator import Conditions, Generator, Genera
 from napari_meduet.core.synthesis.interpolant import broadcast, noised, velocity
 from napari_meduet.core.teacher import update_teacher
 
-LEAST_WEIGHED_TIME = 0.3  # predicted data: below, errors would count up to 400 times, and only detail be learnt
+LEAST_WEIGHED_TIME = 0.3  # predicted data: below, only fine detail would be learnt
 
 
 class GenerationBatch(TypedDict):
