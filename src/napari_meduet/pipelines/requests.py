@@ -1,9 +1,8 @@
-"""The questions a person can ask, as frozen records (SPEC sections 7-8).
+"""The questions a person can ask, as frozen records (SPEC sections 7-9).
 
 A request refuses what cannot work the moment it is made, so that a form or a command can say so before
 anything is read. Nothing here needs torch: menus and `--help` open at once. How a question is answered is its
-pipeline's
-business: `factors.py`, `restyling.py`, `reconstruction.py`.
+pipeline's business: `factors.py`, `restyling.py`, `reconstruction.py`, `synthesis.py`.
 """
 
 import math
@@ -21,7 +20,16 @@ from napari_meduet.volumes.volume import Volume
 Mode = Literal["shift", "prototype", "adain", "token"]
 Decode = Literal["residual", "full"]
 Through = Literal["tokenizer", "meduet"]
+Anatomy = Literal["same", "similar"]
+Form = Literal["paper", "compositional", "nested"]  # of guidance: core.synthesis.guidance
+Sampler = Literal["heun", "multistep", "euler", "em", "ddpm", "ddim"]
 STRENGTH_RANGE = (-0.5, 1.5)  # SPEC section 8; outside [0, 1] the style is extrapolated, with a warning
+DEFAULT_STEPS: dict[Sampler, int] = {
+    "heun": 12, "multistep": 24, "euler": 30, "em": 250, "ddpm": 250, "ddim": 50,
+}  # fmt: skip
+MOST_STEPS = 1000  # a DiT knows no more times (Table 10)
+TOKEN_VOXELS = 16  # of the working grid along a token (M-02)
+LARGEST_SEED = 2**63 - 1
 
 Scan = str | Path | Volume
 
@@ -39,6 +47,21 @@ def check_strength(strength: float) -> None:
             f"strength must lie between {low} and {high} (0 leaves the scan as it is, 1 is the whole style); "
             f"got {strength}."
         )
+
+
+def _check_labels(field: str, labels: str | Path | np.ndarray | None) -> None:
+    """Refuse an array that cannot be labels; a file is looked at when it is read."""
+    if isinstance(labels, np.ndarray) and (labels.ndim != 3 or not np.issubdtype(labels.dtype, np.integer)):
+        raise InputError(
+            f"{field} must be a 3-D array of integers on the content's grid; got {labels.ndim}-D "
+            f"{labels.dtype}."
+        )
+
+
+def check_weight(field: str, weight: float) -> None:
+    """Refuse a weight that would guide away from what is asked for."""
+    if not (math.isfinite(weight) and weight >= 0):
+        raise InputError(f"{field} must be 0 (no guidance) or more; got {weight}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,13 +138,7 @@ class SwapRequest(ModelChoice):
         _one_of("mode", self.mode, get_args(Mode))
         _one_of("decode", self.decode, get_args(Decode))
         check_strength(self.strength)
-        if isinstance(self.labels, np.ndarray) and (
-            self.labels.ndim != 3 or not np.issubdtype(self.labels.dtype, np.integer)
-        ):
-            raise InputError(
-                f"labels must be a 3-D array of integers on the content's grid; got {self.labels.ndim}-D "
-                f"{self.labels.dtype}."
-            )
+        _check_labels("labels", self.labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,3 +190,89 @@ class RoundtripRequest(ModelChoice):
     def __post_init__(self) -> None:
         super().__post_init__()
         _one_of("through", self.through, get_args(Through))
+
+
+@dataclass(frozen=True, eq=False)
+class SynthesisRequest(ModelChoice):
+    """Ask for new volumes with the content of one scan and the style of another (SPEC section 9).
+
+    Attributes:
+        content: the scan whose anatomy is asked for; None: any.
+        style: a scan, a `.style` prototype, or the name of a domain that the model knows; None: any.
+        anatomy: same: the content of every place of the scan, around the centre of its body; similar: its
+            pooled content, which fixes no place.
+        mask: integers on the content's voxel grid, or a file of them, for models with a ControlNet.
+        content_weight, style_weight: how far guidance moves towards each; 0 is the conditional model.
+        guidance_interval: the times, from 0 (data) to 1 (noise), at which guidance works.
+        steps: None takes the sampler's own number.
+        start_from: a scan to begin from, with noise on it; None begins from noise alone.
+        noise: how much noise `start_from` gets, from 0 (not included) to 1, which leaves nothing of it.
+        size: of the result, in voxels of the working grid; None is the generator's own.
+        seed: of the first volume; the next ones count on from it. None draws one, which is recorded.
+        count: how many volumes.
+    """
+
+    content: Scan | None = None
+    style: Scan | None = None
+    _: KW_ONLY
+    anatomy: Anatomy = "same"
+    mask: str | Path | np.ndarray | None = None
+    content_weight: float = 1.0
+    style_weight: float = 1.0
+    guidance: Form = "paper"
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    sampler: Sampler = "heun"
+    steps: int | None = None
+    start_from: Scan | None = None
+    noise: float = 0.6
+    size: tuple[int, int, int] | None = None
+    seed: int | None = None
+    count: int = 1
+    content_choice: ScanChoice = ScanChoice()
+    style_choice: ScanChoice = ScanChoice()
+    start_choice: ScanChoice = ScanChoice()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("anatomy", self.anatomy, get_args(Anatomy))
+        _one_of("guidance", self.guidance, get_args(Form))
+        _one_of("sampler", self.sampler, get_args(Sampler))
+        check_weight("content_weight", self.content_weight)
+        check_weight("style_weight", self.style_weight)
+        self._check_times()
+        self._check_numbers()
+        _check_labels("mask", self.mask)
+        if self.mask is not None and self.content is None:
+            raise InputError("mask lies on the content's grid: give the content as well.")
+
+    @property
+    def num_steps(self) -> int:
+        return self.steps or DEFAULT_STEPS[self.sampler]
+
+    def _check_times(self) -> None:
+        low, high = self.guidance_interval
+        if not 0 <= low <= high <= 1:
+            raise InputError(
+                "guidance_interval runs from one time to a later one, between 0 (data) and 1 (noise); got "
+                f"{low} to {high}."
+            )
+        if not 0 < self.noise <= 1:
+            raise InputError(
+                "noise must be more than 0 and at most 1 (1 leaves nothing of the scan to start from); got "
+                f"{self.noise}."
+            )
+
+    def _check_numbers(self) -> None:
+        if self.steps is not None and not 1 <= self.steps <= MOST_STEPS:
+            raise InputError(f"steps must be a whole number from 1 to {MOST_STEPS}; got {self.steps}.")
+        if self.count < 1:
+            raise InputError(f"count is the number of volumes and at least 1; got {self.count}.")
+        if self.seed is not None and not 0 <= self.seed <= LARGEST_SEED:
+            raise InputError(f"seed must be a whole number from 0 to {LARGEST_SEED}; got {self.seed}.")
+        if self.size is not None and (
+            len(self.size) != 3 or any(side < 1 or side % TOKEN_VOXELS for side in self.size)
+        ):
+            raise InputError(
+                f"size needs three multiples of {TOKEN_VOXELS} (voxels of the working grid, a token each); "
+                f"got {' '.join(map(str, self.size))}."
+            )
