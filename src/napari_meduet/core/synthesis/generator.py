@@ -10,7 +10,7 @@ Modulation is additive in time and conditions, so a sampler computes both parts 
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,8 @@ class GeneratorConfig:
         prediction: what comes out; "velocity" (SiT), "noise" (DiT), or "data" for networks narrower than a
             patch has numbers: they cannot carry its noise (Li and He 2025).
         spatial_content: whether the content tokens of every place can be given, for the same anatomy.
+        refinement_channels: of a small convolutional network behind the blocks, for generators so small that
+            their patches do not meet at the seams; 0 (the paper): none.
     """
 
     latent_channels: int = 4
@@ -52,6 +54,7 @@ class GeneratorConfig:
     style_width: int = 192
     prediction: Prediction = "velocity"
     spatial_content: bool = True
+    refinement_channels: int = 0
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -60,6 +63,10 @@ class GeneratorConfig:
             raise ValueError(f"width must be a multiple of 6 for its positions; got {self.width}.")
         if min(self.grid) < 1:
             raise ValueError(f"grid {self.grid} must be at least 1 along each axis.")
+        if not 0 <= 2 * self.refinement_channels <= self.width:
+            raise ValueError(
+                f"refinement_channels must lie from 0 to half the width; got {self.refinement_channels}."
+            )
 
     @classmethod
     def base(cls, **changes: Any) -> "GeneratorConfig":
@@ -83,6 +90,7 @@ class GeneratorConfig:
             content_width=192,
             style_width=48,
             prediction="data",
+            refinement_channels=24,
         )
         return replace(sizes, **changes)
 
@@ -95,6 +103,11 @@ class GeneratorConfig:
     def patch_values(self) -> int:
         """Latent values in one patch."""
         return self.latent_channels * self.patch_size**3
+
+    @property
+    def num_modulations(self) -> int:
+        """Vectors that modulate: six a block, two before the prediction, one for the refinement."""
+        return PER_BLOCK * self.depth + 2 + (self.refinement_channels > 0)
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
@@ -146,6 +159,33 @@ def modulated_block(
     return tokens + gate_m.unsqueeze(1) * mixed
 
 
+class Refinement(nn.Module):
+    """Corrects a prediction where patches meet, from what lies on both sides of the seam (ours).
+
+    Three convolutions that see the noised latent and the prediction; they begin by changing nothing.
+    """
+
+    def __init__(self, latent_channels: int, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.enter = nn.Conv3d(2 * latent_channels, channels, 3, padding=1)
+        self.mix = nn.Conv3d(channels, channels, 3, padding=1)
+        self.leave = nn.Conv3d(channels, latent_channels, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(cast(Tensor, self.leave.bias))
+
+    def forward(
+        self,
+        latent: Float[Tensor, "B C X Y Z"],
+        prediction: Float[Tensor, "B C X Y Z"],
+        modulation: Float[Tensor, "B D"],
+    ) -> Float[Tensor, "B C X Y Z"]:
+        """The prediction, corrected; the first numbers of the modulation scale and shift the channels."""
+        scale, shift = modulation[:, : 2 * self.channels, None, None, None].chunk(2, dim=1)
+        features = self.enter(torch.cat([latent, prediction], dim=1)) * (1 + scale) + shift
+        return prediction + self.leave(F.silu(self.mix(F.silu(features))))
+
+
 class Generator(nn.Module):
     """Predicts the velocity, the noise or the data of a noised latent, given time and conditions."""
 
@@ -163,7 +203,7 @@ class Generator(nn.Module):
         self.time = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         self.content = FactorCondition(config.content_width)
         self.style = FactorCondition(config.style_width)
-        numbers = (PER_BLOCK * config.depth + 2) * width  # 2: scale and shift before the prediction
+        numbers = config.num_modulations * width
         self.from_time = nn.Linear(width, numbers)
         self.from_content = nn.Linear(config.content_width, numbers, bias=False)
         self.from_style = nn.Linear(config.style_width, numbers, bias=False)
@@ -171,6 +211,8 @@ class Generator(nn.Module):
             nn.Linear(config.content_width, width, bias=False) if config.spatial_content else None
         )
         self.prediction = nn.Linear(width, config.patch_values)
+        channels = config.refinement_channels
+        self.refinement = Refinement(config.latent_channels, channels) if channels else None
         self.apply(initialise)
         for layer in (self.from_time, self.from_content, self.from_style, self.prediction):
             nn.init.zeros_(layer.weight)
@@ -218,9 +260,12 @@ class Generator(nn.Module):
                 )
             else:
                 tokens = modulated_block(block, tokens, own)
-        scale, shift = modulation[:, -2:].unbind(dim=1)
-        tokens = modulated(self.transformer.norm(tokens), scale, shift)
-        return unpatchify(self.prediction(tokens), self.config.grid, self.config.patch_size)
+        scale, shift = modulation[:, PER_BLOCK * self.config.depth :][:, :2].unbind(dim=1)
+        patches = self.prediction(modulated(self.transformer.norm(tokens), scale, shift))
+        prediction = unpatchify(patches, self.config.grid, self.config.patch_size)
+        if self.refinement is None:
+            return prediction
+        return self.refinement(latent, prediction, modulation[:, -1])
 
     def _by_block(self, numbers: Float[Tensor, "B N"]) -> Float[Tensor, "B M D"]:
         return rearrange(numbers, "b (m d) -> b m d", d=self.config.width)
