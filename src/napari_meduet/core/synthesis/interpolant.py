@@ -7,8 +7,6 @@ two under t -> 1 - t. How the path is walked is samplers.py's business.
 from jaxtyping import Float
 from torch import Tensor
 
-SMALLEST_TIME = 0.05  # below it a velocity taken from predicted data would divide by next to nothing
-
 
 def broadcast(time: Float[Tensor, " B"], like: Float[Tensor, "B *S"]) -> Float[Tensor, "B ..."]:
     """One number a row, shaped to multiply rows."""
@@ -45,8 +43,8 @@ def noise_of(
 def velocity_of_data(
     x: Float[Tensor, "B *S"], data: Float[Tensor, "B *S"], time: Float[Tensor, " B"]
 ) -> Float[Tensor, "B *S"]:
-    """The velocity that ends in this data: (x_t - x) / t, with t held above 0.05."""
-    return (x - data) / broadcast(time, x).clamp(min=SMALLEST_TIME)
+    """The velocity that ends in this data: (x_t - x) / t. Not defined at t = 0, where no sampler asks."""
+    return (x - data) / broadcast(time, x)
 
 
 def score(
