@@ -6,6 +6,8 @@ rebuilt on any grid.
 """
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
@@ -27,3 +29,13 @@ def sincos_positions(grid: tuple[int, int, int], width: int) -> Float[Tensor, "L
     axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in grid), indexing="ij")
     angles = [axis.reshape(-1, 1) * frequencies for axis in axes]  # three of (L, D / 6)
     return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], dim=1).float()
+
+
+def interpolated_positions(
+    trained: tuple[int, int, int], grid: tuple[int, int, int], width: int
+) -> Float[Tensor, "L D"]:
+    """The positions of a trained grid, stretched to another by trilinear interpolation (Sec. 3.5)."""
+    x, y, z = trained
+    known = rearrange(sincos_positions(trained, width), "(x y z) d -> 1 d x y z", x=x, y=y, z=z)
+    stretched = F.interpolate(known, size=grid, mode="trilinear", align_corners=False)
+    return rearrange(stretched, "1 d x y z -> (x y z) d")

@@ -5,10 +5,13 @@ computed, never loaded, so the new network may have another grid. Where it is de
 as they were made.
 """
 
+from typing import cast
+
 from torch import nn
 
 from napari_meduet.core.meduet import Encoder
 from napari_meduet.core.synthesis.generator import Generator
+from napari_meduet.core.transformer import Block
 
 
 def warm_start(generator: Generator, encoder: Encoder) -> None:
@@ -23,9 +26,9 @@ def warm_start(generator: Generator, encoder: Encoder) -> None:
             f"The generator has {len(made.blocks)} blocks, fewer than the encoder's {len(given.blocks)}. "
             "Choose a generator at least as deep."
         )
-    heads = made.blocks[0].attention.num_heads, given.blocks[0].attention.num_heads
-    if heads[0] != heads[1]:
-        raise ValueError(f"The generator has {heads[0]} attention heads, but the encoder {heads[1]}.")
+    heads, of_encoder = (cast(Block, each.blocks[0]).attention.num_heads for each in (made, given))
+    if heads != of_encoder:
+        raise ValueError(f"The generator has {heads} attention heads, but the encoder {of_encoder}.")
     _copy(generator.patch_embedding, encoder.patch_embedding)
     _copy(made.norm, given.norm)
     for new, old in zip(made.blocks, given.blocks, strict=False):

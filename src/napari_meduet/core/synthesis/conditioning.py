@@ -16,15 +16,20 @@ EPSILON = 1e-6  # keeps a vector of zeros a vector of zeros
 def normalised_factor(
     factor: Float[Tensor, "*B D"], log_temperature: Float[Tensor, ""]
 ) -> Float[Tensor, "*B D"]:
-    """The factor's direction, 1/tau long: v / (|v| + eps) / tau. Eqs. (14) and (15)."""
+    """The factor's direction, 1/tau long: v / (|v| + eps) / tau. Eq. (14)."""
     length = factor.norm(dim=-1, keepdim=True)
     return factor / (length + EPSILON) / log_temperature.exp()
+
+
+def initial_log_temperature(width: int) -> float:
+    """Where log tau begins: tau = 1 / sqrt(D), so that an entry of the condition is about 1. Eq. (15)."""
+    return -0.5 * math.log(width)
 
 
 def dropped_factor(
     factor: Float[Tensor, "B D"], null: Float[Tensor, " D"], is_dropped: Bool[Tensor, " B"]
 ) -> Float[Tensor, "B D"]:
-    """Each row's factor, or the null where it is dropped. Eqs. (16) and (17)."""
+    """Each row's factor, or the null where it is dropped. Eq. (16)."""
     return torch.where(is_dropped.unsqueeze(-1), null.to(factor.dtype), factor)
 
 
@@ -32,14 +37,15 @@ class FactorCondition(nn.Module):
     """One factor as a condition: content or style.
 
     Attributes:
-        log_temperature: begins at log(1 / sqrt(D)), so that an entry of the condition is about 1.
+        log_temperature: learnt.
         null: stands for a factor that is not given; it passes the same norm.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.log_temperature = nn.Parameter(torch.tensor(-0.5 * math.log(width)))
+        self.log_temperature = nn.Parameter(torch.tensor(initial_log_temperature(width)))
         self.null = nn.Parameter(torch.randn(width) / math.sqrt(width))
 
     def forward(self, factor: Float[Tensor, "B D"], is_dropped: Bool[Tensor, " B"]) -> Float[Tensor, "B D"]:
+        """The condition; factor and null pass the same norm. Eq. (17)."""
         return normalised_factor(dropped_factor(factor, self.null, is_dropped), self.log_temperature)

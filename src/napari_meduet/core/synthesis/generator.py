@@ -9,6 +9,7 @@ Modulation is additive in time and conditions, so a sampler computes both parts 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from napari_meduet.core.patches import patchify, unpatchify
-from napari_meduet.core.positions import sincos_positions
+from napari_meduet.core.positions import interpolated_positions, sincos_positions
 from napari_meduet.core.synthesis.conditioning import FactorCondition
 from napari_meduet.core.transformer import Block, Transformer, initialise
 
@@ -39,6 +40,8 @@ class GeneratorConfig:
         prediction: what comes out; "velocity" (SiT), "noise" (DiT), or "data" for networks narrower than a
             patch has numbers: they cannot carry its noise (Li and He 2025).
         spatial_content: whether the content tokens of every place can be given, for the same anatomy.
+        positions_of: the grid whose positions are stretched over this one, that of the encoder whose weights
+            it starts from (the paper); None: positions of its own, a token as far from the next as ever.
         refinement_channels: of a small convolutional network behind the blocks, for generators so small that
             their patches do not meet at the seams; 0 (the paper): none.
     """
@@ -54,6 +57,7 @@ class GeneratorConfig:
     style_width: int = 192
     prediction: Prediction = "velocity"
     spatial_content: bool = True
+    positions_of: tuple[int, int, int] | None = None
     refinement_channels: int = 0
 
     def __post_init__(self) -> None:
@@ -106,8 +110,14 @@ class GeneratorConfig:
 
     @property
     def num_modulations(self) -> int:
-        """Vectors that modulate: six a block, two before the prediction, one for the refinement."""
-        return PER_BLOCK * self.depth + 2 + (self.refinement_channels > 0)
+        """Vectors that modulate: six a block, two before the prediction, one for the content of places that
+        is added to it, one for the refinement."""
+        return PER_BLOCK * self.depth + 2 + self.spatial_content + (self.refinement_channels > 0)
+
+    def positions(self) -> Float[Tensor, "L D"]:
+        if self.positions_of is None:
+            return sincos_positions(self.grid, self.width)
+        return interpolated_positions(self.positions_of, self.grid, self.width)
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
@@ -124,6 +134,7 @@ class Conditions:
         content, style: c0 and s0 (M-21), not normalised.
         drops_content, drops_style: where the learnt null stands in their place.
         spatial_content: content tokens of every place, 0 where there are none; None: of no row.
+        mask: share of each class in each latent voxel, for a ControlNet (control.mask_shares).
     """
 
     content: Float[Tensor, "B Dc"]
@@ -131,6 +142,7 @@ class Conditions:
     drops_content: Bool[Tensor, " B"]
     drops_style: Bool[Tensor, " B"]
     spatial_content: Float[Tensor, "B L Dc"] | None = None
+    mask: Float[Tensor, "B K X Y Z"] | None = None
 
 
 def time_embedding(time: Float[Tensor, " B"]) -> Float[Tensor, "B F"]:
@@ -144,19 +156,30 @@ def time_embedding(time: Float[Tensor, " B"]) -> Float[Tensor, "B F"]:
 def modulated(
     tokens: Float[Tensor, "B L D"], scale: Float[Tensor, "B D"], shift: Float[Tensor, "B D"]
 ) -> Float[Tensor, "B L D"]:
-    """Tokens (1 + gamma) times as large, plus beta. Eq. (18)."""
+    """Tokens (1 + gamma) times as large, plus beta. Eq. (19)."""
     return tokens * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
 
 
 def modulated_block(
     block: Block, tokens: Float[Tensor, "B L D"], modulation: Float[Tensor, "B 6 D"]
 ) -> Float[Tensor, "B L D"]:
-    """A block whose two branches are modulated before, and gated behind. Eqs. (19) and (20)."""
+    """A block whose two branches are modulated before, and gated behind. Eq. (20)."""
     scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = modulation.unbind(dim=1)
     attended = block.attention(modulated(block.attention_norm(tokens), scale_a, shift_a))
     tokens = tokens + gate_a.unsqueeze(1) * attended
     mixed = block.mlp(modulated(block.mlp_norm(tokens), scale_m, shift_m))
     return tokens + gate_m.unsqueeze(1) * mixed
+
+
+def transformed(
+    transformer: Transformer, number: int, tokens: Float[Tensor, "B L D"], modulation: Float[Tensor, "B M D"]
+) -> Float[Tensor, "B L D"]:
+    """Tokens behind a block, with its part of the modulation of all."""
+    block = cast(Block, transformer.blocks[number])
+    own = modulation[:, PER_BLOCK * number : PER_BLOCK * (number + 1)]
+    if transformer.recomputes and torch.is_grad_enabled():
+        return checkpoint(modulated_block, block, tokens, own, use_reentrant=False, preserve_rng_state=False)
+    return modulated_block(block, tokens, own)
 
 
 class Refinement(nn.Module):
@@ -196,7 +219,7 @@ class Generator(nn.Module):
         self.config = config
         width = config.width
         self.patch_embedding = nn.Linear(config.patch_values, width)
-        self.register_buffer("positions", sincos_positions(config.grid, width), persistent=False)
+        self.register_buffer("positions", config.positions(), persistent=False)
         self.transformer = Transformer(
             width=width, depth=config.depth, num_heads=config.heads, mlp_ratio=config.mlp_ratio
         )
@@ -211,13 +234,17 @@ class Generator(nn.Module):
             nn.Linear(config.content_width, width, bias=False) if config.spatial_content else None
         )
         self.prediction = nn.Linear(width, config.patch_values)
+        self.content_prediction = (
+            nn.Linear(width, config.patch_values, bias=False) if config.spatial_content else None
+        )
         channels = config.refinement_channels
         self.refinement = Refinement(config.latent_channels, channels) if channels else None
         self.apply(initialise)
         for layer in (self.from_time, self.from_content, self.from_style, self.prediction):
             nn.init.zeros_(layer.weight)
-        if self.spatial_content is not None:
-            nn.init.zeros_(self.spatial_content.weight)
+        for layer in (self.spatial_content, self.content_prediction):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
 
     def forward(
         self, latent: Float[Tensor, "B C X Y Z"], time: Float[Tensor, " B"], conditions: Conditions
@@ -231,7 +258,7 @@ class Generator(nn.Module):
         return self._by_block(self.from_time(embedded))
 
     def condition_modulation(self, conditions: Conditions) -> Float[Tensor, "B M D"]:
-        """What content and style add to the modulation of every block."""
+        """What content and style each add to (gamma, beta, g) of every block, beside the time. Eq. (18)."""
         content = self.content(conditions.content, conditions.drops_content)
         style = self.style(conditions.style, conditions.drops_style)
         return self._by_block(self.from_content(F.silu(content)) + self.from_style(F.silu(style)))
@@ -247,25 +274,34 @@ class Generator(nn.Module):
         latent: Float[Tensor, "B C X Y Z"],
         modulation: Float[Tensor, "B M D"],
         spatial: Float[Tensor, "B L D"] | None = None,
+        control: Sequence[Float[Tensor, "B L D"]] = (),
     ) -> Float[Tensor, "B C X Y Z"]:
-        """The prediction, with all that does not depend on the latent computed before."""
-        tokens = self.patch_embedding(patchify(latent, self.config.patch_size)) + self.positions
-        if spatial is not None:
-            tokens = tokens + spatial
-        for number, block in enumerate(self.transformer.blocks):
-            own = modulation[:, PER_BLOCK * number : PER_BLOCK * (number + 1)]
-            if self.transformer.recomputes and torch.is_grad_enabled():
-                tokens = checkpoint(
-                    modulated_block, block, tokens, own, use_reentrant=False, preserve_rng_state=False
-                )
-            else:
-                tokens = modulated_block(block, tokens, own)
-        scale, shift = modulation[:, PER_BLOCK * self.config.depth :][:, :2].unbind(dim=1)
+        """The prediction, with all that does not depend on the latent computed before.
+
+        Args:
+            control: what a ControlNet adds to the tokens behind each of the first blocks (M-40).
+        """
+        tokens = self.embed(latent, spatial)
+        for number in range(self.config.depth):
+            tokens = transformed(self.transformer, number, tokens, modulation)
+            if number < len(control):
+                tokens = tokens + control[number]
+        scale, shift, *others = modulation[:, PER_BLOCK * self.config.depth :].unbind(dim=1)
         patches = self.prediction(modulated(self.transformer.norm(tokens), scale, shift))
+        if spatial is not None and self.content_prediction is not None:
+            # past the blocks, whose width is full of the noised patch
+            patches = patches + self.content_prediction(spatial * (1 + others[0].unsqueeze(1)))
         prediction = unpatchify(patches, self.config.grid, self.config.patch_size)
         if self.refinement is None:
             return prediction
         return self.refinement(latent, prediction, modulation[:, -1])
+
+    def embed(
+        self, latent: Float[Tensor, "B C X Y Z"], spatial: Float[Tensor, "B L D"] | None
+    ) -> Float[Tensor, "B L D"]:
+        """Tokens that know their patch, its place and what content lies there."""
+        tokens = self.patch_embedding(patchify(latent, self.config.patch_size)) + self.positions
+        return tokens if spatial is None else tokens + spatial
 
     def _by_block(self, numbers: Float[Tensor, "B N"]) -> Float[Tensor, "B M D"]:
         return rearrange(numbers, "b (m d) -> b m d", d=self.config.width)

@@ -13,6 +13,16 @@ from torch import Tensor
 Form = Literal["paper", "compositional", "nested"]
 
 
+def content_push(both: Float[Tensor, "B *S"], style_only: Float[Tensor, "B *S"]) -> Float[Tensor, "B *S"]:
+    """e_cs - e_ns: what the content adds where the style is known. Eq. (22)."""
+    return both - style_only
+
+
+def style_push(both: Float[Tensor, "B *S"], content_only: Float[Tensor, "B *S"]) -> Float[Tensor, "B *S"]:
+    """e_cs - e_cn: what the style adds where the content is known. Eq. (23)."""
+    return both - content_only
+
+
 def dual_guidance(
     both: Float[Tensor, "B *S"],
     style_only: Float[Tensor, "B *S"],
@@ -20,8 +30,9 @@ def dual_guidance(
     content_weight: float,
     style_weight: float,
 ) -> Float[Tensor, "B *S"]:
-    """e_cs + w_c (e_cs - e_ns) + w_s (e_cs - e_cn). Eqs. (21) to (24), the form of the paper."""
-    return both + content_weight * (both - style_only) + style_weight * (both - content_only)
+    """e_cs + w_c (e_cs - e_ns) + w_s (e_cs - e_cn), the form of the paper. Eq. (24)."""
+    content, style = content_push(both, style_only), style_push(both, content_only)
+    return both + content_weight * content + style_weight * style
 
 
 def compositional_guidance(
@@ -44,7 +55,7 @@ def nested_guidance(
     style_weight: float,
 ) -> Float[Tensor, "B *S"]:
     """e_cs + w_c (e_cn - e_nn) + w_s (e_cs - e_cn): content first, then style given the content."""
-    return both + content_weight * (content_only - neither) + style_weight * (both - content_only)
+    return both + content_weight * (content_only - neither) + style_weight * style_push(both, content_only)
 
 
 def rescaled(

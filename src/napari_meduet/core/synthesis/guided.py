@@ -5,7 +5,8 @@ the modulation, and what each time adds, is known before the first step; the com
 of one batch, or follow each other where memory is short.
 """
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from napari_meduet.core.synthesis.control import ControlNet
 from napari_meduet.core.synthesis.generator import Conditions, Generator
 from napari_meduet.core.synthesis.guidance import (
     Form,
@@ -22,8 +24,6 @@ from napari_meduet.core.synthesis.guidance import (
     rescaled,
 )
 from napari_meduet.core.synthesis.interpolant import velocity_of_data
-
-Velocity = Callable[[Tensor, float], Tensor]  # (B, C, X, Y, Z) and a time
 
 Combination = Literal["both", "style_only", "content_only", "neither"]
 
@@ -113,6 +113,7 @@ class GuidedVelocity:
         conditions: one row for each row that will be walked.
         times: every time that will be asked for.
         batched: all combinations in one evaluation; False takes less memory.
+        control: follows the mask of the conditions, under every combination alike.
 
     Attributes:
         num_evaluations: rows evaluated so far for each row of x.
@@ -126,22 +127,25 @@ class GuidedVelocity:
         times: Sequence[float],
         *,
         batched: bool = True,
+        control: ControlNet | None = None,
     ) -> None:
-        self.generator, self.guidance, self.batched = generator, guidance, batched
-        self.num_evaluations = 0
+        if control is not None and conditions.mask is None:
+            raise ValueError("A ControlNet follows a mask, and these conditions have none.")
+        self.generator, self.guidance, self.batched, self.control = generator, guidance, batched, control
         self._weight = generator.patch_embedding.weight
         with torch.no_grad():
-            self._prepare(conditions, times)
+            given = self._combined(conditions)
+            self._modulation = torch.cat([generator.condition_modulation(each) for each in given])
+            unique = sorted(set(times))
+            by_time = generator.time_modulation(torch.tensor(unique, device=self._weight.device))
+            self._time_modulation = dict(zip(unique, by_time, strict=True))
+        self._take_places(conditions)
 
-    def _prepare(self, conditions: Conditions, times: Sequence[float]) -> None:
-        generator = self.generator
-        given = [combined_conditions(conditions, name) for name in self.guidance.combinations]
-        self._modulation = torch.cat([generator.condition_modulation(each) for each in given])
-        spatial = [tokens for each in given if (tokens := generator.spatial_tokens(each)) is not None]
-        self._spatial = torch.cat(spatial) if spatial else None
-        unique = sorted(set(times))
-        by_time = generator.time_modulation(torch.tensor(unique, device=self._weight.device))
-        self._time_modulation = dict(zip(unique, by_time, strict=True))
+    def elsewhere(self, conditions: Conditions) -> "GuidedVelocity":
+        """The same velocity at other places: theirs are taken, content and style remain."""
+        other = copy.copy(self)
+        other._take_places(conditions)
+        return other
 
     @torch.no_grad()
     def __call__(self, x: Float[Tensor, "B C X Y Z"], time: float) -> Float[Tensor, "B C X Y Z"]:
@@ -160,5 +164,20 @@ class GuidedVelocity:
         """Predictions for some of the rows of all combinations."""
         modulation = self._modulation[rows] + self._time_modulation[time]
         spatial = None if self._spatial is None else self._spatial[rows]
-        repeated = x.to(self._weight.dtype).repeat(len(modulation) // len(x), 1, 1, 1, 1)
-        return self.generator.predict(repeated, modulation, spatial).to(x.dtype)
+        times = len(modulation) // len(x)
+        latent = x.to(self._weight.dtype).repeat(times, 1, 1, 1, 1)
+        control = ()
+        if self.control is not None and self._mask is not None:
+            control = self.control(latent, self._mask.repeat(times, 1, 1, 1, 1), modulation, spatial)
+        return self.generator.predict(latent, modulation, spatial, control).to(x.dtype)
+
+    def _combined(self, conditions: Conditions) -> list[Conditions]:
+        return [combined_conditions(conditions, name) for name in self.guidance.combinations]
+
+    @torch.no_grad()
+    def _take_places(self, conditions: Conditions) -> None:
+        self.num_evaluations = 0
+        self._mask = conditions.mask
+        tokens = [self.generator.spatial_tokens(each) for each in self._combined(conditions)]
+        given = [each for each in tokens if each is not None]
+        self._spatial = torch.cat(given) if given else None

@@ -13,8 +13,9 @@ from jaxtyping import Bool, Float
 from torch import Generator as RandomNumbers
 from torch import Tensor, nn
 
+from napari_meduet.core.synthesis.diffusion import NUM_STEPS, on_its_path
 from napari_meduet.core.synthesis.generator import Conditions, Generator, GeneratorConfig
-from napari_meduet.core.synthesis.interpolant import broadcast, noised, velocity
+from napari_meduet.core.synthesis.interpolant import broadcast, velocity
 from napari_meduet.core.teacher import update_teacher
 
 LEAST_WEIGHED_TIME = 0.3  # predicted data: below, only fine detail would be learnt
@@ -86,15 +87,26 @@ class GenerationObjective(nn.Module):
 
     def forward(self, batch: GenerationBatch, step: int) -> dict[str, Tensor]:
         """The loss of a batch: mean square of the error of the velocity."""
-        x = noised(batch["latent"], batch["noise"], batch["time"])
-        predicted = self.student(x, batch["time"], conditions_of(batch))
-        return {"total": velocity_loss(self.student.config, predicted, batch)}
+        network = self.student.config
+        time = trained_time(network, batch["time"])
+        x = on_its_path(network.prediction, batch["latent"], batch["noise"], time)
+        predicted = self.student(x, time, conditions_of(batch))
+        return {"total": velocity_loss(network, predicted, batch)}
 
     @torch.no_grad()
     def finish_step(self, step: int) -> None:
-        """After the optimizer: the average follows; in a young run faster, or it would remember nothing."""
-        decay = min(self.config.ema_decay, (1 + step) / (10 + step))
-        update_teacher(self.teacher, self.student, decay)
+        """After the optimizer: the average follows."""
+        update_teacher(self.teacher, self.student, ema_decay_at(step, self.config))
+
+
+def ema_decay_at(step: int, config: GenerationConfig) -> float:
+    """How much of the average stays at a step: little in a young run, `ema_decay` in an old one."""
+    return min(config.ema_decay, (1 + step) / (10 + step))
+
+
+def trained_time(network: GeneratorConfig, time: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """The times drawn; for a DiT, the steps of its thousand that they fall in, 1 to 1000."""
+    return ((time * NUM_STEPS).floor() + 1) / NUM_STEPS if network.prediction == "noise" else time
 
 
 def conditions_of(batch: GenerationBatch) -> Conditions:

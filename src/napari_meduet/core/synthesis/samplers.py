@@ -15,8 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from napari_meduet.core.synthesis.guided import Velocity
-
+Velocity = Callable[[Tensor, float], Tensor]  # (B, C, X, Y, Z) and a time
 DrawNoise = Callable[[Tensor], Tensor]  # normal numbers, shaped like what they will be added to
 
 
@@ -35,6 +34,15 @@ class Walked:
     data: Float[Tensor, "B C X Y Z"]
 
 
+def walked(step: int, time: float, x: Tensor, data: Tensor) -> Walked:
+    """The step's end, once every number is known to be finite."""
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError(
+            f"Sampling failed at step {step} (t = {time:.3f}): its numbers are no longer finite."
+        )
+    return Walked(step=step, time=time, x=x, data=data)
+
+
 def time_grid(steps: int, start: float = 1.0) -> list[float]:
     """Evenly spaced times from the start to 0, one more than there are steps."""
     if steps < 1:
@@ -49,7 +57,7 @@ def euler(velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[flo
     for step, (time, after) in enumerate(_intervals(times), start=1):
         slope = velocity(x, time)
         x = x + (after - time) * slope
-        yield _walked(step, after, x, x - after * slope)
+        yield walked(step, after, x, x - after * slope)
 
 
 def heun(velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[float]) -> Iterator[Walked]:
@@ -62,7 +70,7 @@ def heun(velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[floa
             ahead = x + (after - time) * (slope + slope_ahead) / 2
             slope = slope_ahead
         x = ahead
-        yield _walked(step, after, x, x - after * slope)
+        yield walked(step, after, x, x - after * slope)
 
 
 def multistep(velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[float]) -> Iterator[Walked]:
@@ -81,7 +89,7 @@ def multistep(velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence
             x = x + (after - time) * (slope + velocity(ahead, after)) / 2
         else:
             x = x * (after / time) + _data_path(known, after)
-        yield _walked(step, after, x, x if after == 0 else data)
+        yield walked(step, after, x, x if after == 0 else data)
 
 
 def _data_path(known: Sequence[tuple[float, Tensor]], after: float) -> Tensor:
@@ -119,7 +127,7 @@ def euler_maruyama(
         x = x + (after - time) * (slope + noise / 2)
         if after > 0:
             x = x + math.sqrt(time * (time - after)) * draw_noise(x)
-        yield _walked(step, after, x, x if after == 0 else data)
+        yield walked(step, after, x, x if after == 0 else data)
 
 
 SAMPLERS = {"euler": euler, "heun": heun, "multistep": multistep, "em": euler_maruyama}
@@ -134,12 +142,3 @@ def _intervals(times: Sequence[float]) -> Iterator[tuple[float, float]]:
     if len(times) < 2 or times[-1] != 0 or any(a <= b for a, b in pairwise(times)):
         raise ValueError(f"A sampler's times fall to 0; got {list(times)}.")
     return pairwise(times)
-
-
-def _walked(step: int, time: float, x: Tensor, data: Tensor) -> Walked:
-    """The step's end, once every number is known to be finite."""
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError(
-            f"Sampling failed at step {step} (t = {time:.3f}): its numbers are no longer finite."
-        )
-    return Walked(step=step, time=time, x=x, data=data)

@@ -1,0 +1,61 @@
+"""What a ControlNet learns: the generator's own task, given a mask (M-40).
+
+The generator stands still; only what reads the mask is trained, and averaged.
+"""
+
+import copy
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from napari_meduet.core.synthesis.control import ControlNet
+from napari_meduet.core.synthesis.diffusion import on_its_path
+from napari_meduet.core.synthesis.generator import Generator
+from napari_meduet.core.synthesis.objective import (
+    GenerationBatch,
+    GenerationConfig,
+    conditions_of,
+    ema_decay_at,
+    trained_time,
+    velocity_loss,
+)
+from napari_meduet.core.teacher import update_teacher
+
+
+class ControlBatch(GenerationBatch):
+    """What a generator learns from, with `mask_shares` of each row."""
+
+    mask: Float[Tensor, "B K X Y Z"]
+
+
+class ControlObjective(nn.Module):
+    """A ControlNet in training, with its average; the generator does not move.
+
+    Attributes:
+        student: what the optimizer moves.
+        teacher: its slow average, which samples.
+    """
+
+    def __init__(self, config: GenerationConfig, generator: Generator, num_classes: int) -> None:
+        super().__init__()
+        self.config = config
+        self.generator = generator.requires_grad_(False)
+        self.student = ControlNet(generator, num_classes)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+
+    def forward(self, batch: ControlBatch, step: int) -> dict[str, Tensor]:
+        """The generator's own loss, of its prediction under control."""
+        generator, conditions = self.generator, conditions_of(batch)
+        time = trained_time(generator.config, batch["time"])
+        x = on_its_path(generator.config.prediction, batch["latent"], batch["noise"], time)
+        modulation = generator.time_modulation(time) + generator.condition_modulation(conditions)
+        spatial = generator.spatial_tokens(conditions)
+        control = self.student(x, batch["mask"], modulation, spatial)
+        predicted = generator.predict(x, modulation, spatial, control)
+        return {"total": velocity_loss(generator.config, predicted, batch)}
+
+    @torch.no_grad()
+    def finish_step(self, step: int) -> None:
+        """After the optimizer: the average follows."""
+        update_teacher(self.teacher, self.student, ema_decay_at(step, self.config))
