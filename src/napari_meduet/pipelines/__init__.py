@@ -25,8 +25,10 @@ if TYPE_CHECKING:
         RoundtripRequest,
         ScanChoice,
         SwapRequest,
+        SynthesisRequest,
     )
     from napari_meduet.pipelines.restyling import open_swap, swap
+    from napari_meduet.pipelines.synthesis import open_synthesis, synthesize
     from napari_meduet.volumes.files import list_series, read_volume, write_volume
     from napari_meduet.volumes.volume import Volume
 
@@ -42,9 +44,11 @@ _HOMES = {
         "RoundtripRequest",
         "ScanChoice",
         "SwapRequest",
+        "SynthesisRequest",
     ),
     "napari_meduet.pipelines.restyling": ("open_swap", "swap"),
     "napari_meduet.pipelines.reconstruction": ("roundtrip",),
+    "napari_meduet.pipelines.synthesis": ("open_synthesis", "synthesize"),
     "napari_meduet.volumes.files": ("list_series", "read_volume", "write_volume"),
     "napari_meduet.volumes.volume": ("Volume",),
 }

@@ -110,6 +110,14 @@ def read_scan(scan: Scan, choice: ScanChoice) -> Volume:
     )
 
 
+def doubts_about(role: str, volume: Volume) -> tuple[str, ...]:
+    """What was doubtful when an input was read, each sentence with the part that the input plays."""
+    doubts = list(volume.warnings)
+    if volume.synthetic and volume.synthetic.get("synthetic"):
+        doubts.append("it was itself made by a model, not by a scanner.")
+    return tuple(f"{role.capitalize()}: {doubt}" for doubt in doubts)
+
+
 @torch.inference_mode()
 def extract(request: ExtractRequest, on_progress: OnProgress = silent) -> FactorsResult:
     """Pooled factors and token grids of scans (M-21)."""

@@ -36,6 +36,23 @@ def check_memory(model: Model, *scans: Volume) -> None:
         )
 
 
+def check_synthesis_memory(model: Model, shape: tuple[int, int, int]) -> None:
+    """Refuse a result, in voxels of the working grid, for which the memory that is free will not do.
+
+    Raises:
+        InputError: with what is needed and what is free.
+    """
+    free, num_voxels = free_bytes(), _product(shape)
+    latents = num_voxels / model.tokenizer.stride**3
+    tiles = min(MEMORY_BUDGET_BYTES, latents * model.tokenizer.bytes_per_latent_voxel)
+    needed = FLOAT_BYTES * WORKING_COPIES * num_voxels + tiles
+    if free is not None and needed > free:
+        raise InputError(
+            f"{' x '.join(map(str, shape))} voxels need about {needed / GIB:.1f} GiB of memory and "
+            f"{free / GIB:.1f} GiB are free. Close other programs, or choose a smaller size."
+        )
+
+
 def needed_bytes(model: Model, scan: Volume) -> int:
     """About what a swap of a scan takes at its peak."""
     grid = WorkingGrid.for_volume(scan, model.card.working_spacing_mm)

@@ -37,7 +37,7 @@ def provenance(
     """The record of one result.
 
     Args:
-        kind: what the result is: translated, roundtrip, factors or prototype.
+        kind: what the result is: generated, translated, roundtrip, factors or prototype.
         is_synthetic: a model made the voxels.
         sources: role and sha256 of every input.
         parameters: all that the request decided beyond inputs, model and device.

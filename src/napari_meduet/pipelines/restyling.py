@@ -24,7 +24,7 @@ from napari_meduet.pipelines.baseline import Baseline
 from napari_meduet.pipelines.composition import composed
 from napari_meduet.pipelines.edges import compare_edges, gradient, gradient_correlation
 from napari_meduet.pipelines.encoding import decode_latent, decode_windows
-from napari_meduet.pipelines.factors import MeasuredScan, measure_scan, read_scan
+from napari_meduet.pipelines.factors import MeasuredScan, doubts_about, measure_scan, read_scan
 from napari_meduet.pipelines.memory import check_memory
 from napari_meduet.pipelines.progress import parts, silent
 from napari_meduet.pipelines.provenance import provenance
@@ -327,10 +327,5 @@ def _distance(style: Style, model: Model) -> float | None:
 
 
 def _warnings(content: Volume, style: Volume | Style) -> tuple[str, ...]:
-    roles = [("Content", content)] + ([("Style", style)] if isinstance(style, Volume) else [])
-    found = []
-    for role, volume in roles:
-        found += [f"{role}: {warning}" for warning in volume.warnings]
-        if volume.synthetic and volume.synthetic.get("synthetic"):
-            found.append(f"{role}: it was itself made by a model, not by a scanner.")
-    return tuple(found)
+    of_style = doubts_about("style", style) if isinstance(style, Volume) else ()
+    return doubts_about("content", content) + of_style

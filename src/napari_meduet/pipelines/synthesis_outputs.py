@@ -1,19 +1,22 @@
-"""What a synthesis gives back: previews on the way, volumes with their provenance at the end (SPEC section 9).
+"""What a synthesis gives back: previews on the way, volumes with their provenance (SPEC section 9).
 
 The name of every file says `synthetic` (RELIABILITY section 6), and `partial` where denoising was stopped.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from napari_meduet.volumes.files import sidecar_path, write_volume
 from napari_meduet.volumes.volume import Volume
-from napari_meduet.volumes.writing import SUFFIXES
 
 MARK = "synthetic"
+PREVIEW_SHARE = 0.2  # of the time at most goes into previews
+LEAST_INTERVAL_S = 0.5  # between two of them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,6 +32,39 @@ class Preview:
     step: int
     num_steps: int
     volume: Volume
+
+
+OnPreview = Callable[[Preview], None]
+
+
+class Previews:
+    """Shows the first guess after the first step, and later ones as often as a fifth of the time allows.
+
+    Attributes:
+        latest: of the present volume.
+    """
+
+    def __init__(self, show: OnPreview | None) -> None:
+        self._show = show
+        self.begin()
+
+    def begin(self) -> None:
+        """A new volume, of which nothing was seen."""
+        self.latest: Preview | None = None
+        self._due = perf_counter()
+
+    @property
+    def is_due(self) -> bool:
+        return self._show is not None and perf_counter() >= self._due
+
+    def give(self, sample: int, step: int, num_steps: int, decode: Callable[[], Volume]) -> None:
+        """Decode the present guess and show it."""
+        assert self._show is not None, "nobody asked for previews"
+        before = perf_counter()
+        self.latest = Preview(sample=sample, step=step, num_steps=num_steps, volume=decode())
+        self._show(self.latest)
+        now = perf_counter()
+        self._due = now + max(LEAST_INTERVAL_S, (now - before) * (1 / PREVIEW_SHARE - 1))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,13 +88,14 @@ class SynthesisResult:
         Raises:
             InputError: a file is there already, or cannot be written.
         """
-        paths = output_paths(Path(path), len(self.samples))
-        for index, record in enumerate(self.provenances):
+        paths = output_paths(Path(path), self.provenances[0]["parameters"]["count"])
+        written = []
+        for target, volume, record in zip(paths, self.samples, self.provenances, strict=False):
             if record["parameters"]["is_partial"]:
-                paths[index] = _with(paths[index], "_partial")
-        for target, volume, record in zip(paths, self.samples, self.provenances, strict=True):
+                target = _with(target, "_partial")
             write_volume(target, volume, provenance=record, overwrite=overwrite)
-        return paths
+            written.append(target)
+        return written
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,5 +124,4 @@ def output_paths(path: Path, count: int) -> list[Path]:
 def _with(path: Path, ending: str) -> Path:
     """The path with something more before its suffix."""
     stem = sidecar_path(path).stem
-    suffix = path.name.removeprefix(stem) if path.name.endswith(SUFFIXES) else path.suffix
-    return path.with_name(stem + ending + suffix)
+    return path.with_name(stem + ending + path.name.removeprefix(stem))
