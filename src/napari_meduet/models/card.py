@@ -19,7 +19,8 @@ CARD_FILE = "card.json"
 TOKENIZER_FILE = "tokenizer.safetensors"
 MEDUET_FILE = "meduet.safetensors"
 STYLES_FILE = "styles.safetensors"
-WEIGHT_FILES = (TOKENIZER_FILE, MEDUET_FILE, STYLES_FILE)
+GENERATOR_FILE = "generator.safetensors"
+WEIGHT_FILES = (TOKENIZER_FILE, MEDUET_FILE, STYLES_FILE, GENERATOR_FILE)
 LARGEST_CARD_BYTES = 4 * 1024**2
 
 Modality = Literal["CT", "MR"]
@@ -72,7 +73,12 @@ class TrainingSource(_Record):
 
 
 class ModelCard(_Record):
-    """The card. `files` names the digest of every weight file in the folder."""
+    """The card. `files` names the digest of every weight file in the folder.
+
+    Attributes:
+        generator: the sizes of a generator that reads this model's factors, where the folder has one.
+        generator_training: how it was made.
+    """
 
     name: str = Field(min_length=1)
     kind: Literal["meduet"] = "meduet"
@@ -80,6 +86,8 @@ class ModelCard(_Record):
     modalities: tuple[Modality, ...] = Field(min_length=1)
     tokenizer: TokenizerCard
     meduet: dict[str, Any]
+    generator: dict[str, Any] | None = None
+    generator_training: dict[str, Any] = {}
     profiles: dict[Modality, ProfileCard]
     working_spacing_mm: float = Field(gt=0, le=10)
     domains: tuple[str, ...] = ()
@@ -98,12 +106,18 @@ class ModelCard(_Record):
             raise ValueError("profiles: a CT profile is fixed in HU and needs its knots")
         return self
 
+    @model_validator(mode="after")
+    def _a_generator_with_its_weights(self) -> "ModelCard":
+        if (self.generator is not None) != (GENERATOR_FILE in self.files):
+            raise ValueError(f"generator: the sizes of a generator come with {GENERATOR_FILE} in files")
+        return self
+
     @property
     def sha256(self) -> str:
         """The identity of the model: a digest of all that decides what a latent or a style vector means.
 
-        Prose, figures and the list of known styles are left out, so that correcting a sentence of the card
-        does not orphan the prototypes people have made.
+        Prose, figures, the list of known styles and a generator, which only reads them, are left out, so that
+        correcting a sentence of the card does not orphan the prototypes people have made.
         """
         deciding = self.model_dump(
             mode="json", include={"tokenizer", "meduet", "profiles", "working_spacing_mm"}

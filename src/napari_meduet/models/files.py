@@ -7,8 +7,7 @@ nothing is ever unpickled. What the card means is `card.py`'s business, what a s
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from importlib.resources import files as package_files
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any, cast
@@ -19,9 +18,11 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from napari_meduet.core.meduet import MeDUET, MeDUETConfig
+from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import (
     CARD_FILE,
+    GENERATOR_FILE,
     MEDUET_FILE,
     STYLES_FILE,
     TOKENIZER_FILE,
@@ -31,6 +32,7 @@ from napari_meduet.models.card import (
     read_card,
 )
 from napari_meduet.models.devices import choose_device
+from napari_meduet.models.folders import demo_model_path
 from napari_meduet.models.styles import Style, pack_styles, unpack_styles
 from napari_meduet.tokenizers.registry import build_tokenizer
 from napari_meduet.tokenizers.tokenizer import Tokenizer
@@ -50,6 +52,7 @@ class Model:
         sha256: its identity (`ModelCard.sha256`); styles and results name it.
         latent_mean, latent_std: (1, C, 1, 1, 1), what standardises the tokenizer's latents.
         known_styles: the styles of the domains it was trained on.
+        generator: makes new latents from factors of `meduet`; None where the folder has none.
     """
 
     card: ModelCard
@@ -60,6 +63,7 @@ class Model:
     latent_mean: Tensor
     latent_std: Tensor
     known_styles: Mapping[str, Style] = field(default_factory=dict)
+    generator: Generator | None = None
 
     def profile_for(self, values: Any, modality: Modality) -> IntensityProfile:
         """The intensity profile of a scan: the card's for CT, fitted to the values for MR (M-03)."""
@@ -70,11 +74,6 @@ class Model:
             )
         profile = self.card.profiles[modality]
         return IntensityProfile(profile.name, profile.knots) if profile.knots else fit_mr_profile(values)
-
-
-def demo_model_path() -> Path:
-    """The folder of the embedded model."""
-    return Path(str(package_files("napari_meduet.models").joinpath("demo")))
 
 
 def load_model(path: str | Path | None = None, device: str = "auto") -> Model:
@@ -111,6 +110,8 @@ def save_model(
 ) -> ModelCard:
     """Write a model folder, all of it or nothing, and return the card with the digests of what was written.
 
+    A generator that the card names is not part of it; `save_generator` adds one.
+
     Args:
         tokenizer, meduet: state dicts, in the precision they shall have on disk.
         known_styles: the style of each domain; each must name the model of these very weights.
@@ -124,11 +125,8 @@ def save_model(
     }
     if known_styles:
         blobs[STYLES_FILE] = pack_styles(known_styles)
-    digests = {
-        name: WeightFile(sha256=hashlib.sha256(blob).hexdigest(), num_bytes=len(blob))
-        for name, blob in blobs.items()
-    }
-    card = ModelCard.model_validate(card.model_copy(update={"files": digests}).model_dump())
+    digests = {name: _weight_file(blob) for name, blob in blobs.items()}
+    card = _changed(card, files=digests, generator=None, generator_training={})
     blobs[CARD_FILE] = _card_text(card).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -141,13 +139,52 @@ def save_model(
     return card
 
 
+def save_generator(
+    folder: Path, config: GeneratorConfig, weights: Mapping[str, Tensor], training: Mapping[str, Any]
+) -> ModelCard:
+    """Put a generator into a model folder, or in the place of the one there; the identity stays.
+
+    Args:
+        weights: its state dict; written in half precision.
+        training: what the card says of how it was made.
+
+    Raises:
+        InputError: there is no model, the generator does not read its factors, or it cannot be written. The
+            folder is as it was.
+    """
+    card = read_card(folder)
+    if difference := _misfit(config, _meduet_config(card)):
+        raise InputError(f"{folder.name}: this generator was made for another model: {difference}.")
+    blob = save({name: tensor.half().contiguous() for name, tensor in weights.items()})
+    card = _changed(
+        card,
+        files={**card.files, GENERATOR_FILE: _weight_file(blob)},
+        generator=asdict(config),
+        generator_training=dict(training),
+    )
+    blobs = {GENERATOR_FILE: blob, CARD_FILE: _card_text(card).encode()}
+    check_room(folder, sum(map(len, blobs.values())))
+    with write_all_atomically([folder / name for name in blobs], overwrite=True) as temporaries:
+        for temporary, content in zip(temporaries, blobs.values(), strict=True):
+            temporary.write_bytes(content)
+    return card
+
+
 def save_figures(folder: Path, figures: Mapping[str, Any]) -> ModelCard:
     """Put what was measured of a model on its card; weights and identity stay as they are."""
-    card = read_card(folder).model_copy(update={"figures": dict(figures)})
-    card = ModelCard.model_validate(card.model_dump())
+    card = _changed(read_card(folder), figures=dict(figures))
     with write_atomically(folder / CARD_FILE, overwrite=True) as temporary:
         temporary.write_text(_card_text(card), encoding="utf-8")
     return card
+
+
+def _changed(card: ModelCard, **changes: Any) -> ModelCard:
+    """The changed card, checked, and as it will be read again: JSON knows no tuples."""
+    return ModelCard.model_validate_json(card.model_copy(update=changes).model_dump_json())
+
+
+def _weight_file(blob: bytes) -> WeightFile:
+    return WeightFile(sha256=hashlib.sha256(blob).hexdigest(), num_bytes=len(blob))
 
 
 def _card_text(card: ModelCard) -> str:
@@ -195,10 +232,8 @@ def _build(card: ModelCard, contents: Mapping[str, bytes], device: torch.device,
 
     try:
         tokenizer = build_tokenizer(card.tokenizer.name, card.tokenizer.config)
-        sizes: dict[str, Any] = {
-            name: tuple(size) if isinstance(size, list) else size for name, size in card.meduet.items()
-        }
-        meduet = MeDUET(MeDUETConfig(**sizes))
+        meduet = MeDUET(_meduet_config(card))
+        generator = Generator(_generator_config(card)) if card.generator is not None else None
         for profile in card.profiles.values():
             if profile.knots:
                 IntensityProfile(profile.name, profile.knots)  # refuses knots that do not increase
@@ -206,6 +241,10 @@ def _build(card: ModelCard, contents: Mapping[str, bytes], device: torch.device,
         raise InputError(f"{folder_name}/{CARD_FILE}: {error}") from error
     fill(tokenizer, TOKENIZER_FILE)
     fill(meduet, MEDUET_FILE)
+    if generator is not None:
+        if difference := _misfit(generator.config, meduet.config):
+            raise InputError(f"{folder_name}/{CARD_FILE}: generator: {difference}.")
+        fill(generator, GENERATOR_FILE)
     styles = unpack_styles(contents[STYLES_FILE], folder_name) if STYLES_FILE in contents else {}
     for name, style in styles.items():
         style.check_model(card.sha256, f"{folder_name}/{STYLES_FILE}: {name}")
@@ -218,4 +257,27 @@ def _build(card: ModelCard, contents: Mapping[str, bytes], device: torch.device,
         latent_mean=torch.tensor(card.tokenizer.latent_mean).view(1, -1, 1, 1, 1),
         latent_std=torch.tensor(card.tokenizer.latent_std).view(1, -1, 1, 1, 1),
         known_styles=styles,
+        generator=generator,
     )
+
+
+def _meduet_config(card: ModelCard) -> MeDUETConfig:
+    return MeDUETConfig(**_with_tuples(card.meduet))
+
+
+def _generator_config(card: ModelCard) -> GeneratorConfig:
+    return GeneratorConfig(**_with_tuples(card.generator or {}))
+
+
+def _with_tuples(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card says as lists, as configurations say it."""
+    return {name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()}
+
+
+def _misfit(generator: GeneratorConfig, meduet: MeDUETConfig) -> str | None:
+    """What a generator reads otherwise than this MeDUET writes it, if anything."""
+    for name in ("latent_channels", "patch_size", "content_width", "style_width"):
+        reads, writes = getattr(generator, name), getattr(meduet, name)
+        if reads != writes:
+            return f"{name} is {reads}, but the model's {writes}"
+    return None
