@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = [*ROOT.glob("src/**/*.py"), *ROOT.glob("training/**/*.py"), *ROOT.glob("benchmarks/**/*.py")]
 # Published weights of others come as .pt. This function reads them as tensors only.
-TORCH_LOAD = ("src/napari_meduet/tokenizers/maisi.py", "weights_only=True")
+TORCH_LOAD = ("src/napari_meduet/tokenizers/weight_files.py", "weights_only=True")
 
 
 def unsafe_calls(code: str) -> list[str]:

@@ -11,18 +11,16 @@ weights come from and under which licence is `models/catalogue.py`'s business; n
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from napari_meduet.errors import InputError
+from napari_meduet.tokenizers.weight_files import read_tensors
 
 if TYPE_CHECKING:
     from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
-
-LARGEST_FILE_BYTES = 2 * 1024**3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +88,7 @@ class MaisiTokenizer(nn.Module):
             InputError: the file is no such file, or holds another network.
         """
         tokenizer = cls(config)
-        weights = _read_weights(path)
+        weights = read_tensors(path, "unet_state_dict")  # under this name fine-tuned ones are published
         try:
             tokenizer.network.load_state_dict(weights)
         except RuntimeError as error:
@@ -122,42 +120,3 @@ class MaisiTokenizer(nn.Module):
     def decode(self, latent: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
         """The volume a latent stands for, in profile units; it may leave [0, 1] by a little."""
         return self.network.decode(latent)
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a weight file by name. Nothing in the file is executed."""
-    if not path.is_file():
-        raise InputError(f"{path.name}: there is no such weight file. Give a .safetensors or .pt file.")
-    if path.stat().st_size > LARGEST_FILE_BYTES:
-        raise InputError(f"{path.name}: larger than 2 GiB, which MAISI's autoencoder is not.")
-    if path.suffix == ".safetensors":
-        weights = _read_safetensors(path)
-    elif path.suffix in {".pt", ".pth"}:
-        weights = _read_pt(path)
-    else:
-        raise InputError(f"{path.name}: weights come as .safetensors or .pt files.")
-    weights = weights.get("unet_state_dict", weights)  # as fine-tuned MAISI autoencoders are published
-    if not weights or not all(isinstance(weight, Tensor) for weight in weights.values()):
-        raise InputError(
-            f"{path.name}: this file holds more than named tensors. Give the autoencoder's weights."
-        )
-    return weights
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise InputError(f"{path.name}: damaged, or no .safetensors file. Fetch it again.") from error
-
-
-def _read_pt(path: Path) -> dict[str, Any]:
-    """The tensors of a .pt file, as MAISI's weights are published. No other function opens one."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever the damage leads to, and refuses code in many ways
-        raise InputError(f"{path.name}: damaged, or holds more than tensors; it was not opened.") from error
-    return content if isinstance(content, dict) else {}
