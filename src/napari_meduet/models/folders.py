@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.resources import files as package_files
 from pathlib import Path
 
 from napari_meduet.errors import InputError
@@ -23,6 +24,11 @@ def data_folder() -> Path:
 def models_folder() -> Path:
     """Where the plugin looks for models: `MEDUET_MODELS`, or `models` in the person's data folder."""
     return Path(os.environ.get("MEDUET_MODELS") or data_folder() / "models").expanduser()
+
+
+def demo_model_path() -> Path:
+    """The folder of the embedded model."""
+    return Path(str(package_files("napari_meduet.models").joinpath("demo")))
 
 
 def installed_models() -> list[tuple[str, Path]]:
