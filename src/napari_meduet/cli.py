@@ -1,4 +1,4 @@
-"""The commands: `meduet extract | prototype | swap | roundtrip | info` (SPEC sections 7-8).
+"""The commands: `meduet extract | prototype | swap | synthesize | roundtrip | info` (SPEC sections 7-9).
 
 A command turns its words into a request, shows progress, and writes what the pipeline answers. It holds no
 arithmetic. Torch and the pipelines are imported inside the commands, so that
@@ -6,8 +6,10 @@ arithmetic. Torch and the pipelines are imported inside the commands, so that
 """
 
 import json
+import signal
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -18,10 +20,11 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from napari_meduet import __version__
-from napari_meduet.errors import InputError, OnProgress
+from napari_meduet.errors import Cancelled, InputError, OnProgress
 
 if TYPE_CHECKING:
     from napari_meduet.pipelines.requests import ScanChoice
+    from napari_meduet.pipelines.synthesis_outputs import Preview
 
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130  # as a shell reports a process stopped by Ctrl-C
@@ -49,6 +52,26 @@ class Switch(StrEnum):
 class Through(StrEnum):
     tokenizer = "tokenizer"
     meduet = "meduet"
+
+
+class Anatomy(StrEnum):
+    same = "same"
+    similar = "similar"
+
+
+class Guidance(StrEnum):
+    paper = "paper"
+    compositional = "compositional"
+    nested = "nested"
+
+
+class Sampler(StrEnum):
+    heun = "heun"
+    multistep = "multistep"
+    euler = "euler"
+    em = "em"
+    ddpm = "ddpm"
+    ddim = "ddim"
 
 
 class Device(StrEnum):
@@ -116,7 +139,31 @@ def _progress() -> Iterator[OnProgress]:
         yield lambda fraction, doing: bar.update(task, completed=fraction, description=doing)
 
 
-def _warn(warnings: list[str]) -> None:
+@contextmanager
+def _stopping_at_a_report(on_progress: OnProgress) -> Iterator[OnProgress]:
+    """Ctrl-C cancels the work where it next reports, so that what was seen of it is kept; twice ends it."""
+    is_stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal is_stopped
+        is_stopped = True
+        signal.signal(signal.SIGINT, before)
+
+    def report(fraction: float, doing: str) -> None:
+        if is_stopped:
+            raise Cancelled
+        on_progress(fraction, doing)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield report
+    except Cancelled:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _warn(warnings: Iterable[str]) -> None:
     for warning in warnings:
         _stderr.print(f"Warning: {warning}", markup=False, soft_wrap=True, style="yellow")
 
@@ -246,6 +293,97 @@ def swap(
     _warn(result.provenance["warnings"])
     typer.echo(f"{result.report.verdict}: {' '.join(result.report.reasons)}")
     typer.echo(f"Written to {output}.")
+
+
+@app.command()
+def synthesize(
+    output: OutputOption,
+    content: Annotated[Path | None, typer.Option(help="Scan whose anatomy is asked for; else any.")] = None,
+    style: Annotated[
+        str | None,
+        typer.Option(help="Scan, .style prototype, or name of a style the model knows; else any look."),
+    ] = None,
+    anatomy: Annotated[
+        Anatomy, typer.Option(help="same: the content's, place by place; similar: what it has in common.")
+    ] = Anatomy.same,
+    mask: Annotated[
+        Path | None, typer.Option(help="Label volume on the content's grid that the result follows.")
+    ] = None,
+    content_weight: Annotated[
+        float, typer.Option("--wc", help="Guidance towards the content; 0 is none.")
+    ] = 1.0,
+    style_weight: Annotated[float, typer.Option("--ws", help="Guidance towards the style; 0 is none.")] = 1.0,
+    guidance: Annotated[Guidance, typer.Option(help="How the two are combined.")] = Guidance.paper,
+    sampler: Annotated[Sampler, typer.Option(help="How noise becomes a scan.")] = Sampler.heun,
+    steps: Annotated[int | None, typer.Option(help="Of the sampler; by default as many as suit it.")] = None,
+    start_from: Annotated[Path | None, typer.Option(help="Scan to begin from, with noise on it.")] = None,
+    noise: Annotated[float, typer.Option(help="Noise on --start-from; 1 leaves nothing of it.")] = 0.6,
+    size: Annotated[
+        tuple[int, int, int] | None,
+        typer.Option(help="Voxels of the result, multiples of 16; by default the generator's own size."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Draws the noise; by default another each time.")] = None,
+    count: Annotated[int, typer.Option("--count", "-n", help="How many scans to make.")] = 1,
+    model: ModelOption = None,
+    device: DeviceOption = Device.auto,
+    modality: ModalityOption = None,
+    volume: VolumeOption = None,
+    series: SeriesOption = None,
+    style_volume: Annotated[int | None, typer.Option(help="--volume of the style.")] = None,
+    style_series: Annotated[str | None, typer.Option(help="--series of the style.")] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Make new scans with the content of one scan and the style of another. Ctrl-C keeps what was seen."""
+    from napari_meduet.pipelines.outputs import check_output
+    from napari_meduet.pipelines.progress import parts
+    from napari_meduet.pipelines.requests import ScanChoice, SynthesisRequest
+    from napari_meduet.pipelines.synthesis_outputs import output_paths
+
+    started = time.monotonic()
+    request = SynthesisRequest(
+        content,
+        style,
+        anatomy=anatomy.value,
+        mask=mask,
+        content_weight=content_weight,
+        style_weight=style_weight,
+        guidance=guidance.value,
+        sampler=sampler.value,
+        steps=steps,
+        start_from=start_from,
+        noise=noise,
+        size=size,
+        seed=seed,
+        count=count,
+        model=model,
+        device=device.value,
+        content_choice=_choice(modality, volume, series),
+        style_choice=_choice(modality, style_volume, style_series),
+        start_choice=ScanChoice(modality=modality and modality.value),
+    )
+    given = [Path(path) for path in (content, style, mask, start_from) if path is not None]
+    for path in output_paths(output, count):
+        check_output(path, ".nii.gz", ".nii", overwrite=overwrite, inputs=given)
+
+    def on_preview(preview: "Preview") -> None:
+        if (preview.sample, preview.step) == (0, 1):
+            _stderr.print(f"First preview after {time.monotonic() - started:.1f} s.")
+
+    with _progress() as on_progress, _stopping_at_a_report(on_progress) as report:
+        from napari_meduet.pipelines.synthesis import open_synthesis
+
+        opening, sampling = parts(report, 1, 4)
+        session = open_synthesis(request, opening)
+        _warn(session.warnings)
+        _stderr.print(f"Denoising will take about {session.predicted_seconds():.0f} s.")
+        result = session.sample(on_progress=sampling, on_preview=on_preview)
+        written = result.save(output, overwrite=overwrite)
+    _warn(result.warnings[len(session.warnings) :])
+    for path, record in zip(written, result.provenances, strict=True):
+        typer.echo(f"Written to {path}, seed {record['seed']}.")
+    if result.is_partial:
+        _stderr.print("Stopped; what was seen until then was kept.")
+        raise typer.Exit(EXIT_INTERRUPTED)
 
 
 @app.command()

@@ -62,6 +62,7 @@ __all__ = [
     "RoundtripRequest",
     "ScanChoice",
     "SwapRequest",
+    "SynthesisRequest",
     "Volume",
     "describe",
     "extract",
@@ -70,9 +71,11 @@ __all__ = [
     "load_style",
     "make_prototype",
     "open_swap",
+    "open_synthesis",
     "read_volume",
     "roundtrip",
     "swap",
+    "synthesize",
     "write_volume",
 ]
 

@@ -175,9 +175,7 @@ def take_style(model: Model, reader: ScanReader, style: Scan, choice: ScanChoice
             return _of_prototype(prototype, file_sha256(path))
         if not path.exists():
             known = ", ".join(model.known_styles) or "none"
-            raise InputError(
-                f"{shown_name(path)}: --style is no file and no style the model knows ({known})."
-            )
+            raise InputError(f"{shown_name(path)}: is no file, and no style that the model knows: {known}.")
     source, scan = reader.read("style", style, choice)
     return GivenStyle(source=source, pooled=scan.factors.style.mean)
 
