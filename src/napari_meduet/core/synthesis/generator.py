@@ -44,6 +44,8 @@ class GeneratorConfig:
             it starts from (the paper); None: positions of its own, a token as far from the next as ever.
         refinement_channels: of a small convolutional network behind the blocks, for generators so small that
             their patches do not meet at the seams; 0 (the paper): none.
+        layout_rank: of a linear guess, from the pooled factors, at the content of the places where none is
+            given, for trainings too short to learn where organs lie from the modulation; 0 (the paper): none.
     """
 
     latent_channels: int = 4
@@ -59,6 +61,7 @@ class GeneratorConfig:
     spatial_content: bool = True
     positions_of: tuple[int, int, int] | None = None
     refinement_channels: int = 0
+    layout_rank: int = 0
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -95,6 +98,7 @@ class GeneratorConfig:
             style_width=48,
             prediction="data",
             refinement_channels=24,
+            layout_rank=32,
         )
         return replace(sizes, **changes)
 
@@ -209,6 +213,20 @@ class Refinement(nn.Module):
         return prediction + self.leave(F.silu(self.mix(F.silu(features))))
 
 
+class Layout(nn.Module):
+    """Guesses the content of every place from pooled factors (ours); begins by guessing nothing."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.enter = nn.Linear(config.content_width + config.style_width, config.layout_rank)
+        self.leave = nn.Linear(config.layout_rank, config.num_tokens * config.width)
+
+    def forward(
+        self, content: Float[Tensor, "B Dc"], style: Float[Tensor, "B Ds"], width: int
+    ) -> Float[Tensor, "B L D"]:
+        return self.leave(self.enter(torch.cat([content, style], dim=-1))).unflatten(-1, (-1, width))
+
+
 class Generator(nn.Module):
     """Predicts the velocity, the noise or the data of a noised latent, given time and conditions."""
 
@@ -239,7 +257,10 @@ class Generator(nn.Module):
         )
         channels = config.refinement_channels
         self.refinement = Refinement(config.latent_channels, channels) if channels else None
+        self.layout = Layout(config) if config.layout_rank else None
         self.apply(initialise)
+        if self.layout is not None:
+            nn.init.zeros_(self.layout.leave.weight)
         for layer in (self.from_time, self.from_content, self.from_style, self.prediction):
             nn.init.zeros_(layer.weight)
         for layer in (self.spatial_content, self.content_prediction):
@@ -264,10 +285,17 @@ class Generator(nn.Module):
         return self._by_block(self.from_content(F.silu(content)) + self.from_style(F.silu(style)))
 
     def spatial_tokens(self, conditions: Conditions) -> Float[Tensor, "B L D"] | None:
-        """What the content of every place adds to the patches there."""
-        if conditions.spatial_content is None or self.spatial_content is None:
-            return None
-        return self.spatial_content(conditions.spatial_content)
+        """What the content of every place, or where there is none the layout, adds to the patches there."""
+        given = conditions.spatial_content
+        tokens = None if given is None or self.spatial_content is None else self.spatial_content(given)
+        if self.layout is None:
+            return tokens
+        content = self.content(conditions.content, conditions.drops_content)
+        style = self.style(conditions.style, conditions.drops_style)
+        guessed = self.layout(content, style, self.config.width)
+        if tokens is None or given is None:
+            return guessed
+        return torch.where((given != 0).any(dim=-1, keepdim=True), tokens, guessed)
 
     def predict(
         self,

@@ -87,16 +87,27 @@ class GenerationObjective(nn.Module):
 
     def forward(self, batch: GenerationBatch, step: int) -> dict[str, Tensor]:
         """The loss of a batch: mean square of the error of the velocity."""
-        network = self.student.config
-        time = trained_time(network, batch["time"])
-        x = on_its_path(network.prediction, batch["latent"], batch["noise"], time)
-        predicted = self.student(x, time, conditions_of(batch))
-        return {"total": velocity_loss(network, predicted, batch)}
+        return {"total": generation_loss(self.student, batch)}
+
+    @torch.no_grad()
+    def fit_factors(self, content: Float[Tensor, "N Dc"], style: Float[Tensor, "N Ds"]) -> None:
+        """Whiten conditions as these factors, of many crops of the training data, need it."""
+        for generator in (self.student, self.teacher):
+            generator.content.fit(content)
+            generator.style.fit(style)
 
     @torch.no_grad()
     def finish_step(self, step: int) -> None:
         """After the optimizer: the average follows."""
         update_teacher(self.teacher, self.student, ema_decay_at(step, self.config))
+
+
+def generation_loss(generator: Generator, batch: GenerationBatch) -> Float[Tensor, ""]:
+    """What a generator gets wrong of a batch, on the path that its predictions belong to."""
+    network = generator.config
+    time = trained_time(network, batch["time"])
+    x = on_its_path(network.prediction, batch["latent"], batch["noise"], time)
+    return velocity_loss(network, generator(x, time, conditions_of(batch)), batch)
 
 
 def ema_decay_at(step: int, config: GenerationConfig) -> float:
