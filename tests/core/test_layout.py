@@ -81,7 +81,8 @@ def test_a_layout_stands_only_where_no_content_of_places_is_given():
     places[1] = 0  # no scan at all
     tokens = generator.spatial_tokens(conditions(places))
     guessed = generator.spatial_tokens(conditions(None))
-    assert tokens is not None and guessed is not None
+    assert tokens is not None
+    assert guessed is not None
     assert torch.equal(tokens[0, 3:], guessed[0, 3:])
     assert torch.equal(tokens[1], guessed[1])
     assert generator.spatial_content is not None
@@ -90,7 +91,8 @@ def test_a_layout_stands_only_where_no_content_of_places_is_given():
 
 def test_a_new_layout_guesses_nothing():
     tokens = Generator(SMALL).spatial_tokens(conditions(None))
-    assert tokens is not None and not tokens.any()
+    assert tokens is not None
+    assert not tokens.any()
 
 
 def test_without_a_layout_no_places_are_guessed():
