@@ -1,4 +1,4 @@
-"""Stand-ins for the swap pipeline, for tests of what surrounds it: threads, buttons and layers."""
+"""Stand-ins for the pipelines, for tests of what surrounds it: threads, buttons and layers."""
 
 import threading
 import time
@@ -8,7 +8,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from napari_meduet.errors import Cancelled
 from napari_meduet.pipelines.safety import Measurements, judge
+from napari_meduet.pipelines.synthesis_outputs import GuidanceGrid, Preview, SynthesisResult
+from napari_meduet.volumes.volume import Volume
 
 
 def a_report(**changes):
@@ -72,3 +75,72 @@ class FakePipeline:
         if self.raises is not None:
             raise self.raises
         return FakeSession(request, self.measured)
+
+
+class FakeSynthesisSession:
+    """Volumes of one value; their previews hold the number of the step."""
+
+    def __init__(self, pipeline, request):
+        self.pipeline, self.request, self.seed = pipeline, request, request.seed
+
+    def with_style(self, style, on_progress=lambda fraction, doing: None):
+        return FakeSynthesisSession(self.pipeline, replace(self.request, style=style))
+
+    def sample(self, *, on_progress, on_preview, **changes):
+        request = replace(self.request, **changes)
+        steps, step = request.num_steps, 0
+        try:
+            for step in range(1, self.pipeline.steps + 1):
+                on_progress(step / steps, "denoising")
+                on_preview(Preview(sample=0, step=step, num_steps=steps, volume=a_block(step)))
+                time.sleep(0.02)
+            while not self.pipeline.gate.wait(0.02):
+                on_progress(0.5, "denoising")
+            step = steps
+        except Cancelled:
+            self.pipeline.is_cancelled = True
+            if step == 0:
+                raise
+        if self.pipeline.raises is not None:
+            raise self.pipeline.raises
+        parameters = {"steps": steps, "steps_done": step, "is_partial": step < steps, "count": request.count}
+        records = [
+            {"synthetic": True, "kind": "generated", "seed": request.seed + number}
+            | {"parameters": parameters | {"number": number + 1}}
+            for number in range(request.count if step == steps else 1)
+        ]
+        samples = tuple(replace(a_block(100 + n), synthetic=record) for n, record in enumerate(records))
+        return SynthesisResult(
+            samples=samples, provenances=tuple(records), is_partial=step < steps, warnings=()
+        )
+
+    def guidance_grid(self, content_weights, style_weights, *, on_progress):
+        on_progress(0.5, "denoising")
+        slices = np.random.default_rng(0).normal(40, 30, (len(content_weights), len(style_weights), 10, 12))
+        return GuidanceGrid(
+            content_weights=tuple(content_weights),
+            style_weights=tuple(style_weights),
+            slices=slices,
+            spacing_mm=1.5,
+        )
+
+
+def a_block(value):
+    """A volume of one value where a synthesis would put it."""
+    voxels = np.full((12, 14, 8), value, np.int16)
+    affine = np.diag([1.5, 1.5, 1.5, 1.0])
+    return Volume(voxels=voxels, affine=affine, modality="CT", unit="HU", sha256=f"{value:064d}")
+
+
+class FakeSynthesis(FakePipeline):
+    """`open_synthesis` that takes as long as a fake swap, and a pace of a second an evaluation."""
+
+    def open_synthesis(self, request, on_progress):
+        self.calls += 1
+        self.request = weakref.ref(request)
+        on_progress(0.0, "reading the model")
+        return FakeSynthesisSession(self, request)
+
+    @staticmethod
+    def measured_pace(request):
+        return SimpleNamespace(seconds=lambda request: float(request.steps))

@@ -8,8 +8,8 @@ from qtpy.QtCore import Qt
 
 from napari_meduet.errors import InputError
 from napari_meduet.gui.background import Job
+from napari_meduet.gui.dock import NARROWEST
 from napari_meduet.gui.run_bar import SETTLE_S
-from napari_meduet.gui.swap_widget import NARROWEST
 
 PAUSE_MS = round(1000 * SETTLE_S) + 50
 

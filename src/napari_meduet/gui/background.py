@@ -101,6 +101,16 @@ def unexpected(error: BaseException, title: str) -> Problem:
     return Problem(f"{title} stopped on an unexpected error ({type(error).__name__}).", details)
 
 
+class Relay(QObject):
+    """Carries what comes before the end from the worker thread to the GUI thread; belongs to the work."""
+
+    sent = Signal(object)
+
+    def send(self, what: object) -> None:
+        """Have it arrive at whom `sent` is connected to; a bound signal alone would not keep this alive."""
+        self.sent.emit(what)
+
+
 class Job(QObject):
     """A running call. Exactly one of `succeeded`, `failed` and `cancelled` follows, then `finished`."""
 
@@ -116,7 +126,7 @@ class Job(QObject):
         self._work = _Work(call, title)
         self._worker = create_worker(self._work)  # pyright: ignore[reportArgumentType]  # any callable will do
         self._bar: cancelable_progress | None = None  # the one in napari's activity dock
-        self._is_cancelling = False
+        self._keeps_result = False
 
     def start(self) -> None:
         """Begin; the signals come once the GUI thread is back in its event loop."""
@@ -131,9 +141,13 @@ class Job(QObject):
         self.destroyed.connect(worker.quit)  # nobody is left to take the result
         worker.start()
 
-    def cancel(self) -> None:
-        """Ask the work to stop at its next report of progress."""
-        self._is_cancelling = True
+    def cancel(self, keep_result: bool = False) -> None:
+        """Ask the work to stop at its next report of progress.
+
+        Args:
+            keep_result: what it returns nonetheless is a success.
+        """
+        self._keeps_result = keep_result
         self._worker.quit()
 
     @Slot(float, str)
@@ -149,7 +163,8 @@ class Job(QObject):
     def _end(self) -> None:
         self._bar = None
         work = self._work
-        if work.was_cancelled or self._is_cancelling:
+        is_unwanted = self._worker.abort_requested and not self._keeps_result
+        if work.was_cancelled or is_unwanted:
             self.cancelled.emit()
         elif work.problem is not None:
             self.failed.emit(work.problem)

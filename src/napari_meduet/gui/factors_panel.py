@@ -94,7 +94,7 @@ class FactorsPanel(QWidget):
     ) -> None:
         try:
             scans = tuple(scan_of(layer) for layer in self.selected())
-            request = question(scans=scans, model=self._form.model_path(), device=self._form.device.value())
+            request = question(scans=scans, model=self._form.model.path(), device=self._form.device.value())
         except InputError as error:
             self._complain(Problem(str(error)))
             return

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QFileDialog, QHBoxLayout, QSizePolicy, QSlider, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QSizePolicy,
+    QSlider,
+    QWidget,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -97,18 +106,21 @@ class LayerBox(ChoiceBox):
         accepts: Callable[["Layer"], bool],
         *,
         placeholder: str,
-        default: Callable[[list["Layer"]], "Layer | None"] = lambda layers: None,
+        default: Callable[[list["Layer"]], Any | None] = lambda layers: None,
+        others: Callable[[], Iterable[Choice]] = tuple,
         browse: tuple[str, Callable[[QWidget], Any | None]] | None = None,
     ) -> None:
         """
         Args:
             accepts: which layers are offered.
             placeholder: what stands there while nothing is chosen.
-            default: which of the offered layers to choose when none is.
+            default: which of the offered layers, or of the others, to choose when none is.
+            others: what is offered beside layers.
         """
         super().__init__(browse)
         self.setPlaceholderText(placeholder)
-        self._layers, self._accepts, self._default = viewer.layers, accepts, default
+        self._layers, self._accepts = viewer.layers, accepts
+        self._default, self._others = default, others
         events = viewer.layers.events
         followed = (events.inserted, events.removed, events.reordered, events.renamed)
         for emitter in followed:
@@ -120,47 +132,55 @@ class LayerBox(ChoiceBox):
     def refill(self) -> None:
         """Offer what the viewer holds now, the uppermost layer first."""
         layers = [layer for layer in reversed(self._layers) if self._accepts(layer)]
-        self.offer([(layer.name, layer) for layer in layers], self._default(layers))
+        offered = [(layer.name, layer) for layer in layers]
+        self.offer([*offered, *self._others()], self._default(layers))
 
 
-class StrengthSlider(QWidget):
-    """How much of the style: a slider from 0 to 1, and a box that also takes what lies beyond."""
+class AmountSlider(QWidget):
+    """A slider over the usual amounts, in hundredths, and a box that also takes what lies beyond."""
 
     changed = Signal(float)
 
-    def __init__(self, lowest: float, highest: float) -> None:
+    def __init__(self, usual: tuple[float, float], possible: tuple[float, float], value: float) -> None:
         super().__init__()
         self.slider = QSlider(Qt.Orientation.Horizontal)
-        self.slider.setRange(0, 100)
+        self.slider.setRange(*(round(100 * amount) for amount in usual))
         self.box = QDoubleSpinBox()
-        self.box.setRange(lowest, highest)
+        self.box.setRange(*possible)
         self.box.setSingleStep(0.05)
-        self.box.setValue(1.0)
+        self.box.setValue(value)
         self.box.setFixedWidth(110)
-        self.slider.setValue(100)
-        self.setToolTip(
-            "0 leaves the scan as it is, 1 is the whole style.\n"
-            f"Type a number between {lowest} and {highest} to go beyond either scan."
-        )
+        self.slider.setValue(round(100 * value))
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.slider, 1)
         row.addWidget(self.box)
-        self.slider.valueChanged.connect(lambda percent: self.box.setValue(percent / 100))
+        self.slider.valueChanged.connect(lambda hundredths: self.box.setValue(hundredths / 100))
         self.box.valueChanged.connect(self._box_changed)
 
     def value(self) -> float:
-        """The strength."""
+        """The amount."""
         return self.box.value()
 
-    def set_value(self, strength: float) -> None:
-        """Move both to a strength."""
-        self.box.setValue(strength)
+    def set_value(self, amount: float) -> None:
+        """Move both to an amount."""
+        self.box.setValue(amount)
 
-    def _box_changed(self, strength: float) -> None:
+    def _box_changed(self, amount: float) -> None:
         with QSignalBlocker(self.slider):
-            self.slider.setValue(round(100 * strength))
-        self.changed.emit(strength)
+            self.slider.setValue(round(100 * amount))
+        self.changed.emit(amount)
+
+
+class StrengthSlider(AmountSlider):
+    """How much of the style: from 0 to 1, and on wish beyond."""
+
+    def __init__(self, lowest: float, highest: float) -> None:
+        super().__init__((0.0, 1.0), (lowest, highest), 1.0)
+        self.setToolTip(
+            "0 leaves the scan as it is, 1 is the whole style.\n"
+            f"Type a number between {lowest} and {highest} to go beyond either scan."
+        )
 
 
 def ask_prototype(parent: QWidget) -> Path | None:
@@ -169,7 +189,11 @@ def ask_prototype(parent: QWidget) -> Path | None:
     return Path(path) if path else None
 
 
-def ask_model(parent: QWidget) -> Path | None:
-    """A model folder the person picks."""
-    path = QFileDialog.getExistingDirectory(parent, "Folder of a MeDUET model (the one with card.json)")
-    return Path(path) if path else None
+def rows(*named: tuple[str, QWidget]) -> QFormLayout:
+    """Widgets below each other, each beside its name."""
+    form = QFormLayout()
+    form.setContentsMargins(0, 0, 0, 0)
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+    for name, widget in named:
+        form.addRow(name, widget)
+    return form

@@ -11,12 +11,12 @@ shear and affine.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Image
+from napari.layers import Image, Labels
 from napari.utils.transforms import Affine
 
 from napari_meduet.errors import InputError
@@ -132,6 +132,16 @@ def is_scan(layer: "Layer") -> bool:
 def is_synthetic(layer: "Layer") -> bool:
     """Whether a model made the layer's voxels."""
     return bool(layer.metadata.get(KEY, {}).get("synthetic"))
+
+
+def is_label_volume(layer: "Layer") -> bool:
+    """Whether a layer can be taken for a segmentation of a scan."""
+    return isinstance(layer, Labels) and layer.ndim == 3
+
+
+def uppermost_scan(layers: "Sequence[Layer]") -> "Layer | None":
+    """The first of the layers that no model made: the default choice where the uppermost comes first."""
+    return next((layer for layer in layers if not is_synthetic(layer)), None)
 
 
 def share_grid(one: "Layer", other: "Layer") -> bool:

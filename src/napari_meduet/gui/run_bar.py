@@ -3,7 +3,7 @@
 import time
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 SETTLE_S = (
     0.4  # a press this soon after another is the same one, so that an eager double click cancels nothing
@@ -17,14 +17,23 @@ class RunBar(QWidget):
     run_pressed = Signal()
     cancel_pressed = Signal()
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, on_cancel: str = "nothing is changed") -> None:
+        """
+        Args:
+            on_cancel: what Cancel does with what was done so far.
+        """
         super().__init__()
-        self._text = text
+        self._text, self._on_cancel = text, on_cancel
         self._is_running = False
         self._last_press = 0.0
         self._started = 0.0
         self.button = QPushButton(text)
         self.button.setObjectName("run")
+        self.duration = QLabel()
+        self.duration.setVisible(False)
+        beside = QHBoxLayout()
+        beside.addWidget(self.button, 1)
+        beside.addWidget(self.duration)
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
         self.bar.setTextVisible(False)
@@ -34,8 +43,9 @@ class RunBar(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
-        for widget in (self.button, self.bar, self.status):
-            column.addWidget(widget)
+        column.addLayout(beside)
+        column.addWidget(self.bar)
+        column.addWidget(self.status)
         self.button.clicked.connect(self._pressed)
         self.rest()
 
@@ -54,13 +64,18 @@ class RunBar(QWidget):
         self.status.setText(obstacle or status)
         self.status.setVisible(bool(obstacle or status))
 
+    def predict(self, seconds: float | None) -> None:
+        """Say beside the button how long the work will take; None: not known."""
+        self.duration.setText("" if seconds is None else f"about {_told(seconds)}")
+        self.duration.setVisible(seconds is not None)
+
     def start(self) -> None:
         """Work has begun."""
         self._is_running = True
         self._started = time.monotonic()
         self.button.setText("Cancel")
         self.button.setEnabled(True)
-        self.button.setToolTip("Stop the work; nothing is changed")
+        self.button.setToolTip(f"Stop the work; {self._on_cancel}")
         self.bar.setValue(0)
         self.bar.setVisible(True)
         self.status.setText("Starting…")
@@ -82,10 +97,15 @@ class RunBar(QWidget):
         if elapsed < _ETA_AFTER_S or fraction < 0.05:
             return ""
         seconds = elapsed * (1 - fraction) / fraction
-        return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+        return f", about {_told(seconds)} left"
 
     def _pressed(self) -> None:
         is_same_press = time.monotonic() - self._last_press < SETTLE_S
         if not is_same_press:
             (self.cancel_pressed if self._is_running else self.run_pressed).emit()
         self._last_press = time.monotonic()  # presses that waited for the above to end belong to it too
+
+
+def _told(seconds: float) -> str:
+    """A duration as one says it."""
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"

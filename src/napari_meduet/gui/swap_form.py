@@ -3,21 +3,27 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from napari.layers import Labels, Layer
+from napari.layers import Layer
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QFormLayout, QHBoxLayout, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QToolButton, QVBoxLayout, QWidget
 
 from napari_meduet.gui.device_box import DeviceBox
-from napari_meduet.gui.forms import ChoiceBox, LayerBox, StrengthSlider, ask_model, ask_prototype
-from napari_meduet.gui.layers import is_scan, is_synthetic, scan_of, share_grid, to_voxels
+from napari_meduet.gui.forms import ChoiceBox, LayerBox, StrengthSlider, ask_prototype, rows
+from napari_meduet.gui.layers import (
+    is_label_volume,
+    is_scan,
+    scan_of,
+    share_grid,
+    to_voxels,
+    uppermost_scan,
+)
+from napari_meduet.gui.model_box import ModelBox
 from napari_meduet.gui.section import Section
-from napari_meduet.models.folders import installed_models
 from napari_meduet.pipelines.requests import STRENGTH_RANGE, Decode, Mode, SwapRequest
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-EMBEDDED = "embedded"
 MODES = {
     "shift": "shift: move as a whole",
     "prototype": "prototype: one for all places",
@@ -38,7 +44,7 @@ class SwapForm(QWidget):
 
     def __init__(self, viewer: "ViewerModel") -> None:
         super().__init__()
-        self.content = LayerBox(viewer, is_scan, placeholder="no scan yet", default=_uppermost)
+        self.content = LayerBox(viewer, is_scan, placeholder="no scan yet", default=uppermost_scan)
         self.content.setToolTip("The scan whose anatomy stays")
         self.style_source = LayerBox(
             viewer,
@@ -52,9 +58,7 @@ class SwapForm(QWidget):
         self.exchange.setText("⇅")
         self.exchange.setToolTip("Exchange content and style")
         self.strength = StrengthSlider(*STRENGTH_RANGE)
-        self.model = ChoiceBox(browse=("Other folder…", ask_model))
-        embedded = ("Embedded research model", EMBEDDED)
-        self.model.offer([embedded, *installed_models()], default=EMBEDDED)
+        self.model = ModelBox()
         self.device = DeviceBox()
         self.mode = ChoiceBox()
         self.mode.offer([(label, mode) for mode, label in MODES.items()], default="shift")
@@ -63,7 +67,7 @@ class SwapForm(QWidget):
         self.texture = QCheckBox("Noise and sharpness too")
         self.texture.setToolTip(TEXTURE)
         self.texture.setChecked(True)
-        self.labels = LayerBox(viewer, _is_segmentation, placeholder="none")
+        self.labels = LayerBox(viewer, is_label_volume, placeholder="none")
         self.labels.setToolTip("The report says how far the values under each label drift: lesions, say")
         self._lay_out()
         self._connect()
@@ -74,13 +78,13 @@ class SwapForm(QWidget):
         column.setSpacing(6)
         pair = QHBoxLayout()
         pair.setContentsMargins(0, 0, 0, 0)
-        pair.addLayout(_rows(("Content", self.content), ("Style", self.style_source)), 1)
+        pair.addLayout(rows(("Content", self.content), ("Style", self.style_source)), 1)
         pair.addWidget(self.exchange)
         column.addLayout(pair)
-        column.addLayout(_rows(("Strength", self.strength), ("", self.texture)))
+        column.addLayout(rows(("Strength", self.strength), ("", self.texture)))
         inner = QWidget()
         inner.setLayout(
-            _rows(
+            rows(
                 ("Model", self.model),
                 ("Device", self.device),
                 ("Mode", self.mode),
@@ -133,7 +137,7 @@ class SwapForm(QWidget):
         return SwapRequest(
             content=scan_of(self.content.value()),
             style=style if isinstance(style, Path) else scan_of(style),
-            model=self.model_path(),
+            model=self.model.path(),
             device=self.device.value(),
             mode=self.mode.value(),
             strength=self.strength.value(),
@@ -141,10 +145,6 @@ class SwapForm(QWidget):
             texture=self.texture.isChecked(),
             labels=None if labels is None else to_voxels(labels.data),
         )
-
-    def model_path(self) -> Path | None:
-        """The folder of the model; None for the embedded one."""
-        return None if self.model.value() == EMBEDDED else self.model.value()
 
     def keep_choices(self) -> None:
         """Stay with content and style although a result will lie above them."""
@@ -163,28 +163,10 @@ class SwapForm(QWidget):
 
     def _another_scan(self, layers: list[Layer]) -> Layer | None:
         content = self.content.value()
-        return _uppermost([layer for layer in layers if layer is not content])
+        return uppermost_scan([layer for layer in layers if layer is not content])
 
     def _exchange(self) -> None:
         content, style = self.content.value(), self.style_source.value()
         if isinstance(style, Layer) and content is not None:
             self.content.choose(style)
             self.style_source.choose(content)
-
-
-def _is_segmentation(layer: Layer) -> bool:
-    return isinstance(layer, Labels) and layer.ndim == 3
-
-
-def _uppermost(layers: list[Layer]) -> Layer | None:
-    """The uppermost scan that no model made: the default choice."""
-    return next((layer for layer in layers if not is_synthetic(layer)), None)
-
-
-def _rows(*rows: tuple[str, QWidget]) -> QFormLayout:
-    form = QFormLayout()
-    form.setContentsMargins(0, 0, 0, 0)
-    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
-    for name, widget in rows:
-        form.addRow(name, widget)
-    return form
