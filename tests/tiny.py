@@ -1,14 +1,16 @@
 """A model of random weights and small scans: enough to test every law that does not depend on training."""
 
 from pathlib import Path
+from typing import Literal
 
 import nibabel as nib
 import numpy as np
 import torch
 
 from napari_meduet.core.meduet import MeDUET, MeDUETConfig
+from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
 from napari_meduet.models.card import ModelCard, ProfileCard, TokenizerCard, TrainingSource
-from napari_meduet.models.files import save_model
+from napari_meduet.models.files import save_generator, save_model
 from napari_meduet.tokenizers.wavelet import WaveletConfig, WaveletTokenizer
 from napari_meduet.volumes.intensity import CT_FULL
 
@@ -54,6 +56,26 @@ def save_tiny_model(folder: Path, seed: int = 0, name: str = "tiny", is_grey: bo
         seeds={"weights": seed},
     )
     save_model(folder, card, tokenizer.state_dict(), meduet.state_dict())
+    return folder
+
+
+def save_tiny_generator(folder: Path, prediction: Literal["data", "noise"] = "data") -> Path:
+    """A generator of random weights, none of them 0, for the tiny model in a folder."""
+    torch.manual_seed(0)
+    config = GeneratorConfig(
+        grid=(2, 2, 2),
+        width=12,
+        depth=2,
+        heads=2,
+        content_width=24,
+        style_width=12,
+        prediction=prediction,
+    )
+    generator = Generator(config)
+    for parameter in generator.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    save_generator(folder, config, generator.state_dict(), {"seed": 0})
     return folder
 
 

@@ -3,12 +3,17 @@
 from pathlib import Path
 
 import pytest
-from tiny import save_phantom, save_tiny_model
+from tiny import save_phantom, save_tiny_generator, save_tiny_model
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def generating_model(tmp_path_factory) -> Path:
+    return save_tiny_generator(save_tiny_model(tmp_path_factory.mktemp("models") / "generating"))
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from napari_meduet.pipelines.requests import (
     RoundtripRequest,
     ScanChoice,
     SwapRequest,
+    SynthesisRequest,
 )
 
 
@@ -47,3 +48,33 @@ def test_other_requests_name_their_fields_too():
 def test_the_ends_of_the_range_of_strengths_belong_to_it():
     for strength in (-0.5, 0.0, 1.0, 1.5):
         assert SwapRequest("a", "b", strength=strength).strength == strength
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("anatomy", "other"),
+        ("guidance", "free"),
+        ("sampler", "rk4"),
+        ("content_weight", -1.0),
+        ("style_weight", float("nan")),
+        ("guidance_interval", (0.8, 0.2)),
+        ("noise", 0.0),
+        ("noise", 1.1),
+        ("steps", 0),
+        ("count", 0),
+        ("seed", -1),
+        ("size", (96, 96, 100)),
+        ("size", (96, 96, 0)),
+        ("mask", np.zeros((2, 2, 2))),
+        ("mask", "without-a-content.nii.gz"),
+    ],
+)
+def test_a_synthesis_names_the_field_that_cannot_be(field, value):
+    with pytest.raises(InputError, match=field):
+        SynthesisRequest(**{field: value})
+
+
+def test_each_sampler_has_its_number_of_steps():
+    assert SynthesisRequest(sampler="em").num_steps == 250
+    assert SynthesisRequest(sampler="em", steps=9).num_steps == 9

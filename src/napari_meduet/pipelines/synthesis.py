@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from napari_meduet.core.synthesis.acceleration import accelerated
 from napari_meduet.core.synthesis.generator import Generator
 from napari_meduet.core.synthesis.samplers import SAMPLERS, Walked
 from napari_meduet.core.windows import Position
@@ -82,7 +83,9 @@ def open_synthesis(request: SynthesisRequest, on_progress: OnProgress = silent) 
     """All of a synthesis but the sampling: model, conditions, place and seed."""
     on_progress(0.0, "reading the model")
     model = load_model(request.model, request.device)
-    generator = _generator(model)
+    generator = _faster_generator(model, request)
+    if request.mask is not None:
+        raise InputError(f"The model {model.card.name} has no ControlNet, so it cannot follow a mask.")
     check_sampler(generator, request.sampler)
     num_evaluations(request, request.noise if request.start_from is not None else 1.0)
     size = _size(model, generator, request)
@@ -253,7 +256,7 @@ class SynthesisSession:
     @cached_property
     def _seconds_per_evaluation(self) -> float:
         with torch.inference_mode():
-            return seconds_per_evaluation(_generator(self.model), self._asked)
+            return seconds_per_evaluation(_faster_generator(self.model, self.request), self._asked)
 
     @property
     def _asked(self) -> Asked:
@@ -299,13 +302,15 @@ class SynthesisSession:
                 )
 
         seed = self._seed(request) + number
-        latent = denoised(_generator(model), self._asked, request, seed, effort, denoising, preview)
+        generator = _faster_generator(model, request)
+        latent = denoised(generator, self._asked, request, seed, effort, denoising, preview)
         return decoded(model, latent, place, effort, decoding)
 
     def _middle_slice(self, request: SynthesisRequest, effort: Effort, on_progress: OnProgress) -> np.ndarray:
         """The axial slice through the middle of the first volume; no more is decoded than it needs."""
         model = self._model(effort)
-        latent = denoised(_generator(model), self._asked, request, self._seed(request), effort, on_progress)
+        generator = _faster_generator(model, request)
+        latent = denoised(generator, self._asked, request, self._seed(request), effort, on_progress)
         middle, margin = latent.shape[-1] // 2, model.tokenizer.halo + 1
         first = max(0, middle - margin)
         slab = decoded(model, latent[..., first : middle + margin], self.place, effort, silent)
@@ -335,6 +340,7 @@ class SynthesisSession:
                 "anatomy": request.anatomy if self.content is not None else None,
                 "style_domain": self.style.domain if self.style is not None else None,
                 "sampler": request.sampler,
+                "precision": request.precision,
                 "steps": request.num_steps,
                 "steps_done": steps_done,
                 "is_partial": steps_done < request.num_steps,
@@ -366,6 +372,19 @@ def _generator(model: Model) -> Generator:
             "or train a generator for it (meduet-train generator)."
         )
     return model.generator
+
+
+def _faster_generator(model: Model, request: SynthesisRequest) -> Generator:
+    """The model's generator in the precision asked for.
+
+    Raises:
+        InputError: it has none, or its device does not know that precision.
+    """
+    generator = _generator(model)
+    try:
+        return accelerated(generator, request.precision)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def _size(model: Model, generator: Generator, request: SynthesisRequest) -> Position:

@@ -203,8 +203,8 @@ def denoised(
     with interruptible(generator, report):
         for walked in _walk(generator, asked, request, seed, effort):
             done, latent = walked.step, walked.x
-            report()
             on_step(walked)
+            report()
     return latent
 
 
@@ -244,7 +244,7 @@ def _walk(
 def seconds_per_evaluation(generator: Generator, asked: Asked) -> float:
     """How long the network takes to see the whole result once; where that is quick, once it is warm."""
     x = torch.zeros(asked.latent_shape(generator), device=generator.patch_embedding.weight.device)
-    velocity = _velocity(generator, asked, Guidance(content_weight=0, style_weight=0), [1.0], Effort())
+    velocity = _velocity(generator, asked, Guidance(content_weight=0.0, style_weight=0.0), [1.0], Effort())
     seconds = 0.0
     for _ in range(2):
         before = perf_counter()
