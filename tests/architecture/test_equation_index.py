@@ -26,7 +26,7 @@ def sources() -> dict[Path, str]:
 
 @cache
 def homes() -> dict[int, list[str]]:
-    """Functions and classes whose docstring's first sentence ends with an equation, as module.class.function."""
+    """Functions and classes whose docstring's first sentence ends with an equation; module.class.name."""
     found: dict[int, list[str]] = {}
     for path, text in sources().items():
         module = ".".join(path.relative_to(SOURCE).with_suffix("").parts)

@@ -11,7 +11,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 MINUTE = {
     "grid": (2, 2, 2), "width": 12, "depth": 2, "heads": 2, "content_width": 6, "style_width": 4,
-    "prediction": "velocity", "refinement_channels": 0,
+    "prediction": "velocity", "refinement_channels": 0, "layout_rank": 3,
 }  # fmt: skip
 
 
