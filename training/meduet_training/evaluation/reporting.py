@@ -101,18 +101,33 @@ def case_name(scan: Scan) -> str:
     return scan.path.name.split(".")[0]
 
 
+def check_section(document: Path, name: str) -> None:
+    """Refuse a document without exactly one place for the text of that name.
+
+    Raises:
+        InputError: it has no such markers.
+    """
+    begin, end, section = _section(name)
+    if len(section.findall(document.read_text("utf-8"))) != 1:
+        raise InputError(f"{document.name}: exactly one pair of the markers {begin} and {end} is expected.")
+
+
 def write_section(document: Path, name: str, text: str) -> None:
     """Put a text between the markers of that name in a document.
 
     Raises:
         InputError: the document has no such markers.
     """
-    begin, end = f"<!-- figures: {name} -->", f"<!-- end of figures: {name} -->"
+    check_section(document, name)
+    begin, end, section = _section(name)
     content = document.read_text("utf-8")
-    section = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    if len(section.findall(content)) != 1:
-        raise InputError(f"{document.name}: exactly one pair of the markers {begin} and {end} is expected.")
     document.write_text(section.sub(lambda _: f"{begin}\n\n{text}\n{end}", content), "utf-8")
+
+
+def _section(name: str) -> tuple[str, str, re.Pattern[str]]:
+    """The markers of that name, and what finds all between them."""
+    begin, end = f"<!-- figures: {name} -->", f"<!-- end of figures: {name} -->"
+    return begin, end, re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
