@@ -101,8 +101,8 @@ def gather_material(
     """Read the cohort's scans, or what the cache holds of them.
 
     Raises:
-        InputError: the test split is empty, too small for crops of the generator's size, or no style in it can
-            be changed.
+        InputError: the test split is empty, too small for crops of the generator's size, or no style in it
+            can be changed.
     """
     cohort = read_cohort(data)
     held_out = [scan for scan in cohort if scan.split == "test"]
