@@ -7,6 +7,7 @@ import watching
 from small import random_windows
 
 from meduet_training.data.validation import evenly, window_crops
+from meduet_training.evaluation import tiles
 from meduet_training.evaluation import validation_panel as drawing
 from meduet_training.evaluation.validation import (
     SHOWN,
@@ -38,15 +39,15 @@ def flat(modality, **values) -> ShownCrops:
 
 def tile(picture, row: int, column: int) -> np.ndarray:
     """The pixels of a tile; columns are input, reconstruction, difference, swaps. Row -1 holds the styles."""
-    top = drawing.MARGIN + 38
+    top = tiles.MARGIN + 38
     if row >= 0:
-        top += drawing.TILE + drawing.GAP + 24 + row * (drawing.TILE + drawing.GAP)
+        top += tiles.TILE + tiles.GAP + 24 + row * (tiles.TILE + tiles.GAP)
     left = drawing._lefts(2)[column]
-    return np.asarray(picture)[top : top + drawing.TILE, left : left + drawing.TILE]
+    return np.asarray(picture)[top : top + tiles.TILE, left : left + tiles.TILE]
 
 
 def middle(picture, row: int, column: int) -> list[int]:
-    return tile(picture, row, column)[drawing.TILE // 2, drawing.TILE // 2].tolist()
+    return tile(picture, row, column)[tiles.TILE // 2, tiles.TILE // 2].tolist()
 
 
 def units(hu: float) -> float:
@@ -64,12 +65,12 @@ def test_ct_is_shown_in_the_soft_tissue_window(hu, grey):
 def test_a_slice_with_lung_has_a_row_in_the_lung_window_too():
     lung = validation_panel(flat("CT", inputs=units(-600)), "", "")
     soft = validation_panel(flat("CT", inputs=units(40)), "", "")
-    assert lung.height - soft.height == 2 * (drawing.TILE + drawing.GAP)
+    assert lung.height - soft.height == 2 * (tiles.TILE + tiles.GAP)
     assert middle(lung, 0, 0) == [0, 0, 0]  # soft tissue
     assert middle(lung, 1, 0) == pytest.approx([127] * 3, abs=1)  # level -600, width 1500
 
 
-@pytest.mark.parametrize(("change", "colour"), [(-150, drawing.LESS), (150, drawing.MORE)])
+@pytest.mark.parametrize(("change", "colour"), [(-150, tiles.LESS), (150, tiles.MORE)])
 def test_the_difference_is_blue_below_and_orange_above(change, colour):
     shown = flat("CT", inputs=units(40), reconstructions=units(40 + change))
     picture = validation_panel(shown, "", "")
@@ -81,7 +82,7 @@ def test_the_patients_right_is_left_and_front_is_up():
     shown = flat(None, inputs=0.0)
     shown.inputs[:, -4:, -4:] = 1.0  # X runs to the right, Y to the front
     found = tile(validation_panel(shown, "", ""), 0, 0)[..., 0]
-    corner = drawing.TILE // 10
+    corner = tiles.TILE // 10
     assert found[:corner, :corner].min() > 200
     assert found[-corner:].max() == found[:, -corner:].max() == 0
 
@@ -93,12 +94,10 @@ def test_a_swap_shows_its_own_pixels_and_its_own_style_is_framed():
     assert middle(picture, 0, 4) == [204, 204, 204]
     assert middle(picture, 0, 3) == middle(picture, 1, 3) == middle(picture, 0, 0) == [51, 51, 51]
     pixels = np.asarray(picture)
-    top = drawing.MARGIN + 38 + drawing.TILE + drawing.GAP + 24
+    top = tiles.MARGIN + 38 + tiles.TILE + tiles.GAP + 24
     for row, column, is_own in ((0, 3, True), (0, 4, False), (1, 3, False), (1, 4, True)):
-        edge = pixels[
-            top + row * (drawing.TILE + drawing.GAP) + drawing.TILE // 2, drawing._lefts(2)[column] - 1
-        ]
-        assert (edge.tolist() == list(drawing.FRAME)) == is_own
+        edge = pixels[top + row * (tiles.TILE + tiles.GAP) + tiles.TILE // 2, drawing._lefts(2)[column] - 1]
+        assert (edge.tolist() == list(tiles.FRAME)) == is_own
 
 
 def test_words_stay_out_of_the_pictures_and_inside_the_sheet():
@@ -107,13 +106,13 @@ def test_words_stay_out_of_the_pictures_and_inside_the_sheet():
     shown = ShownCrops(**vars(shown) | {"domains": ("ct-abdomen-" + "verylongsite-" * 6, "b")})
     picture = validation_panel(shown, "CT after 100 of 200 steps", "A note. " * 12)
     pixels = np.asarray(picture)
-    ground = np.array(drawing.GROUND)
-    first_row = drawing.MARGIN + 38 + drawing.TILE + drawing.GAP + 24
+    ground = np.array(tiles.GROUND)
+    first_row = tiles.MARGIN + 38 + tiles.TILE + tiles.GAP + 24
     left = drawing._lefts(2)[0]
     assert (pixels[first_row:, left - 6 : left] == ground).all()
-    legend = pixels[: first_row - 24, drawing._lefts(2)[3] - drawing.WIDE_GAP // 2]
+    legend = pixels[: first_row - 24, drawing._lefts(2)[3] - tiles.WIDE_GAP // 2]
     assert (legend == ground).all()
-    assert (pixels[:, -drawing.MARGIN // 2 :] == ground).all()
+    assert (pixels[:, -tiles.MARGIN // 2 :] == ground).all()
 
 
 def test_content_and_style_are_where_the_picture_says():

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from meduet_training.data.source import generator_of
 from meduet_training.pretraining import Pretraining
+from napari_meduet.core.synthesis.generator import GeneratorConfig
 from napari_meduet.core.transformer import Block, Transformer
 
 FEWEST_ROWS = 2  # a pair
@@ -103,6 +104,11 @@ def rows_of(training: Pretraining, rows: int = FEWEST_ROWS) -> dict[str, Tensor]
     batch["latent"] = torch.randn(rows, *network.latent_shape, generator=generator)
     batch["domain"] = torch.zeros(rows, dtype=torch.int64)
     batch["partner"] = torch.arange(rows) ^ 1
+    if isinstance(network, GeneratorConfig):
+        batch["content"] = torch.randn(rows, network.content_width, generator=generator)
+        batch["style"] = torch.randn(rows, network.style_width, generator=generator)
+        places = (rows, network.num_tokens, network.content_width)
+        batch["spatial_content"] = torch.randn(places, generator=generator)
     if getattr(training.objective, "aligns", False):
         batch["aligned_target"] = batch["style_reference"] = batch["latent"]
     return batch

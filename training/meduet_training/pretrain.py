@@ -231,11 +231,14 @@ def _show_plan(config: "RunConfig", folder: Path, processes: int) -> None:
 
 def _said(options: dict[str, Any]) -> dict[str, Any]:
     """The options that were given, as plain data."""
-    said = {name: _said(value) if isinstance(value, dict) else value for name, value in options.items()}
-    return {name: _plain(value) for name, value in said.items() if value is not None and value != {}}
+    from meduet_training.run_config import without_unsaid
+
+    return _plain(without_unsaid(options))
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
     if isinstance(value, list):
         return [_plain(each) for each in value]
     return value.value if isinstance(value, StrEnum) else value

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricOptimizer
@@ -41,6 +41,8 @@ from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import ObjectiveConfig
 from napari_meduet.core.pretexts.masked import MaskedConfig
 from napari_meduet.core.pretexts.masked_diffusion import MaskedDiffusionConfig
+from napari_meduet.core.synthesis.generator import GeneratorConfig
+from napari_meduet.core.synthesis.objective import GenerationConfig
 from napari_meduet.errors import InputError
 
 LINEAR_START_VOLUMES = 64
@@ -51,10 +53,14 @@ class Pretraining:
     """One pretraining; the defaults are those of Sec. 4.1 where it states them (SPEC section 6).
 
     All that decides what is learnt: a run goes on only with the same.
+
+    Attributes:
+        model_sha256, start: of a generator: the model whose factors it reads, and whether its blocks begin as
+            those of that model's encoder ("warm") or at random. None where nobody said.
     """
 
     network: NetworkConfig
-    objective: ObjectiveConfig | MaskedConfig | MaskedDiffusionConfig  # its total_steps is the run's length
+    objective: ObjectiveConfig | MaskedConfig | MaskedDiffusionConfig | GenerationConfig  # has total_steps
     batch: int = 64  # over all processes
     learning_rate: float = 1e-4
     end_learning_rate: float = 2e-5
@@ -63,6 +69,8 @@ class Pretraining:
     clip: float = 1.0
     warmup: float = 0.01  # of the steps
     linear_start: bool = False  # ours: for runs too short to learn what principal components know
+    model_sha256: str | None = None
+    start: Literal["warm", "scratch"] | None = None
     seed: int = 2025
 
     def __post_init__(self) -> None:
@@ -74,6 +82,8 @@ class Pretraining:
             raise ValueError(f"batch must be at least 1; got {self.batch}.")
         if self.linear_start and not isinstance(self.objective, ObjectiveConfig):
             raise ValueError("linear_start is for the pretext meduet; the others begin at random.")
+        if self.start and not isinstance(self.network, GeneratorConfig):
+            raise ValueError("start is for generators; pretrainings know linear_start.")
 
     @property
     def total_steps(self) -> int:
@@ -163,6 +173,7 @@ def run_pretraining(
     hardware: Hardware = ALONE,
     upkeep: Upkeep = USUAL,
     on_begin: Callable[[], None] = lambda: None,
+    on_new: Callable[[nn.Module], None] = lambda objective: None,
     watch: Watch = NOBODY,
     is_stopped: Callable[[], bool] = lambda: False,
     at: At = nowhere,
@@ -173,6 +184,8 @@ def run_pretraining(
     Args:
         hardware: as `fabric` was made for.
         on_begin: called on the first process once the folder is known to be this run's.
+        on_new: is handed, on every process, the objective of a run that has no checkpoint, as it was made; it
+            may set its weights, on all processes alike.
         watch: is told on the first process alone.
         is_stopped: asked in each step, on every process; one yes is enough, and the run ends after that step
             with a checkpoint.
@@ -205,9 +218,11 @@ def run_pretraining(
     objective = training.objective.build(cast(Any, training.network))
     if checkpoint:
         fill_network(checkpoint, objective)
-    elif training.linear_start:
-        start = source.read(source.choose(-1, LINEAR_START_VOLUMES))
-        start_network_linearly(cast(Any, objective), start["latent"])
+    else:
+        if training.linear_start:
+            start = source.read(source.choose(-1, LINEAR_START_VOLUMES))
+            start_network_linearly(cast(Any, objective), start["latent"])
+        on_new(objective)
     fit_to_hardware(objective, hardware)
     model = fabric.setup_module(objective)
     model.train()

@@ -94,7 +94,7 @@ def find_checkpoint(
     checkpoint = newest_checkpoint(folder, say)
     if checkpoint is None:
         return None
-    before = _settings_of(checkpoint)
+    before = settings_of(checkpoint)
     if differing := differing_settings(before, settings):
         raise InputError(
             f"{folder.name}: holds a run with other settings ({', '.join(differing)}); give another output "
@@ -147,7 +147,7 @@ def trained_in(checkpoint: Checkpoint) -> TrainedNetwork:
     Raises:
         InputError: another version wrote it, or its pretext trains another network, or more than one.
     """
-    settings = _settings_of(checkpoint)
+    settings = settings_of(checkpoint)
     network = settings.training["network"]
     try:
         student = MeDUET(MeDUETConfig(**network | {"grid": tuple(network["grid"])}))
@@ -163,6 +163,21 @@ def trained_in(checkpoint: Checkpoint) -> TrainedNetwork:
             f"{', '.join(sorted(beside))}), so what a model can hold of it is not what was trained."
         )
     return TrainedNetwork(student=student.eval(), step=checkpoint.step, settings=settings)
+
+
+def settings_of(checkpoint: Checkpoint) -> RunSettings:
+    """What the run of a checkpoint was begun with.
+
+    Raises:
+        InputError: another version wrote it.
+    """
+    try:
+        return RunSettings(**checkpoint.record["settings"])
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{checkpoint.path.name}: written by another version of this program; go on with that one, or "
+            "give another output folder."
+        ) from error
 
 
 def differing_settings(before: RunSettings, now: RunSettings) -> list[str]:
@@ -186,16 +201,6 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 def record_of(settings: RunSettings) -> dict[str, Any]:
     """What a checkpoint says of its run."""
     return {"settings": asdict(settings)}
-
-
-def _settings_of(checkpoint: Checkpoint) -> RunSettings:
-    try:
-        return RunSettings(**checkpoint.record["settings"])
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{checkpoint.path.name}: written by another version of this program; go on with that one, or "
-            "give another output folder."
-        ) from error
 
 
 def _random_states(fabric: Fabric) -> dict[str, Tensor]:

@@ -10,10 +10,10 @@ every value said, as `config.yaml` in its folder.
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator, with_config
@@ -29,6 +29,7 @@ from napari_meduet.core.pretexts.residual_unet import ResidualUNetConfig
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.files import write_atomically
 
+ConfigT = TypeVar("ConfigT", bound=BaseModel)
 CONFIG = "config.yaml"  # in a run's folder
 ON_VOXELS = "mdae-voxel"  # the pretext that reads scans, not latents
 PRETEXTS = {
@@ -112,15 +113,32 @@ def read_run_config(path: Path | None, changes: Mapping[str, Any]) -> RunConfig:
     Raises:
         InputError: there is no such file, it is no YAML, or names or values in it cannot be.
     """
+    return read_config(path, changes, _whole, _names)
+
+
+def read_config(
+    path: Path | None,
+    changes: Mapping[str, Any],
+    whole: Callable[[Mapping[str, Any]], ConfigT],
+    names: Callable[[list[str], Mapping[str, Any]], list[str]],
+) -> ConfigT:
+    """What a file and the changes over it say, as `whole` makes a configuration of it.
+
+    Args:
+        names: the options there are at a place, for who misspelt one.
+
+    Raises:
+        InputError: there is no such file, it is no YAML, or names or values in it cannot be.
+    """
     said = merged(_read(path), changes) if path else dict(changes)
     where = f"{path.name}: " if path else ""
     try:
-        return RunConfig.model_validate(said | {"training": _training(said)})
+        return whole(said)
     except ValidationError as error:
-        raise InputError(where + _sentence(error, said)) from error
+        raise InputError(where + _sentence(error, lambda place: names(place, said))) from error
 
 
-def write_run_config(config: RunConfig, folder: Path) -> None:
+def write_run_config(config: BaseModel, folder: Path) -> None:
     """Keep all of it in the run's folder, whole or not at all."""
     words = config.model_dump(mode="json", exclude_none=True)
     with write_atomically(folder / CONFIG, overwrite=True) as temporary:
@@ -145,6 +163,15 @@ def changes_of(settings: list[str]) -> dict[str, Any]:
     return nested
 
 
+def without_unsaid(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested options without those that are None."""
+    said = {
+        name: without_unsaid(value) if isinstance(value, Mapping) else value
+        for name, value in options.items()
+    }
+    return {name: value for name, value in said.items() if value is not None and value != {}}
+
+
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Both, one over the other where both say something."""
     result = dict(below)
@@ -153,6 +180,10 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         both = isinstance(value, Mapping) and isinstance(under, Mapping)
         result[name] = merged(cast(Mapping, under), value) if both else value
     return result
+
+
+def _whole(said: Mapping[str, Any]) -> RunConfig:
+    return RunConfig.model_validate({**said, "training": _training(said)})
 
 
 def _training(said: Mapping[str, Any]) -> Any:
@@ -174,8 +205,8 @@ def _training(said: Mapping[str, Any]) -> Any:
     if pretext == ON_VOXELS:
         start = replace(start, network=VOXEL_NETWORKS[preset])
     whole = merged(asdict(start), changes)
-    whole["objective"] = _validated(PRETEXTS[pretext], whole["objective"], ("training", "objective"))
-    whole["network"] = _validated(_network(pretext), whole["network"], ("training", "network"))
+    whole["objective"] = validated(PRETEXTS[pretext], whole["objective"], ("training", "objective"))
+    whole["network"] = validated(_network(pretext), whole["network"], ("training", "network"))
     return whole
 
 
@@ -183,7 +214,7 @@ def _network(pretext: str) -> type:
     return ResidualUNetConfig if pretext == ON_VOXELS else MeDUETConfig
 
 
-def _validated(schema: type, values: Any, place: tuple[str, ...]) -> Any:
+def validated(schema: type, values: Any, place: tuple[str, ...]) -> Any:
     """An instance of one member of a union, so that mistakes are told of that one alone."""
     try:
         return TypeAdapter(schema).validate_python(values)
@@ -218,13 +249,13 @@ def _parsed(text: str, what: str) -> Any:
         raise InputError(f"{what}: no YAML{line}; check its indents, quotes and colons.") from error
 
 
-def _sentence(error: ValidationError, said: Mapping[str, Any]) -> str:
+def _sentence(error: ValidationError, names: Callable[[list[str]], list[str]]) -> str:
     """The first mistake, in the words of who made it."""
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
     name = ".".join(place)
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        known = _names(place[:-1], said)
+        known = names(place[:-1])
         close = difflib.get_close_matches(place[-1], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
         return f"there is no option {name}; {hint}"
@@ -246,4 +277,9 @@ def _names(place: list[str], said: Mapping[str, Any]) -> list[str]:
         schema = DataConfig
     elif place:
         schema = SECTIONS[place[0]]
+    return option_names(schema)
+
+
+def option_names(schema: Any) -> list[str]:
+    """The options that a part of a configuration has."""
     return [field.name for field in fields(schema)] if is_dataclass(schema) else list(schema.model_fields)

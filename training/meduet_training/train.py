@@ -1,5 +1,6 @@
 """`meduet-train`: the smaller trainings, each a command. `meduet-pretrain` has a program of its own."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +57,79 @@ def demo(
     with plain_errors():
         fabric = make_fabric(device)
         make_demo_model(fabric, data, cache, output, recipe_for(fabric.device.type))
+
+
+class GeneratorPreset(StrEnum):
+    tiny = "tiny"
+    small = "small"
+    paper = "paper"
+
+
+class Start(StrEnum):
+    warm = "warm"
+    scratch = "scratch"
+
+
+@app.command()
+def generator(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file (docs/how-to/train-a-generator.md).")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A model folder: gives latents, factors and the warm start.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="A manifest, or a folder with an index.json.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where latents and factors are kept.")] = None,
+    preset: Annotated[
+        GeneratorPreset | None, typer.Option(help="Size of network, batch and run; tiny by default.")
+    ] = None,
+    start: Annotated[
+        Start | None, typer.Option(help="From the model's encoder, the default, or from scratch.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Length of the run.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Volumes a step, over all processes.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other, as training.clip=0.5; may be repeated."),
+    ] = None,
+) -> None:
+    """Train a generator of new volumes on a model's factors, or go on with the run in the folder."""
+    from meduet_training.generator_config import read_generator_run
+    from meduet_training.generator_run import run_generator
+    from meduet_training.machinery.messages import known_to_all, plain_errors
+    from meduet_training.run_config import CONFIG, changes_of, merged, without_unsaid
+
+    said = {
+        "preset": preset and preset.value,
+        "start": start and start.value,
+        "data": {"model": model, "scans": data, "made": cache},
+        "training": {"batch": batch, "objective": {"total_steps": steps}},
+        "hardware": {"device": device},
+    }
+    with plain_errors():
+        with known_to_all():
+            if not config and model is None and data is None and (output / CONFIG).is_file():
+                config = output / CONFIG
+            chosen = read_generator_run(config, merged(without_unsaid(said), changes_of(settings or [])))
+        run_generator(chosen, output)
+
+
+@app.command("export-generator")
+def export_generator(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="Folder of a run.")],
+    into: Annotated[
+        Path, typer.Option(help="The model folder whose factors it reads; a generator there is replaced.")
+    ],
+) -> None:
+    """Put a run's generator, finished or not, into its model, for meduet and napari."""
+    from meduet_training.generator_export import export_generator as export
+    from meduet_training.machinery.messages import plain_errors
+
+    with plain_errors():
+        done, steps = export(run_folder, into)
+        typer.echo(f"Wrote the generator after {done} of {steps} steps into {into}.")
 
 
 @app.command()

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from meduet_training.data.scan import Scan, read_scan
-from meduet_training.machinery.folders import make_folder
+from meduet_training.machinery.folders import check_writable, make_folder
 from napari_meduet.core.factors import pooled_factor
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model
@@ -123,18 +123,60 @@ def open_entry(path: Path, model_sha256: str) -> FactorEntry:
 
 
 def cache_factors(
-    model: Model, scans: list[Scan], folder: Path, on_scan: Callable[[int, int], None] = lambda n, of: None
+    model: Model,
+    scans: list[Scan],
+    folder: Path,
+    on_scan: Callable[[int, int], None] = lambda number, of: None,
+    say: Callable[[str], None] | None = None,
 ) -> list[FactorEntry]:
-    """Entries of all scans; what is in the folder already is kept."""
+    """Entries of all scans, in their order; what is in the folder already is kept.
+
+    An entry that is damaged, or older than its scan, is made again.
+
+    Args:
+        on_scan: is told, before each, how many are done of how many.
+        say: hears of each scan that cannot be encoded, and is left out; None: such a scan is raised.
+
+    Raises:
+        InputError: none can be encoded, or the folder cannot be written.
+    """
     make_folder(folder)
+    check_writable(folder)
     entries = []
     for number, scan in enumerate(scans):
         on_scan(number, len(scans))
-        path = folder / f"{_key(scan, model)}.safetensors"
-        if not path.exists():
-            make_entry(model, scan, path)
-        entries.append(open_entry(path, model.sha256))
+        try:
+            path = folder / f"{_key(scan, model)}.safetensors"
+            entry = _kept(path, scan, model)
+            if entry is None:
+                make_entry(model, scan, path)
+                entry = open_entry(path, model.sha256)
+        except (InputError, OSError) as error:
+            check_writable(folder)  # a full disk is no scan's fault
+            if say is None:
+                raise
+            say(f"Scan {number + 1} of {len(scans)} is left out: {error}")
+            continue
+        entries.append(entry)
+    if scans and not entries:
+        raise InputError(f"None of the {len(scans)} scans can be encoded; see above why.")
     return entries
+
+
+def open_factors(model: Model, scans: list[Scan], folder: Path) -> list[FactorEntry]:
+    """The entries that `cache_factors` has made of these scans; nothing is written."""
+    kept = [_kept(folder / f"{_key(scan, model)}.safetensors", scan, model) for scan in scans]
+    return [entry for entry in kept if entry is not None]
+
+
+def _kept(path: Path, scan: Scan, model: Model) -> FactorEntry | None:
+    """The entry that is there; None where there is none that can be used."""
+    if not path.is_file() or path.stat().st_mtime < scan.path.stat().st_mtime:
+        return None
+    try:
+        return open_entry(path, model.sha256)
+    except InputError:
+        return None
 
 
 def _key(scan: Scan, model: Model) -> str:

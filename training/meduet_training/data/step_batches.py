@@ -18,12 +18,13 @@ from napari_meduet.core.demixing import Pairing, draw_pairs
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import Batch
 from napari_meduet.core.pretexts.residual_unet import ResidualUNetConfig
+from napari_meduet.core.synthesis.generator import GeneratorConfig
 
-NetworkConfig = MeDUETConfig | ResidualUNetConfig
+NetworkConfig = MeDUETConfig | ResidualUNetConfig | GeneratorConfig
 
 
 class PretextConfig(Protocol):
-    """What a network is pretrained to do: MeDUET's objective, or another pretext (SPEC 11)."""
+    """What a network is trained to do: MeDUET's objective, another pretext (SPEC 11), a generator (9)."""
 
     @property
     def total_steps(self) -> int: ...

@@ -135,19 +135,9 @@ def _shown(
     latent, coverage = crops.latent[list(rows)], crops.coverage[list(rows)]
     content, style = (tokens.float().cpu() for tokens in student.encode(latent.to(_device(student))))
     own = style_statistics(style, coverage)
-    shift, scale = (numbers.view(1, -1, 1, 1, 1) for numbers in (latent_mean, latent_std))
-    middle = latent.shape[-1] // 2
-    first = max(0, middle - tokenizer.halo)  # no layer beyond the halo changes what the middle decodes to
-    slab = slice(first, middle + tokenizer.halo + 1)
-    device = next(tokenizer.parameters()).device
 
     def slices(latents: Float[Tensor, "n C X Y Z"]) -> np.ndarray:
-        """(n, X, Y), profile units: the slice in the middle of the crop."""
-        found = []
-        for each in latents:
-            volume = tokenizer.decode((each[None].cpu() * scale + shift)[..., slab].to(device))
-            found.append(volume[0, 0, :, :, (middle - first) * tokenizer.stride].float().cpu().numpy())
-        return np.stack(found)
+        return middle_slices(latents, tokenizer, latent_mean, latent_std)
 
     def decoded(styles: Float[Tensor, "n L Ds"]) -> np.ndarray:
         return slices(student.decode(content.to(_device(student)), styles.to(_device(student))).float())
@@ -167,6 +157,25 @@ def _shown(
         swaps=swaps,
         body=_body(coverage, inputs.shape[1:]),
     )
+
+
+def middle_slices(
+    latents: Float[Tensor, "n C X Y Z"],
+    tokenizer: Tokenizer,
+    latent_mean: Float[Tensor, " C"],
+    latent_std: Float[Tensor, " C"],
+) -> np.ndarray:
+    """(n, X, Y), profile units: the axial slice in the middle of each standardised latent, decoded."""
+    shift, scale = (numbers.cpu().view(1, -1, 1, 1, 1) for numbers in (latent_mean, latent_std))
+    middle = latents.shape[-1] // 2
+    first = max(0, middle - tokenizer.halo)  # no layer beyond the halo changes what the middle decodes to
+    slab = slice(first, middle + tokenizer.halo + 1)
+    device = next(tokenizer.parameters()).device
+    found = []
+    for each in latents:
+        volume = tokenizer.decode((each[None].cpu() * scale + shift)[..., slab].to(device))
+        found.append(volume[0, 0, :, :, (middle - first) * tokenizer.stride].float().cpu().numpy())
+    return np.stack(found)
 
 
 def _body(coverage: Float[Tensor, "K L"], shape: tuple[int, ...]) -> np.ndarray:

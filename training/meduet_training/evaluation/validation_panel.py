@@ -9,19 +9,31 @@ import textwrap
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from meduet_training.evaluation.tiles import (
+    FAINT,
+    GAP,
+    GROUND,
+    INK,
+    LABEL,
+    MARGIN,
+    TILE,
+    WIDE_GAP,
+    Window,
+    coloured,
+    grey,
+    lettering,
+    put_beside,
+    put_caption,
+    put_frame,
+    window_of,
+)
 from meduet_training.evaluation.validation import ShownCrops
-from napari_meduet.pipelines.panel import CHANGE_SHARE, CT_WINDOWS, LESS, MORE, MR_PERCENTILES
+from napari_meduet.pipelines.panel import CHANGE_SHARE, CT_WINDOWS
 
-TILE = 168  # pixels
-GAP, WIDE_GAP, MARGIN = 6, 24, 20
-LABEL = 176  # pixels of a row's words
-INK, FAINT, GROUND, FRAME = (236, 236, 236), (158, 158, 162), (16, 16, 18), (205, 205, 210)
 FULL_CHANGE_HU = {"soft tissue": 150, "lung": 500}  # at which the difference has its full colour
 LUNG_HU, LUNG_SHARE = -500.0, 0.15  # a slice that holds so much of it is shown in the lung window too
-
-Window = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -58,31 +70,31 @@ def validation_panel(shown: ShownCrops, title: str, note: str) -> Image.Image:
     top = head + TILE + GAP + 24
     sheet = Image.new("RGB", (width, top + len(rows) * (TILE + GAP) - GAP + MARGIN), GROUND)
     pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, MARGIN - 6), title, INK, _font(22))
+    pen.text((MARGIN, MARGIN - 6), title, INK, lettering(22))
     legend = " ".join([*_legend(shown.modality), note])
     for number, line in enumerate(textwrap.wrap(legend, width=(lefts[3] - MARGIN - WIDE_GAP) // 8)):
-        pen.text((MARGIN, head + 21 * number), line, FAINT, _font(16))
+        pen.text((MARGIN, head + 21 * number), line, FAINT, lettering(16))
     for k in range(num_styles):
-        window = _window(inputs[k], shown.modality)
-        sheet.paste(_grey(inputs[k], window), (lefts[3 + k], head))
-        _caption(pen, (lefts[3 + k], head), f"style {k + 1}")
+        window = window_of(inputs[k], shown.modality)
+        sheet.paste(grey(inputs[k], window), (lefts[3 + k], head))
+        put_caption(pen, (lefts[3 + k], head), f"style {k + 1}")
     for left, caption in zip(lefts[:3], ("input", "reconstruction", "difference"), strict=True):
-        pen.text((left, top - 22), caption, FAINT, _font(16))
-    pen.text((lefts[3], top - 22), "content of the row in the style above", FAINT, _font(16))
+        pen.text((left, top - 22), caption, FAINT, lettering(16))
+    pen.text((lefts[3], top - 22), "content of the row in the style above", FAINT, lettering(16))
 
     for row in rows:
         k = row.content
         tiles = [
-            _grey(inputs[k], row.window),
-            _grey(reconstructions[k], row.window),
-            _coloured(reconstructions[k] - inputs[k], row.full_change),
-            *(_grey(swap, row.window) for swap in swaps[k]),
+            grey(inputs[k], row.window),
+            grey(reconstructions[k], row.window),
+            coloured(reconstructions[k] - inputs[k], row.full_change),
+            *(grey(swap, row.window) for swap in swaps[k]),
         ]
         for left, tile in zip(lefts, tiles, strict=True):
             sheet.paste(tile, (left, top))
-        _frame(pen, (lefts[3 + k], top))
-        _caption(pen, (lefts[2], top), f"mean {row.misses}")
-        _beside(pen, (MARGIN, top), row.words)
+        put_frame(pen, (lefts[3 + k], top))
+        put_caption(pen, (lefts[2], top), f"mean {row.misses}")
+        put_beside(pen, (MARGIN, top), row.words)
         top += TILE + GAP
     return sheet
 
@@ -113,19 +125,9 @@ def _rows(inputs: np.ndarray, reconstructions: np.ndarray, shown: ShownCrops) ->
                 full = FULL_CHANGE_HU[window]
                 rows.append(_Row(k, CT_WINDOWS[window], f"{name}\n{window}", full, f"{error:.0f} HU"))
         else:
-            low, high = _window(inputs[k], shown.modality)
+            low, high = window_of(inputs[k], shown.modality)
             rows.append(_Row(k, (low, high), name, CHANGE_SHARE * (high - low), f"{error:.3f}"))
     return rows
-
-
-def _window(values: np.ndarray, modality: str | None) -> Window:
-    """Soft tissue for CT, percentiles of the slice for MR, the whole profile where nothing is known."""
-    if modality == "CT":
-        return CT_WINDOWS["soft tissue"]
-    if modality is None:
-        return 0.0, 1.0
-    low, high = np.percentile(values, MR_PERCENTILES)
-    return float(low), float(max(high, low + 1e-3))
 
 
 def _legend(modality: str | None) -> list[str]:
@@ -147,47 +149,3 @@ def _legend(modality: str | None) -> list[str]:
         "size in the body is written on it.",
         "Styles are those of the same crops; the framed swap is the content's own.",
     ]
-
-
-def _grey(values: np.ndarray, window: Window) -> Image.Image:
-    low, high = window
-    grey = np.clip((values - low) / (high - low), 0, 1)
-    return _tile(np.repeat(grey[..., None], 3, axis=2))
-
-
-def _coloured(change: np.ndarray, full: float) -> Image.Image:
-    share = np.clip(change / full, -1, 1)[..., None]
-    return _tile(np.where(share < 0, -share * LESS, share * MORE))
-
-
-def _tile(colours: np.ndarray) -> Image.Image:
-    """(X, Y, 3) in RAS+ order as a picture: rows run from front to back, columns from right to left."""
-    picture = np.rint(255 * colours[::-1, ::-1]).astype(np.uint8).transpose(1, 0, 2)
-    return Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.BICUBIC)
-
-
-def _caption(pen: ImageDraw.ImageDraw, corner: tuple[int, int], words: str) -> None:
-    """Words in the lower left of a tile, legible on any grey."""
-    font, (left, top) = _font(15), corner
-    box = pen.textbbox((left + 5, top + TILE - 22), words, font=font)
-    pen.rectangle((box[0] - 3, box[1] - 2, box[2] + 3, box[3] + 2), fill=GROUND)
-    pen.text((left + 5, top + TILE - 22), words, INK, font)
-
-
-def _beside(pen: ImageDraw.ImageDraw, corner: tuple[int, int], words: str) -> None:
-    """The words of a row, wrapped into their column; the first paragraph bright."""
-    left, top = corner
-    for number, paragraph in enumerate(words.split("\n")):
-        for line in textwrap.wrap(paragraph, width=LABEL // 8 - 1):
-            pen.text((left, top), line, FAINT if number else INK, _font(16))
-            top += 18
-        top += 4
-
-
-def _frame(pen: ImageDraw.ImageDraw, corner: tuple[int, int]) -> None:
-    left, top = corner
-    pen.rectangle((left - 2, top - 2, left + TILE + 1, top + TILE + 1), outline=FRAME, width=2)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)

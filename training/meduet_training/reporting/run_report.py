@@ -69,7 +69,7 @@ def write_report(folder: Path) -> Path:
         state=_state(card),
         settings=sorted(flat(card.config).items()),
         hours=_hours(card),
-        key_figures=_key_figures(card, rows, factors or (validation[-1] if validation else None)),
+        key_figures=_key_figures(card, rows, factors or _last_with_factors(validation)),
         losses=_curves(rows, {name: name.removeprefix(LOSS) for name in _names(rows, LOSS)}),
         optimisation=_curves(
             rows,
@@ -81,7 +81,11 @@ def write_report(folder: Path) -> Path:
         panels=_panels(folder / PANELS),
         probe_chart=_probe_chart(validation),
         reconstruction=_curves(
-            validation, {"reconstruction": "reconstruction error of the validation crops"}
+            validation,
+            {
+                "reconstruction": "reconstruction error of the validation crops",
+                "loss": "loss of the validation crops",
+            },
         ),
         factors=factors,
         factor_rows=_factor_rows(factors),
@@ -152,7 +156,7 @@ def _watching_time(validation: Sequence[Mapping[str, Any]]) -> list[tuple[str, s
     seconds = [row["seconds"] for row in validation]
     if not seconds:
         return []
-    return [(f"{len(seconds)} panels with their probes, s", number(sum(seconds)))]
+    return [(f"{len(seconds)} validations with their panels, s", number(sum(seconds)))]
 
 
 def _key_figures(
@@ -202,7 +206,7 @@ def _data_url(picture: Path) -> str:
 
 def _probe_chart(validation: Sequence[Mapping[str, Any]]) -> Markup | None:
     """Both probes over the steps; None where nothing could be probed."""
-    probed = [row for row in validation if row["factors"]["content"]["probe"]]
+    probed = [row for row in validation if "factors" in row and row["factors"]["content"]["probe"]]
     if not probed:
         return None
     series = []
@@ -214,6 +218,11 @@ def _probe_chart(validation: Sequence[Mapping[str, Any]]) -> Markup | None:
     last = probed[-1]["factors"]["content"]["probe"]
     references = [(name, last[name]) for name in ("chance", "majority")]
     return Markup(bands(series, references, "balanced accuracy of the domain probes"))  # noqa: S704
+
+
+def _last_with_factors(validation: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The last row with probes; those of a generator have none."""
+    return next((row for row in reversed(validation) if "factors" in row), None)
 
 
 def _factors(folder: Path) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -46,6 +46,7 @@ from meduet_training.reporting.run_card import (
 from meduet_training.reporting.run_report import FACTORS, PANELS, VALIDATION, write_report
 from meduet_training.tokenizer_files import tokenizer_sha256
 from napari_meduet.core.objective import Objective
+from napari_meduet.core.synthesis.generator import GeneratorConfig
 from napari_meduet.errors import InputError
 from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.files import write_atomically
@@ -65,6 +66,7 @@ def watched_run(
     source: BatchSource[Any],
     tokenizer: Tokenizer | None,
     config: Mapping[str, Any],
+    sights: "Sights | None" = None,
 ) -> Iterator[Watch]:
     """What looks on while the block trains; nobody on other processes than the first.
 
@@ -72,6 +74,7 @@ def watched_run(
         folder: of the run.
         tokenizer: that wrote the latents; it decodes them for the panels. None: it learns from voxels.
         config: what the run was asked for; its paths do not go on the card.
+        sights: what to look at; None: reconstructions, swaps and probes of the source's validation crops.
 
     Raises:
         InputError: the folder cannot be written.
@@ -80,14 +83,13 @@ def watched_run(
         yield Unwatched()
         return
     check_writable(folder)
-    crops = validation = None
-    if tokenizer is not None and isinstance(source, ValidationSource):
+    if sights is None and tokenizer is not None and isinstance(source, ValidationSource):
         crops = source.validation_crops(NUM_CROPS, training.seed)
-    if crops:
-        on_device = cast(Tokenizer, copy.deepcopy(cast(nn.Module, tokenizer)).to(fabric.device))
-        validation = Validation(crops, on_device, *source.statistics())
-    elif crops is not None:
-        say_on_stderr(NONE_HELD_OUT)
+        if crops:
+            on_device = cast(Tokenizer, copy.deepcopy(cast(nn.Module, tokenizer)).to(fabric.device))
+            sights = Validation(crops, on_device, *source.statistics())
+        else:
+            say_on_stderr(NONE_HELD_OUT)
     card = RunCard(
         run=folder.resolve().name,
         total_steps=training.objective.total_steps,
@@ -97,11 +99,12 @@ def watched_run(
             domains=list(source.domains),
             latent_shape=list(source.latent_shape),
             tokenizer_sha256=tokenizer_sha256(cast(Any, tokenizer)) if tokenizer else None,
-            validation=crops.counts() if crops else {},
-            validation_note=crops.note if crops else NONE_HELD_OUT,
+            validation=sights.counts() if sights else {},
+            validation_note=sights.note if sights else NONE_HELD_OUT,
         ),
     )
-    with training_bar("Pretraining", card.total_steps) as bar:
+    doing = "Training a generator" if isinstance(training.network, GeneratorConfig) else "Pretraining"
+    with training_bar(doing, card.total_steps) as bar:
         watch = RunWatch(
             folder,
             card,
@@ -109,7 +112,7 @@ def watched_run(
             batch=training.batch,
             seed=training.seed,
             processes=fabric.world_size,
-            validation=validation,
+            validation=sights,
         )
         try:
             yield watch
@@ -120,8 +123,37 @@ def watched_run(
         watch.close("finished")
 
 
+class Sights(Protocol):
+    """What there is to see of a run, beside its losses."""
+
+    @property
+    def note(self) -> str:
+        """A sentence for captions: where the crops come from."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """Crops of each domain."""
+        ...
+
+    def sees(self, objective: nn.Module) -> bool:
+        """Whether it is about networks of this kind."""
+        ...
+
+    def pictures(self, objective: Any, done: int, total: int) -> Iterator[tuple[str, Any]]:
+        """Panels after so many steps, each under its name."""
+        ...
+
+    def figures(self, objective: Any, seed: int) -> tuple[dict[str, Any], dict[str, float]]:
+        """A row of validation.jsonl, and points of curves."""
+        ...
+
+    def at_end(self, objective: Any, seed: int, folder: Path) -> None:
+        """What is written once, beside a run's panels."""
+        ...
+
+
 class Validation:
-    """The crops of a run and what decodes them."""
+    """Reconstructions, swaps and probes of a run's crops (`Sights`)."""
 
     def __init__(
         self, crops: ValidationCrops, tokenizer: Tokenizer, mean: torch.Tensor, std: torch.Tensor
@@ -129,12 +161,37 @@ class Validation:
         self.crops = crops
         self._tokenizer, self._mean, self._std = tokenizer, mean, std
 
+    @property
+    def note(self) -> str:
+        return self.crops.note
+
+    def counts(self) -> dict[str, int]:
+        return self.crops.counts()
+
+    def sees(self, objective: nn.Module) -> bool:
+        """Whether the pretext has content and style."""
+        return isinstance(objective, Objective)
+
     def pictures(self, objective: Objective, done: int, total: int) -> Iterator[tuple[str, Any]]:
         """The panel of each modality, under its name."""
         shown = shown_crops(objective.student, self._tokenizer, self._mean, self._std, self.crops)
         for each in shown:
             name = each.modality or "all"
             yield name, validation_panel(each, f"{name} after {done:,} of {total:,} steps", self.crops.note)
+
+    def figures(self, objective: Objective, seed: int) -> tuple[dict[str, Any], dict[str, float]]:
+        samples, error = measure_crops(objective.student, self.crops)
+        analysis = analyse_factors(samples, seed, with_maps=False)
+        curves = {"validation/reconstruction": error} | _probe_curves(analysis)
+        return {"reconstruction": error} | analysis.as_data(), curves
+
+    def at_end(self, objective: Objective, seed: int, folder: Path) -> None:
+        """The last step's factors, with their maps."""
+        samples, _ = measure_crops(objective.student, self.crops)
+        analysis = analyse_factors(samples, seed)
+        make_folder(folder / FACTORS)
+        write_factors(analysis, folder / FACTORS)
+        write_factor_pictures(analysis, folder / FACTORS)
 
 
 class RunWatch:
@@ -149,7 +206,7 @@ class RunWatch:
         batch: int,
         seed: int,
         processes: int,
-        validation: Validation | None,
+        validation: Sights | None,
     ) -> None:
         self._folder, self._card, self._bar = folder, card, bar
         self._batch, self._seed, self._validation = batch, seed, validation
@@ -177,8 +234,8 @@ class RunWatch:
         self._begun(step).steps.append({"step": step, "skipped": list(samples)})
 
     def on_validation(self, step: int, objective: nn.Module) -> None:
-        """Panels and probes after so many steps, where the pretext has content and style."""
-        if self._validation is None or not isinstance(objective, Objective):
+        """Panels and figures after so many steps, where there is something to see."""
+        if self._validation is None or not self._validation.sees(objective):
             return
         logs, began = self._begun(step), time.monotonic()
         make_folder(self._folder / PANELS)
@@ -188,23 +245,17 @@ class RunWatch:
             ) as temporary:
                 picture.save(temporary, format="png")
             logs.curves.picture(step - 1, f"panel/{name}", picture)
-        samples, error = measure_crops(objective.student, self._validation.crops)
-        analysis = analyse_factors(samples, self._seed, with_maps=False)
-        row = {"step": step, "seconds": time.monotonic() - began, "reconstruction": error}
-        logs.validation.append(row | analysis.as_data())
+        figures, curves = self._validation.figures(objective, self._seed)
+        logs.validation.append({"step": step, "seconds": time.monotonic() - began} | figures)
         write_run_card(self._folder, self._card)  # it says how far the run came, should it be killed
-        logs.curves.numbers(step - 1, {"validation/reconstruction": error} | _probe_curves(analysis))
+        logs.curves.numbers(step - 1, curves)
 
     def on_end(self, step: int, objective: nn.Module) -> None:
-        """The last step's factors, with their maps."""
-        if self._validation is None or not isinstance(objective, Objective):
+        """What is seen once, of the last step."""
+        if self._validation is None or not self._validation.sees(objective):
             return
         self._begun(step)
-        samples, _ = measure_crops(objective.student, self._validation.crops)
-        analysis = analyse_factors(samples, self._seed)
-        make_folder(self._folder / FACTORS)
-        write_factors(analysis, self._folder / FACTORS)
-        write_factor_pictures(analysis, self._folder / FACTORS)
+        self._validation.at_end(objective, self._seed, self._folder)
 
     def close(self, status: Status, error: BaseException | None = None) -> None:
         """The card and the curves are ended; a finished run has its report."""

@@ -1,0 +1,43 @@
+"""A trained generator joins the model whose factors it reads. What samples is the average of its weights."""
+
+from pathlib import Path
+from typing import Any
+
+from meduet_training.checkpoints import FOLDER, newest_checkpoint
+from meduet_training.resuming import NETWORK, settings_of
+from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
+from napari_meduet.errors import InputError
+from napari_meduet.models.files import load_model, save_generator
+
+
+def export_generator(run_folder: Path, model_folder: Path) -> tuple[int, int]:
+    """Put the run's newest generator into the model; how many steps it took, of how many.
+
+    Raises:
+        InputError: the folder holds no run of a generator, or that of another model. Nothing was changed.
+    """
+    checkpoint = newest_checkpoint(run_folder)
+    if checkpoint is None:
+        raise InputError(f"{run_folder.name}: holds no {FOLDER}, so nothing was trained here.")
+    settings = settings_of(checkpoint)
+    network: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in settings.training["network"].items()
+    }
+    try:
+        generator = Generator(GeneratorConfig(**network))
+        generator.load_state_dict(checkpoint.under(f"{NETWORK}teacher."))
+    except (TypeError, RuntimeError) as error:
+        raise InputError(
+            f"{checkpoint.path.name}: holds no generator; models are written by meduet-pretrain export."
+        ) from error
+    model = load_model(model_folder, "cpu")
+    read = settings.training.get("model_sha256")
+    if read != model.sha256:
+        raise InputError(
+            f"{model_folder.name}: this generator reads the factors of another model "
+            f"({str(read)[:8]}, not {model.sha256[:8]}); give the folder of that one."
+        )
+    training = {"training": settings.training, "steps_taken": checkpoint.step, "domains": settings.domains}
+    save_generator(model_folder, generator.config, generator.state_dict(), training)
+    return checkpoint.step, settings.training["objective"]["total_steps"]

@@ -1,0 +1,155 @@
+"""A configuration becomes the training of a generator: all is checked, factors are made, then it is trained.
+
+The engine is the pretraining's; what differs is what is learnt from (latents with the factors of a finished
+MeDUET), how the network begins, and what is looked at.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import Progress
+from torch import nn
+
+from meduet_training.data.cohort import read_cohort, trainable
+from meduet_training.data.factor_cache import FactorEntry, cache_factors, open_factors
+from meduet_training.data.factor_source import FactorSource
+from meduet_training.data.scan import Scan
+from meduet_training.data.step_batches import Share
+from meduet_training.evaluation.generator_validation import GeneratorValidation
+from meduet_training.generator_config import GeneratorRun, for_model
+from meduet_training.guarding import guarded
+from meduet_training.machinery.fabric import decided_by_first, join_fabric
+from meduet_training.machinery.messages import known_to_all, say_on_stderr
+from meduet_training.pretraining import Pretraining, check_training, run_pretraining
+from meduet_training.reporting.run_watch import watched_run
+from meduet_training.run_config import write_run_config
+from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
+from napari_meduet.core.synthesis.objective import GenerationObjective
+from napari_meduet.core.warm_start import warm_start
+from napari_meduet.errors import InputError
+from napari_meduet.models.files import Model, load_model
+from napari_meduet.tokenizers.tokenizer import Tokenizer
+
+HELD_OUT_OF_A_DOMAIN = 2  # scans: what a panel and a loss need
+
+
+def run_generator(run: GeneratorRun, folder: Path) -> None:
+    """Train as the configuration says, or go on with the run in the folder. On all processes of the job.
+
+    Raises:
+        InputError: the configuration cannot be run here, or the folder is another run's. Nothing was trained.
+        Stopped: a signal came; the same configuration goes on from there.
+        Failed: the training cannot go on.
+    """
+    with known_to_all():
+        if run.hardware.strategy == "fsdp":
+            raise InputError(
+                "A generator's blocks are modulated from outside and cannot be cut by fsdp; use ddp, or "
+                "recompute where memory is short."
+            )
+        model = load_model(run.data.model, "cpu")
+        training = for_model(run.training, model.meduet.config, model.sha256, run.start)
+        begin = beginning(training, model)
+        cohort = read_cohort(run.data.scans)
+        learned, held_out = trainable(cohort), _held_out(cohort)
+    fabric = join_fabric(run.hardware)
+    with known_to_all():
+        source, unseen = (
+            _source(_entries(fabric, run.data.model, scans, run.data.made, what), training)
+            for scans, what in ((learned, "training"), (held_out, "held-out"))
+        )
+        if source is None:
+            raise InputError(
+                f"No scan is as large as a crop of the generator, {_in_words(training)}; give larger scans, "
+                "or a smaller training.network.grid."
+            )
+        share = Share(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
+        check_training(training, source, share)
+    whole = run.model_copy(update={"training": training})
+    with guarded(fabric, folder, run.hardware.timeout_s) as guard:
+        settings = whole.model_dump(mode="json", exclude_none=True, exclude={"data"})  # it has paths
+        tokenizer = cast(Tokenizer, cast(nn.Module, model.tokenizer).to(fabric.device))
+        sights = GeneratorValidation(unseen, model) if unseen else None
+        with watched_run(fabric, folder, training, source, tokenizer, settings, sights) as watch:
+            run_pretraining(
+                fabric,
+                source,
+                training,
+                folder,
+                hardware=run.hardware,
+                upkeep=run.upkeep,
+                on_begin=lambda: write_run_config(whole, folder),
+                on_new=begin,
+                watch=watch,
+                is_stopped=guard.is_stopped,
+                at=guard.supervisor.at,
+            )
+
+
+def beginning(training: Pretraining, model: Model) -> Callable[[nn.Module], None]:
+    """What sets a new generator and its average: the weights of the model's encoder, where it starts warm.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    if training.start != "warm":
+        return lambda objective: None
+    encoder = model.meduet.encoder
+
+    def begin(objective: nn.Module) -> None:
+        generation = cast(GenerationObjective, objective)
+        warm_start(generation.student, encoder)
+        generation.teacher.load_state_dict(generation.student.state_dict())
+
+    network = cast(GeneratorConfig, training.network)
+    try:
+        warm_start(Generator(replace(network, grid=(1, 1, 1), positions_of=None)), encoder)
+    except ValueError as error:
+        raise InputError(f"{error} Or begin with --start scratch.") from error
+    return begin
+
+
+def _held_out(scans: list[Scan]) -> list[Scan]:
+    """The first test scans of each domain."""
+    by_domain: dict[str, list[Scan]] = {}
+    for scan in scans:
+        if scan.split == "test" and scan.may_train:
+            by_domain.setdefault(scan.domain, []).append(scan)
+    return [scan for several in by_domain.values() for scan in several[:HELD_OUT_OF_A_DOMAIN]]
+
+
+def _entries(fabric: Fabric, model: Path, scans: list[Scan], made: Path, what: str) -> list[FactorEntry]:
+    """Made by the first process, on its device, unless they are there; opened by all."""
+    on_cpu = load_model(model, "cpu")
+    if not scans:
+        return []
+
+    def make() -> None:
+        if len(open_factors(on_cpu, scans, made)) == len(scans):
+            return
+        on_device = load_model(model, fabric.device.type)
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task(f"Factors of {what} scans", total=len(scans))
+            cache_factors(
+                on_device, scans, made, lambda number, of: bar.update(task, completed=number), say_on_stderr
+            )
+            bar.update(task, completed=len(scans))
+
+    decided_by_first(fabric, make)
+    return open_factors(on_cpu, scans, made)
+
+
+def _source(entries: list[FactorEntry], training: Pretraining) -> FactorSource | None:
+    """Of the scans that are large enough for a crop; None where none is."""
+    grid = cast(GeneratorConfig, training.network).grid
+    large = [entry for entry in entries if all(a >= b for a, b in zip(entry.grid, grid, strict=True))]
+    return FactorSource(large, grid, training.seed) if large else None
+
+
+def _in_words(training: Pretraining) -> str:
+    network = cast(GeneratorConfig, training.network)
+    return " x ".join(str(tokens) for tokens in network.grid) + " tokens"
