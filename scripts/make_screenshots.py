@@ -7,13 +7,16 @@ Writes `docs/images/*.png`. Nothing is drawn by hand: each picture is the window
 
 import time
 from pathlib import Path
+from typing import Any
 
 import napari
 from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from napari_meduet.gui.demo import PLUGIN, WIDGET
+from napari_meduet.gui.dock import Dock
 from napari_meduet.gui.swap_widget import SwapWidget
+from napari_meduet.gui.synthesis_widget import SynthesisWidget
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 WINDOW = (1340, 800)
@@ -27,7 +30,7 @@ def settle(seconds: float = 0.6) -> None:
         time.sleep(0.01)
 
 
-def finish(widget: SwapWidget) -> None:
+def finish(widget: Dock) -> None:
     """Wait for the job, and for what it leaves to be drawn."""
     while widget.is_busy:
         settle(0.1)
@@ -41,13 +44,13 @@ def take(viewer: napari.Viewer, name: str) -> None:
     picture.quantize(256, method=Image.Quantize.MAXCOVERAGE).save(IMAGES / f"{name}.png", optimize=True)
 
 
-def open_sample(key: str) -> tuple[napari.Viewer, SwapWidget]:
-    """A window on a sample with the dock open."""
+def open_sample(key: str, dock: str = WIDGET) -> tuple[napari.Viewer, Any]:
+    """A window on a sample with a dock open."""
     viewer = napari.Viewer(title="napari-meduet")
     viewer.window.resize(*WINDOW)
     viewer.open_sample(PLUGIN, key)
     viewer.canvas.overlays.scale_bar.visible = True
-    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
+    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, dock)
     settle()
     viewer.reset_view()
     return viewer, widget
@@ -68,6 +71,7 @@ def side_by_side(viewer: napari.Viewer, shape: tuple[int, int], closer: float) -
 def chest() -> None:
     """The CT pair: as it opens, at half strength, what changed, and all of it side by side."""
     viewer, widget = open_sample("ct")
+    assert isinstance(widget, SwapWidget)
     take(viewer, "open")
     content, style = widget.form.content.value(), widget.form.style_source.value()
     widget.run.button.click()
@@ -105,7 +109,43 @@ def brain() -> None:
     viewer.close()
 
 
+def new_chests(model: Path | None = None) -> None:
+    """A synthesis in the middle, weights to choose from, and one noise in two styles.
+
+    Args:
+        model: the folder of one with a generator; None: the embedded one.
+    """
+    viewer, widget = open_sample("ct", "MeDUET synthesis")
+    assert isinstance(widget, SynthesisWidget)
+    if model is not None:
+        widget.form.model.choose(model)
+    widget.form.seed.field.setText("2025")
+    settle()
+    widget.run.button.click()
+    while widget.is_busy and len(viewer.layers) == 2:
+        settle(0.1)
+    viewer.reset_view()
+    take(viewer, "denoising")
+    finish(widget)
+    widget.weights.set_open(True)
+    widget.try_weights.click()
+    finish(widget)
+    widget.picture.cells[1.0, 2.0].click()
+    widget.area.ensureWidgetVisible(widget.picture)
+    take(viewer, "guidance")
+    widget.weights.set_open(False)
+    widget.comparison.set_open(True)
+    widget.same_noise.style_source.choose(widget.form.content.value())
+    widget.same_noise.button.click()
+    finish(widget)
+    widget.same_noise.side_by_side.click()
+    viewer.reset_view()
+    take(viewer, "same_noise")
+    viewer.close()
+
+
 if __name__ == "__main__":
     IMAGES.mkdir(parents=True, exist_ok=True)
     chest()
     brain()
+    new_chests()

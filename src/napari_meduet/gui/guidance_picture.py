@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QToolButton, QVBoxLayout, QWidge
 if TYPE_CHECKING:
     from napari_meduet.pipelines.synthesis_outputs import GuidanceGrid
 
-CELL = 58  # pixels; four beside their weights fit the narrowest dock
+CELL = 52  # pixels; four beside their weights fit the narrowest dock
 
 
 class GuidancePicture(QWidget):
@@ -65,7 +65,9 @@ class GuidancePicture(QWidget):
         self, pixels: np.ndarray, limits: tuple[float, float], content: float, style: float
     ) -> QToolButton:
         cell = QToolButton()
-        cell.setIcon(QIcon(QPixmap.fromImage(grey_image(pixels, limits))))
+        picture = QPixmap.fromImage(grey_image(pixels, limits))
+        keep, smooth = Qt.AspectRatioMode.KeepAspectRatio, Qt.TransformationMode.SmoothTransformation
+        cell.setIcon(QIcon(picture.scaled(CELL, CELL, keep, smooth)))
         cell.setIconSize(QSize(CELL, CELL))
         cell.setCheckable(True)
         cell.setAutoExclusive(True)
@@ -73,7 +75,7 @@ class GuidancePicture(QWidget):
             "QToolButton { background: transparent; border: 2px solid transparent; padding: 0; }"
             "QToolButton:hover { border-color: #9a9a9a; } QToolButton:checked { border-color: #f2c14e; }"
         )
-        cell.setToolTip(f"To content {content:g}, to style {style:g}")
+        cell.setToolTip(f"Content weight {content:g}, style weight {style:g}")
         cell.setAccessibleName(cell.toolTip())
         cell.clicked.connect(lambda: self.chosen.emit(content, style))
         self.cells[content, style] = cell

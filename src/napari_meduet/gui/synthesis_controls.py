@@ -109,7 +109,7 @@ class SizeBox(QWidget):
         row.setContentsMargins(0, 0, 0, 0)
         for side, axis in zip(self.sides, ("right", "anterior", "superior"), strict=True):
             side.setSingleStep(TOKEN_VOXELS)
-            side.setMinimumWidth(58)
+            side.setStyleSheet("QSpinBox { min-width: 44px; }")  # napari's own would widen the dock
             side.setToolTip(f"Voxels towards {axis}, a multiple of {TOKEN_VOXELS}")
             side.valueChanged.connect(lambda: self.changed.emit())
             row.addWidget(side)

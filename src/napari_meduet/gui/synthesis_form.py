@@ -121,8 +121,8 @@ class SynthesisForm(QWidget):
                 ("Content", self.content),
                 ("Anatomy", self.anatomy),
                 ("Style", self.style_source),
-                ("To content", self.content_weight),
-                ("To style", self.style_weight),
+                ("Content weight", self.content_weight),
+                ("Style weight", self.style_weight),
                 ("Seed", self.seed),
                 ("Sampler", walk),
             )
