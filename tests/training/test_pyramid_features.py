@@ -31,9 +31,9 @@ def test_parts_say_where_and_the_rest_does_not():
     image = smooth()
     there, mirrored = pyramid_features(image), pyramid_features(image.flip(0))
     parts = slice(BINS, BINS + PARTS**3)
-    assert not torch.allclose(there[parts], mirrored[parts], atol=1e-2)
+    assert (there[parts] - mirrored[parts]).abs().max() > 0.2
     look = [torch.cat([each[:BINS], each[BINS + PARTS**3 :]]) for each in (there, mirrored)]
-    assert torch.allclose(*look, atol=1e-3)
+    assert torch.allclose(*look, atol=0.04)  # changes are to the next voxel, which a mirror makes the last
 
 
 def test_noise_is_seen_at_the_finest_level():
