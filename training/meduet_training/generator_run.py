@@ -4,7 +4,6 @@ The engine is the pretraining's; what differs is what is learnt from (latents wi
 MeDUET), how the network begins, and what is looked at.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -34,6 +33,7 @@ from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model, load_model
 from napari_meduet.tokenizers.tokenizer import Tokenizer
 
+FACTORS_TO_FIT = 1024  # crops
 HELD_OUT_OF_A_DOMAIN = 2  # scans: what a panel and a loss need
 
 
@@ -53,7 +53,7 @@ def run_generator(run: GeneratorRun, folder: Path) -> None:
             )
         model = load_model(run.data.model, "cpu")
         training = for_model(run.training, model.meduet.config, model.sha256, run.start)
-        begin = beginning(training, model)
+        check_beginning(training, model)
         cohort = read_cohort(run.data.scans)
         learned, held_out = trainable(cohort), _held_out(cohort)
     fabric = join_fabric(run.hardware)
@@ -83,34 +83,36 @@ def run_generator(run: GeneratorRun, folder: Path) -> None:
                 hardware=run.hardware,
                 upkeep=run.upkeep,
                 on_begin=lambda: write_run_config(whole, folder),
-                on_new=begin,
+                on_new=lambda objective: begin(cast(GenerationObjective, objective), training, model, source),
                 watch=watch,
                 is_stopped=guard.is_stopped,
                 at=guard.supervisor.at,
             )
 
 
-def beginning(training: Pretraining, model: Model) -> Callable[[nn.Module], None]:
-    """What sets a new generator and its average: the weights of the model's encoder, where it starts warm.
+def check_beginning(training: Pretraining, model: Model) -> None:
+    """Refuse a warm start whose weights do not fit.
 
     Raises:
-        InputError: they do not fit.
+        InputError: with what differs.
     """
     if training.start != "warm":
-        return lambda objective: None
-    encoder = model.meduet.encoder
-
-    def begin(objective: nn.Module) -> None:
-        generation = cast(GenerationObjective, objective)
-        warm_start(generation.student, encoder)
-        generation.teacher.load_state_dict(generation.student.state_dict())
-
+        return
     network = cast(GeneratorConfig, training.network)
     try:
-        warm_start(Generator(replace(network, grid=(1, 1, 1), positions_of=None)), encoder)
+        warm_start(Generator(replace(network, grid=(1, 1, 1), positions_of=None)), model.meduet.encoder)
     except ValueError as error:
         raise InputError(f"{error} Or begin with --start scratch.") from error
-    return begin
+
+
+def begin(objective: GenerationObjective, training: Pretraining, model: Model, source: FactorSource) -> None:
+    """Set a new generator and its average: the encoder's weights where it starts warm, whitened factors."""
+    if training.start == "warm":
+        warm_start(objective.student, model.meduet.encoder)
+        objective.teacher.load_state_dict(objective.student.state_dict())
+    if cast(GeneratorConfig, training.network).whitens_factors:
+        factors = source.factors(source.choose(-1, FACTORS_TO_FIT))
+        objective.fit_factors(factors["content"], factors["style"])
 
 
 def _held_out(scans: list[Scan]) -> list[Scan]:

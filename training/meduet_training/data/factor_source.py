@@ -68,6 +68,14 @@ class FactorSource:
         rows = [self._read(choice) for choice in choices]
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
+    def factors(self, choices: Sequence[FactorChoice]) -> dict[str, Tensor]:
+        """Only the pooled `content` and `style` of what `read` returns."""
+        rows = []
+        for choice in choices:
+            entry = self.entries[choice.scan]
+            rows.append(_pooled(entry, choice, entry.read(choice.corner, self.size)))
+        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
     def _choose(self, seed: int) -> FactorChoice:
         generator = generator_of(seed, Purpose.choosing)
         scan = balanced(self._by_domain, generator)
@@ -100,13 +108,17 @@ class FactorSource:
         entry = self.entries[choice.scan]
         crop = entry.read(choice.corner, self.size)
         noise = torch.randn(crop["mean"].shape, generator=choice.generator(Purpose.reading))
-        content, style = crop["content"].flatten(0, 2), crop["style"].flatten(0, 2)
-        coverage = crop["coverage"].flatten()
-        whole = choice.shows_whole_scan
         return {
             "latent": crop["mean"] + (0.5 * crop["log_variance"]).exp() * noise,
-            "content": entry.content if whole else pooled_factor(content, coverage),
-            "style": entry.style if whole else pooled_factor(style, coverage),
-            "spatial_content": content,
+            **_pooled(entry, choice, crop),
+            "spatial_content": crop["content"].flatten(0, 2),
             "domain": torch.tensor(choice.domain),
         }
+
+
+def _pooled(entry: FactorEntry, choice: FactorChoice, crop: dict[str, Tensor]) -> dict[str, Tensor]:
+    """c0 and s0 of the crop, or of the whole scan where the choice says so."""
+    if choice.shows_whole_scan:
+        return {"content": entry.content, "style": entry.style}
+    coverage = crop["coverage"].flatten()
+    return {name: pooled_factor(crop[name].flatten(0, 2), coverage) for name in ("content", "style")}

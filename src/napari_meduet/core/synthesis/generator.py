@@ -46,6 +46,7 @@ class GeneratorConfig:
             their patches do not meet at the seams; 0 (the paper): none.
         layout_rank: of a linear guess, from the pooled factors, at the content of the places where none is
             given, for trainings too short to learn where organs lie from the modulation; 0 (the paper): none.
+        whitens_factors: whether a training first fits `FactorCondition` to its data; the paper does not.
     """
 
     latent_channels: int = 4
@@ -62,6 +63,7 @@ class GeneratorConfig:
     positions_of: tuple[int, int, int] | None = None
     refinement_channels: int = 0
     layout_rank: int = 0
+    whitens_factors: bool = False
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
@@ -83,7 +85,15 @@ class GeneratorConfig:
     @classmethod
     def small(cls, **changes: Any) -> "GeneratorConfig":
         """384 x 8 on latents of 32^3 (192 mm), for one GPU; with the small MeDUET."""
-        sizes = cls(grid=(8, 8, 8), width=384, depth=8, heads=6, content_width=384, style_width=96)
+        sizes = cls(
+            grid=(8, 8, 8),
+            width=384,
+            depth=8,
+            heads=6,
+            content_width=384,
+            style_width=96,
+            whitens_factors=True,
+        )
         return replace(sizes, **changes)
 
     @classmethod
@@ -99,6 +109,7 @@ class GeneratorConfig:
             prediction="data",
             refinement_channels=24,
             layout_rank=32,
+            whitens_factors=True,
         )
         return replace(sizes, **changes)
 
