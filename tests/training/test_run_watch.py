@@ -138,7 +138,7 @@ def given():
     """The arguments of `watched_run` after the folder."""
     fabric = Fabric(accelerator="cpu", devices=1)
     objective = SimpleNamespace(total_steps=watching.STEPS)
-    training = SimpleNamespace(objective=objective, batch=watching.BATCH, seed=0)
+    training = SimpleNamespace(objective=objective, network=None, batch=watching.BATCH, seed=0)
     source = WindowSource(random_windows(), seed=0)
     return fabric, training, source, watching.tokenizer(), {"batch": watching.BATCH}
 

@@ -21,7 +21,7 @@ from meduet_training.machinery.folders import check_writable, make_folder
 from napari_meduet.core.factors import pooled_factor
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model
-from napari_meduet.pipelines.encoding import encode_scan, padded_units, token_grid, token_place
+from napari_meduet.pipelines.encoding import encode_scan, padded_units, token_grid
 from napari_meduet.pipelines.progress import silent
 from napari_meduet.tokenizers.tiling import encode_posterior_tiled
 from napari_meduet.volumes.files import write_atomically
@@ -71,7 +71,6 @@ def make_entry(model: Model, scan: Scan, path: Path) -> None:
     """Encode one scan and write its entry, whole or not at all."""
     encoded = encode_scan(model, read_scan(scan), silent)
     _, log_variance = encode_posterior_tiled(model.tokenizer, padded_units(encoded.prepared))
-    shape = token_place(tuple(encoded.latent.shape[1:]), model.meduet.config.patch_size)
     coverage = token_grid(encoded, encoded.coverage.unsqueeze(-1), model)[..., 0]
     tensors = {
         "mean": encoded.latent,
@@ -80,7 +79,6 @@ def make_entry(model: Model, scan: Scan, path: Path) -> None:
         "style": token_grid(encoded, encoded.style, model),
         "coverage": coverage,
     }
-    assert tuple(coverage.shape) == shape
     words = {
         "format": FORMAT,
         "model_sha256": model.sha256,

@@ -38,7 +38,7 @@ def accelerated(
     if precision != "bfloat16" and not compiles:
         return generator
 
-    faster = copy.copy(generator)  # the same tensors under another `predict`
+    faster: Any = copy.copy(generator)  # the same tensors under another `predict`
     predict: Any = generator.predict
     if compiles and (device == "cpu" or find_spec("triton") is not None):
         mode = "reduce-overhead" if device == "cuda" else "default"
