@@ -41,6 +41,7 @@ from napari_meduet.pipelines.synthesis_conditions import (
     take_style,
 )
 from napari_meduet.pipelines.synthesis_outputs import GuidanceGrid, OnPreview, Previews, SynthesisResult
+from napari_meduet.pipelines.synthesis_pace import Pace
 from napari_meduet.pipelines.synthesis_sampling import (
     Asked,
     Effort,
@@ -211,9 +212,7 @@ class SynthesisSession:
 
     def predicted_seconds(self, **changes: Any) -> float:
         """About how long `sample` takes to denoise, measured on one evaluation."""
-        request = self._changed(changes)
-        start = 1.0 if self.start is None else request.noise
-        return request.count * num_evaluations(request, start) * self._seconds_per_evaluation
+        return Pace(seconds_per_evaluation=self._seconds_per_evaluation).seconds(self._changed(changes))
 
     @property
     def place(self) -> Place:
