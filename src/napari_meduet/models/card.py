@@ -20,7 +20,8 @@ TOKENIZER_FILE = "tokenizer.safetensors"
 MEDUET_FILE = "meduet.safetensors"
 STYLES_FILE = "styles.safetensors"
 GENERATOR_FILE = "generator.safetensors"
-WEIGHT_FILES = (TOKENIZER_FILE, MEDUET_FILE, STYLES_FILE, GENERATOR_FILE)
+CONTROL_FILE = "control.safetensors"
+WEIGHT_FILES = (TOKENIZER_FILE, MEDUET_FILE, STYLES_FILE, GENERATOR_FILE, CONTROL_FILE)
 LARGEST_CARD_BYTES = 4 * 1024**2
 
 Modality = Literal["CT", "MR"]
@@ -72,12 +73,44 @@ class TrainingSource(_Record):
     licence: str
 
 
+class MaskClass(_Record):
+    """A class of the masks that a ControlNet follows: its number in a mask, and its name."""
+
+    label: int = Field(ge=0)
+    name: str = Field(min_length=1)
+
+
+class ControlCard(_Record):
+    """A ControlNet beside a generator (M-40).
+
+    Attributes:
+        classes: the background first, whose label is 0.
+        generator_sha256: of the weights it was trained with; it knows no others.
+        training: how it was made.
+    """
+
+    classes: tuple[MaskClass, ...] = Field(min_length=2)
+    generator_sha256: str
+    training: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _a_label_for_each_class(self) -> "ControlCard":
+        if self.classes[0].label != 0 or len(set(self.labels)) != len(self.labels):
+            raise ValueError("classes: the first is the background, label 0, and each has a label of its own")
+        return self
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        return tuple(each.label for each in self.classes)
+
+
 class ModelCard(_Record):
     """The card. `files` names the digest of every weight file in the folder.
 
     Attributes:
         generator: the sizes of a generator that reads this model's factors, where the folder has one.
         generator_training: how it was made.
+        control: the classes of a ControlNet on that generator, where the folder has one.
     """
 
     name: str = Field(min_length=1)
@@ -88,6 +121,7 @@ class ModelCard(_Record):
     meduet: dict[str, Any]
     generator: dict[str, Any] | None = None
     generator_training: dict[str, Any] = {}
+    control: ControlCard | None = None
     profiles: dict[Modality, ProfileCard]
     working_spacing_mm: float = Field(gt=0, le=10)
     domains: tuple[str, ...] = ()
@@ -110,6 +144,15 @@ class ModelCard(_Record):
     def _a_generator_with_its_weights(self) -> "ModelCard":
         if (self.generator is not None) != (GENERATOR_FILE in self.files):
             raise ValueError(f"generator: the sizes of a generator come with {GENERATOR_FILE} in files")
+        return self
+
+    @model_validator(mode="after")
+    def _a_control_of_its_generator(self) -> "ModelCard":
+        if (self.control is not None) != (CONTROL_FILE in self.files):
+            raise ValueError(f"control: the classes of a ControlNet come with {CONTROL_FILE} in files")
+        generator = self.files.get(GENERATOR_FILE)
+        if self.control and (generator is None or self.control.generator_sha256 != generator.sha256):
+            raise ValueError("control: the ControlNet was trained with another generator than this model's")
         return self
 
     @property

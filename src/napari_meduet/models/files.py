@@ -6,7 +6,7 @@ nothing is ever unpickled. What the card means is `card.py`'s business, what a s
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -18,14 +18,18 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from napari_meduet.core.meduet import MeDUET, MeDUETConfig
+from napari_meduet.core.synthesis.control import ControlNet
 from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import (
     CARD_FILE,
+    CONTROL_FILE,
     GENERATOR_FILE,
     MEDUET_FILE,
     STYLES_FILE,
     TOKENIZER_FILE,
+    ControlCard,
+    MaskClass,
     Modality,
     ModelCard,
     WeightFile,
@@ -53,6 +57,7 @@ class Model:
         latent_mean, latent_std: (1, C, 1, 1, 1), what standardises the tokenizer's latents.
         known_styles: the styles of the domains it was trained on.
         generator: makes new latents from factors of `meduet`; None where the folder has none.
+        control: makes it follow a mask; None where the folder has none.
     """
 
     card: ModelCard
@@ -64,6 +69,7 @@ class Model:
     latent_std: Tensor
     known_styles: Mapping[str, Style] = field(default_factory=dict)
     generator: Generator | None = None
+    control: ControlNet | None = None
 
     def profile_for(self, values: Any, modality: Modality) -> IntensityProfile:
         """The intensity profile of a scan: the card's for CT, fitted to the values for MR (M-03)."""
@@ -126,7 +132,7 @@ def save_model(
     if known_styles:
         blobs[STYLES_FILE] = pack_styles(known_styles)
     digests = {name: _weight_file(blob) for name, blob in blobs.items()}
-    card = _changed(card, files=digests, generator=None, generator_training={})
+    card = _changed(card, files=digests, generator=None, generator_training={}, control=None)
     blobs[CARD_FILE] = _card_text(card).encode()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,6 +150,8 @@ def save_generator(
 ) -> ModelCard:
     """Put a generator into a model folder, or in the place of the one there; the identity stays.
 
+    A ControlNet of the one there goes with it.
+
     Args:
         weights: its state dict; written in half precision.
         training: what the card says of how it was made.
@@ -156,17 +164,48 @@ def save_generator(
     if difference := _misfit(config, _meduet_config(card)):
         raise InputError(f"{folder.name}: this generator was made for another model: {difference}.")
     blob = save({name: tensor.half().contiguous() for name, tensor in weights.items()})
+    others = {name: file for name, file in card.files.items() if name != CONTROL_FILE}
     card = _changed(
         card,
-        files={**card.files, GENERATOR_FILE: _weight_file(blob)},
+        files={**others, GENERATOR_FILE: _weight_file(blob)},
         generator=asdict(config),
         generator_training=dict(training),
+        control=None,
     )
-    blobs = {GENERATOR_FILE: blob, CARD_FILE: _card_text(card).encode()}
-    check_room(folder, sum(map(len, blobs.values())))
-    with write_all_atomically([folder / name for name in blobs], overwrite=True) as temporaries:
-        for temporary, content in zip(temporaries, blobs.values(), strict=True):
-            temporary.write_bytes(content)
+    _add(folder, GENERATOR_FILE, blob, card)
+    (folder / CONTROL_FILE).unlink(missing_ok=True)
+    return card
+
+
+def save_control(
+    folder: Path, control: ControlNet, classes: Sequence[MaskClass], training: Mapping[str, Any]
+) -> ModelCard:
+    """Put a ControlNet of the folder's generator beside it, or in the place of the one there.
+
+    Args:
+        control: written in half precision.
+        classes: of its masks, the background first.
+        training: what the card says of how it was made.
+
+    Raises:
+        InputError: there is no generator, the ControlNet does not fit it, or it cannot be written. The folder
+            is as it was.
+    """
+    card = read_card(folder)
+    if card.generator is None:
+        raise InputError(f"{folder.name}: this model has no generator that a ControlNet could steer.")
+    if len(classes) != control.num_classes or not _has_shapes_of(
+        control, ControlNet(Generator(_generator_config(card)), control.num_classes)
+    ):
+        raise InputError(f"{folder.name}: this ControlNet was made for another generator, or other classes.")
+    blob = save({name: tensor.half().contiguous() for name, tensor in control.state_dict().items()})
+    control_card = ControlCard(
+        classes=tuple(classes),
+        generator_sha256=card.files[GENERATOR_FILE].sha256,
+        training=dict(training),
+    )
+    card = _changed(card, files={**card.files, CONTROL_FILE: _weight_file(blob)}, control=control_card)
+    _add(folder, CONTROL_FILE, blob, card)
     return card
 
 
@@ -176,6 +215,22 @@ def save_figures(folder: Path, figures: Mapping[str, Any]) -> ModelCard:
     with write_atomically(folder / CARD_FILE, overwrite=True) as temporary:
         temporary.write_text(_card_text(card), encoding="utf-8")
     return card
+
+
+def _add(folder: Path, name: str, blob: bytes, card: ModelCard) -> None:
+    """Write a weight file together with the card that names it, both or neither."""
+    blobs = {name: blob, CARD_FILE: _card_text(card).encode()}
+    check_room(folder, sum(map(len, blobs.values())))
+    with write_all_atomically([folder / each for each in blobs], overwrite=True) as temporaries:
+        for temporary, content in zip(temporaries, blobs.values(), strict=True):
+            temporary.write_bytes(content)
+
+
+def _has_shapes_of(one: nn.Module, other: nn.Module) -> bool:
+    first, second = (
+        {name: tensor.shape for name, tensor in each.state_dict().items()} for each in (one, other)
+    )
+    return first == second
 
 
 def _changed(card: ModelCard, **changes: Any) -> ModelCard:
@@ -245,6 +300,10 @@ def _build(card: ModelCard, contents: Mapping[str, bytes], device: torch.device,
         if difference := _misfit(generator.config, meduet.config):
             raise InputError(f"{folder_name}/{CARD_FILE}: generator: {difference}.")
         fill(generator, GENERATOR_FILE)
+    control = None
+    if generator is not None and card.control is not None:
+        control = ControlNet(generator, len(card.control.classes))
+        fill(control, CONTROL_FILE)
     styles = unpack_styles(contents[STYLES_FILE], folder_name) if STYLES_FILE in contents else {}
     for name, style in styles.items():
         style.check_model(card.sha256, f"{folder_name}/{STYLES_FILE}: {name}")
@@ -258,6 +317,7 @@ def _build(card: ModelCard, contents: Mapping[str, bytes], device: torch.device,
         latent_std=torch.tensor(card.tokenizer.latent_std).view(1, -1, 1, 1, 1),
         known_styles=styles,
         generator=generator,
+        control=control,
     )
 
 

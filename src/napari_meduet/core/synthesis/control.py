@@ -7,8 +7,8 @@ exactly the generator, and a model keeps it for samples without a mask.
 
 import copy
 
+import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -31,8 +31,8 @@ def mask_shares(labels: Int[Tensor, "B X Y Z"], num_classes: int, voxels: int) -
     unknown = labels[(labels < 0) | (labels >= num_classes)].unique().tolist()
     if unknown:
         raise ValueError(f"The mask has labels {unknown}; this model knows 0 to {num_classes - 1}.")
-    one_hot = rearrange(F.one_hot(labels.long(), num_classes).float(), "b x y z k -> b k x y z")
-    return F.avg_pool3d(one_hot, voxels)
+    shares = [F.avg_pool3d((labels == number).float(), voxels) for number in range(num_classes)]
+    return torch.stack(shares, dim=1)
 
 
 class ControlNet(nn.Module):
