@@ -59,12 +59,12 @@ def names(widget) -> list[str]:
 def test_a_run_shows_one_layer_as_noise_leaves_it_and_cancel_keeps_it(widget, pipeline, qtbot):
     layers, status = widget.viewer.layers, widget.run.status
     before = [np.asarray(layer.data).copy() for layer in layers]
-    qtbot.waitUntil(lambda: widget.run.duration.text() == "about 12 s", timeout=5_000)
+    qtbot.waitUntil(lambda: widget.run.duration.text() == "about 24 s", timeout=5_000)
     pipeline.gate.clear()
     press(qtbot, widget)
     for _ in range(20):
         qtbot.mouseClick(widget.run.button, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: names(widget) == ["A", "B", f"{NAME} · step 3 of 12"], timeout=5_000)
+    qtbot.waitUntil(lambda: names(widget) == ["A", "B", f"{NAME} · step 3 of 24"], timeout=5_000)
     shown = layers[2]
     assert is_synthetic(shown)
     assert np.all(np.asarray(shown.data) == 3)
@@ -72,7 +72,7 @@ def test_a_run_shows_one_layer_as_noise_leaves_it_and_cancel_keeps_it(widget, pi
     press(qtbot, widget)
     assert widget.run.button.text() == "Cancelling…"
     qtbot.waitUntil(lambda: not widget.is_busy, timeout=5_000)
-    assert names(widget) == ["A", "B", f"{NAME} · partial, step 3 of 12"]
+    assert names(widget) == ["A", "B", f"{NAME} · partial, step 3 of 24"]
     assert shown.metadata["meduet"]["parameters"]["is_partial"]
     assert "kept" in status.text()
     assert pipeline.calls == 1
@@ -162,6 +162,6 @@ def test_the_dock_fits_and_what_cannot_be_asked_says_why(widget, generator, qtbo
     labels = widget.viewer.add_labels(
         np.array([[[0, 7, 7]]], np.uint8), features={"index": [7], "name": ["Lung"]}
     )
-    assert mask_of(labels, ("background", "liver", "lung")).ravel().tolist() == [0, 2, 2]
+    assert mask_of(labels, {0: "background", 3: "liver", 5: "lung"}).ravel().tolist() == [0, 5, 5]
     with pytest.raises(InputError, match=r"no class for label 7 \(Lung\)"):
-        mask_of(labels, ("background", "liver"))
+        mask_of(labels, {0: "background", 3: "liver"})

@@ -4,7 +4,7 @@ Names come from the layer's feature table (a column `name`, `label` or `class` b
 its segmentation plugins keep them). Labels without names are taken for the model's own numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,24 +28,27 @@ def label_names(layer: "Labels") -> dict[int, str]:
     return {int(number): str(name) for number, name in numbered[column].items()}
 
 
-def mask_of(layer: "Labels", classes: Sequence[str]) -> np.ndarray:
-    """The layer's labels as numbers of the model's classes, on the layer's grid (X Y Z); 0 is background.
+def mask_of(layer: "Labels", classes: Mapping[int, str]) -> np.ndarray:
+    """The layer's labels as the model numbers its classes, on the layer's grid (X Y Z); 0 is background.
+
+    Args:
+        classes: the name of each class, under its number.
 
     Raises:
         InputError: a label that the model has no class for.
     """
     labels, names = to_voxels(np.asarray(layer.data)), label_names(layer)
-    wanted = {name.casefold(): number for number, name in enumerate(classes)}
+    wanted = {name.casefold(): number for number, name in classes.items()}
     found = np.unique(labels)
     table = np.zeros(int(found.max()) + 1, np.int64)
     for label in found[found != 0]:
         name = names.get(int(label))
-        number = int(label) if not names and label < len(classes) else wanted.get((name or "").casefold())
+        number = int(label) if not names and int(label) in classes else wanted.get((name or "").casefold())
         if number is None:
             told = f"{label} ({name})" if name else str(label)
             raise InputError(
-                f"{layer.name}: the model has no class for label {told}. It knows {', '.join(classes)}: "
-                "name the label so in the layer's features, or erase it."
+                f"{layer.name}: the model has no class for label {told}. It knows "
+                f"{', '.join(classes.values())}: name the label so in the layer's features, or erase it."
             )
         table[label] = number
     return table[labels]

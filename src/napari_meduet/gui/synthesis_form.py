@@ -36,8 +36,8 @@ FORMS = {
     "nested": "nested: content, then style",
 }
 SIT_SAMPLERS = {
-    "heun": "Heun",
     "multistep": "Multistep",
+    "heun": "Heun",
     "euler": "Euler",
     "em": "Euler–Maruyama",
 }
@@ -81,7 +81,6 @@ class SynthesisForm(QWidget):
         self.sampler = ChoiceBox()
         self.steps = QSpinBox()
         self.steps.setRange(1, MOST_STEPS)
-        self.steps.setSuffix(" steps")
         self.start_from = LayerBox(
             viewer,
             is_scan,
@@ -124,7 +123,7 @@ class SynthesisForm(QWidget):
                 ("Content weight", self.content_weight),
                 ("Style weight", self.style_weight),
                 ("Seed", self.seed),
-                ("Sampler", walk),
+                ("Sampler, steps", walk),
             )
         )
         self.finer = QWidget()
@@ -248,9 +247,10 @@ class SynthesisForm(QWidget):
         return (self._card.generator if self._card else None) or {}
 
     @property
-    def _mask_classes(self) -> tuple[str, ...]:
-        training = self._card.generator_training if self._card else {}
-        return tuple(training.get("mask_classes", ()))
+    def _mask_classes(self) -> dict[int, str]:
+        """The name of each class that the model's ControlNet knows, under its label."""
+        control = self._card.control if self._card else None
+        return {each.label: each.name for each in control.classes} if control else {}
 
     def _mask(self) -> np.ndarray | None:
         layer = self.mask_labels.value()
@@ -321,7 +321,7 @@ class SynthesisForm(QWidget):
             "How much noise the scan gets: little stays close to it, 1 leaves nothing of it",
             (self.start_from.value() is not ANY, "It starts from noise alone"),
         )
-        classes = ", ".join(self._mask_classes)
+        classes = ", ".join(self._mask_classes.values())
         self._enable(
             self.mask_labels,
             f"Labels that the anatomy follows: {classes}",

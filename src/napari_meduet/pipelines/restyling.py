@@ -25,18 +25,17 @@ from napari_meduet.pipelines.composition import composed
 from napari_meduet.pipelines.edges import compare_edges, gradient, gradient_correlation
 from napari_meduet.pipelines.encoding import decode_latent, decode_windows
 from napari_meduet.pipelines.factors import MeasuredScan, doubts_about, measure_scan, read_scan
+from napari_meduet.pipelines.labels import GRID_TOLERANCE_MM, labels_on
 from napari_meduet.pipelines.memory import check_memory
 from napari_meduet.pipelines.progress import parts, silent
 from napari_meduet.pipelines.provenance import provenance
 from napari_meduet.pipelines.requests import Mode, SwapRequest, check_strength
 from napari_meduet.pipelines.safety import Measurements, SafetyReport, drift_under_labels, judge
 from napari_meduet.pipelines.texture import TextureMove
-from napari_meduet.volumes.files import file_sha256, read_volume, write_volume
+from napari_meduet.volumes.files import file_sha256, write_volume
 from napari_meduet.volumes.opening import shown_name
 from napari_meduet.volumes.preparation import WorkingGrid
 from napari_meduet.volumes.volume import Volume
-
-GRID_TOLERANCE_MM = 0.01  # two grids whose affines agree within this are one
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +73,7 @@ def open_swap(request: SwapRequest, on_progress: OnProgress = silent) -> "SwapSe
     on_progress(0.0, "reading")
     model = load_model(request.model, request.device)
     content = read_scan(request.content, request.content_choice)
-    labels = _labels(request.labels, content)
+    labels = None if request.labels is None else labels_on(content, request.labels)
     other = _style_source(request, model, content)
     check_memory(model, content, *([other] if isinstance(other, Volume) else []))
 
@@ -282,31 +281,6 @@ def _reference(mode: Mode, model: Model, measured: MeasuredScan, on_progress: On
         model, encoded, lambda run: prototype_style(encoded.style[run], own, own), joining
     )
     return decode_latent(model, encoded.prepared, latent, decoding)
-
-
-def _labels(given: str | Path | np.ndarray | None, content: Volume) -> np.ndarray | None:
-    """Labels on the content's grid.
-
-    Raises:
-        InputError: they lie on another grid, or are no whole numbers.
-    """
-    if given is None:
-        return None
-    shape, where = content.voxels.shape, "labels"
-    if isinstance(given, np.ndarray):
-        labels = given
-    else:
-        where = Path(given).name
-        volume = read_volume(given, modality="MR")  # integers without a unit; nothing must be guessed
-        labels = volume.values()
-        if labels.shape == shape and not np.allclose(volume.affine, content.affine, atol=GRID_TOLERANCE_MM):
-            raise InputError(f"{where}: the labels lie elsewhere in space than the content.")
-        if not np.array_equal(labels, np.rint(labels)):
-            raise InputError(f"{where}: labels are whole numbers; this file holds others.")
-        labels = labels.astype(np.int32)
-    if labels.shape != shape:
-        raise InputError(f"{where}: the labels measure {labels.shape}, the content {shape}.")
-    return labels
 
 
 def _is_same(one: Style, other: Style) -> bool:

@@ -21,7 +21,7 @@ from napari_meduet.core.synthesis.generator import Generator
 from napari_meduet.core.synthesis.samplers import SAMPLERS, Walked
 from napari_meduet.core.windows import Position
 from napari_meduet.errors import Cancelled, InputError, OnProgress
-from napari_meduet.models.card import GENERATOR_FILE
+from napari_meduet.models.card import CONTROL_FILE, GENERATOR_FILE
 from napari_meduet.models.files import Model, load_model
 from napari_meduet.pipelines.memory import check_synthesis_memory
 from napari_meduet.pipelines.progress import part, parts, silent
@@ -30,6 +30,7 @@ from napari_meduet.pipelines.requests import Scan, SynthesisRequest
 from napari_meduet.pipelines.synthesis_conditions import (
     MR_WITHOUT_A_SCAN,
     GivenContent,
+    GivenMask,
     GivenStart,
     GivenStyle,
     ScanReader,
@@ -38,6 +39,7 @@ from napari_meduet.pipelines.synthesis_conditions import (
     same_content,
     similar_content,
     start_of,
+    take_mask,
     take_style,
 )
 from napari_meduet.pipelines.synthesis_outputs import GuidanceGrid, OnPreview, Previews, SynthesisResult
@@ -85,17 +87,19 @@ def open_synthesis(request: SynthesisRequest, on_progress: OnProgress = silent) 
     on_progress(0.0, "reading the model")
     model = load_model(request.model, request.device)
     generator = _faster_generator(model, request)
-    if request.mask is not None:
+    if request.mask is not None and model.control is None:
         raise InputError(f"The model {model.card.name} has no ControlNet, so it cannot follow a mask.")
     check_sampler(generator, request.sampler)
     num_evaluations(request, request.noise if request.start_from is not None else 1.0)
     size = _size(model, generator, request)
     reader = ScanReader(model, on_progress)
-    content = style = start = None
+    content = style = start = mask = None
     if request.content is not None:
         source, scan = reader.read("content", request.content, request.content_choice)
         is_same = request.anatomy == "same"
         content = same_content(model, source, scan, size) if is_same else similar_content(source, scan)
+        if request.mask is not None:
+            mask = take_mask(model, scan, request.mask, size)
     if request.start_from is not None:
         source, scan = reader.read("start", request.start_from, request.start_choice)
         start = start_of(model, source, scan, size)
@@ -109,6 +113,7 @@ def open_synthesis(request: SynthesisRequest, on_progress: OnProgress = silent) 
         content=content,
         style=style,
         start=start,
+        mask=mask,
     )
 
 
@@ -128,6 +133,7 @@ class SynthesisSession:
     content: GivenContent | None
     style: GivenStyle | None
     start: GivenStart | None
+    mask: GivenMask | None = None
 
     def with_style(self, style: Scan | None, on_progress: OnProgress = silent) -> "SynthesisSession":
         """The same content and noise with another style."""
@@ -226,7 +232,7 @@ class SynthesisSession:
         else:
             fitted = (source.profile for source in self._sources if source.modality == modality)
             profile = next((profile for profile in fitted if profile is not None), MR_WITHOUT_A_SCAN)
-        affines = (given.affine for given in (self.content, self.start) if given is not None)
+        affines = (given.affine for given in (self.content, self.mask, self.start) if given is not None)
         affine = next((affine for affine in affines if affine is not None), None)
         if affine is None:
             affine = centred_affine(self.model, self.size)
@@ -255,7 +261,8 @@ class SynthesisSession:
     @cached_property
     def _seconds_per_evaluation(self) -> float:
         with torch.inference_mode():
-            return seconds_per_evaluation(_faster_generator(self.model, self.request), self._asked)
+            generator = _faster_generator(self.model, self.request)
+            return seconds_per_evaluation(generator, self._asked, self.model.control)
 
     @property
     def _asked(self) -> Asked:
@@ -265,6 +272,7 @@ class SynthesisSession:
             tokens=None if self.content is None else self.content.tokens,
             style=None if self.style is None else self.style.pooled,
             start=None if self.start is None else self.start.latent,
+            mask=None if self.mask is None else self.mask.shares,
         )
 
     def _changed(self, changes: dict[str, Any]) -> SynthesisRequest:
@@ -302,14 +310,22 @@ class SynthesisSession:
 
         seed = self._seed(request) + number
         generator = _faster_generator(model, request)
-        latent = denoised(generator, self._asked, request, seed, effort, denoising, preview)
+        latent = denoised(generator, self._asked, request, seed, effort, denoising, preview, model.control)
         return decoded(model, latent, place, effort, decoding)
 
     def _middle_slice(self, request: SynthesisRequest, effort: Effort, on_progress: OnProgress) -> np.ndarray:
         """The axial slice through the middle of the first volume; no more is decoded than it needs."""
         model = self._model(effort)
         generator = _faster_generator(model, request)
-        latent = denoised(generator, self._asked, request, self._seed(request), effort, on_progress)
+        latent = denoised(
+            generator,
+            self._asked,
+            request,
+            self._seed(request),
+            effort,
+            on_progress,
+            control=model.control,
+        )
         middle, margin = latent.shape[-1] // 2, model.tokenizer.halo + 1
         first = max(0, middle - margin)
         slab = decoded(model, latent[..., first : middle + margin], self.place, effort, silent)
@@ -328,14 +344,18 @@ class SynthesisSession:
     ) -> dict[str, Any]:
         place = self.place
         token = model.meduet.config.patch_size * model.tokenizer.stride
+        inputs = [(source.role, source.sha256) for source in self._sources]
+        if self.mask is not None:
+            inputs.append(("mask", self.mask.sha256))
         return provenance(
             kind="generated",
             modality=place.modality,
             is_synthetic=True,
-            sources=[(source.role, source.sha256) for source in self._sources],
+            sources=inputs,
             model=model,
             parameters={
                 "generator_sha256": model.card.files[GENERATOR_FILE].sha256,
+                "control_sha256": model.card.files[CONTROL_FILE].sha256 if self.mask is not None else None,
                 "anatomy": request.anatomy if self.content is not None else None,
                 "style_domain": self.style.domain if self.style is not None else None,
                 "sampler": request.sampler,

@@ -5,6 +5,7 @@ neither. How a generator is conditioned on them is `core/synthesis`'s business, 
 `synthesis_sampling.py`'s.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from napari_meduet.models.files import Model
 from napari_meduet.models.styles import STYLE_SUFFIX, Style, load_style
 from napari_meduet.pipelines.encoding import EncodedScan, encode_scan, token_grid
 from napari_meduet.pipelines.factors import doubts_about, read_scan
+from napari_meduet.pipelines.labels import class_shares, labels_on
 from napari_meduet.pipelines.memory import check_memory
 from napari_meduet.pipelines.requests import Scan, ScanChoice
 from napari_meduet.volumes.files import file_sha256
@@ -85,6 +87,20 @@ class GivenStart:
     affine: np.ndarray
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GivenMask:
+    """What class lies where in the result.
+
+    Attributes:
+        shares: of each class in every latent voxel; background outside of the scan.
+        affine: of the result, whose places the mask fixes.
+    """
+
+    sha256: str
+    shares: Float[Tensor, "K x y z"]
+    affine: np.ndarray
+
+
 class ScanReader:
     """Scans of one request, each read and encoded once, however many parts it plays."""
 
@@ -126,6 +142,31 @@ def same_content(model: Model, source: Source, scan: EncodedScan, size: Position
         tokens=own,
         affine=_affine(model, scan, corner),
     )
+
+
+def take_mask(model: Model, scan: EncodedScan, mask: str | Path | np.ndarray, size: Position) -> GivenMask:
+    """The mask of the same places as `same_content`.
+
+    Args:
+        mask: labels on the scan's own grid.
+        size: of the result, in tokens.
+
+    Raises:
+        InputError: the labels lie on another grid, or are none that the model's ControlNet knows.
+    """
+    assert model.card.control is not None, "a request for a mask needs a ControlNet"
+    labels = labels_on(scan.prepared.volume, mask)
+    whole = class_shares(model, scan.prepared, labels, model.card.control.labels)
+    corner, patch = _corner(_coverage(model, scan), size), model.meduet.config.patch_size
+    x, y, z = (start * patch for start in corner)
+    dx, dy, dz = (length * patch for length in size)
+    shares = _cut(whole.movedim(0, -1), (x, y, z), (dx, dy, dz)).movedim(-1, 0).contiguous()
+    shares[0] += 1 - shares.sum(dim=0)
+    if isinstance(mask, np.ndarray):
+        sha256 = hashlib.sha256(np.ascontiguousarray(labels, np.int64).tobytes()).hexdigest()
+    else:
+        sha256 = file_sha256(Path(mask))
+    return GivenMask(sha256=sha256, shares=shares, affine=_affine(model, scan, corner))
 
 
 def similar_content(source: Source, scan: EncodedScan) -> GivenContent:

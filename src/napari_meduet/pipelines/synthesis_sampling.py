@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from napari_meduet.core.synthesis.control import ControlNet
 from napari_meduet.core.synthesis.diffusion import (
     DIFFUSION_SAMPLERS,
     ddim,
@@ -131,6 +132,7 @@ class Asked:
 
     Attributes:
         size: of the result, in tokens.
+        mask: share of each class in every latent voxel, for a ControlNet.
     """
 
     size: Position
@@ -138,6 +140,7 @@ class Asked:
     tokens: Float[Tensor, "X Y Z Dc"] | None
     style: Float[Tensor, " Ds"] | None
     start: Float[Tensor, "C x y z"] | None
+    mask: Float[Tensor, "K x y z"] | None = None
 
     def conditions(self, generator: Generator) -> Conditions:
         """One row, on the generator's device."""
@@ -151,6 +154,7 @@ class Asked:
             drops_content=torch.tensor([self.content is None], device=device),
             drops_style=torch.tensor([self.style is None], device=device),
             spatial_content=tokens,
+            mask=None if self.mask is None else self.mask.unsqueeze(0).to(device),
         )
 
     def latent_shape(self, generator: Generator) -> tuple[int, ...]:
@@ -186,10 +190,14 @@ def denoised(
     effort: Effort,
     on_progress: OnProgress,
     on_step: Callable[[Walked], None] = lambda walked: None,
+    control: ControlNet | None = None,
 ) -> Float[Tensor, "1 C x y z"]:
     """The standardised latent that the noise of a seed becomes.
 
     Progress is told between layers too, so that cancelling waits for none of the steps.
+
+    Args:
+        control: follows the mask, where one is asked for.
 
     Raises:
         InputError: numbers are no longer finite, at the step that it names.
@@ -201,7 +209,7 @@ def denoised(
         on_progress(done / request.num_steps, f"denoising, step {step} of {request.num_steps}")
 
     with interruptible(generator, report):
-        for walked in _walk(generator, asked, request, seed, effort):
+        for walked in _walk(generator, asked, request, seed, effort, control):
             done, latent = walked.step, walked.x
             on_step(walked)
             report()
@@ -209,7 +217,12 @@ def denoised(
 
 
 def _walk(
-    generator: Generator, asked: Asked, request: SynthesisRequest, seed: int, effort: Effort
+    generator: Generator,
+    asked: Asked,
+    request: SynthesisRequest,
+    seed: int,
+    effort: Effort,
+    control: ControlNet | None,
 ) -> Iterator[Walked]:
     """The steps from noise, drawn on the CPU, to a latent."""
     draws = torch.Generator().manual_seed(seed)
@@ -219,7 +232,7 @@ def _walk(
     if asked.start is not None:
         start = asked.start.unsqueeze(0).to(device)
         x = on_its_path(generator.config.prediction, start, x, x.new_tensor(times[:1]))
-    velocity = _velocity(generator, asked, guidance_of(request), times, effort)
+    velocity = _velocity(generator, asked, guidance_of(request), times, effort, control)
 
     def draw_noise(like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=draws).to(like)
@@ -241,10 +254,11 @@ def _walk(
         ) from error
 
 
-def seconds_per_evaluation(generator: Generator, asked: Asked) -> float:
+def seconds_per_evaluation(generator: Generator, asked: Asked, control: ControlNet | None = None) -> float:
     """How long the network takes to see the whole result once; where that is quick, once it is warm."""
     x = torch.zeros(asked.latent_shape(generator), device=generator.patch_embedding.weight.device)
-    velocity = _velocity(generator, asked, Guidance(content_weight=0.0, style_weight=0.0), [1.0], Effort())
+    unguided = Guidance(content_weight=0.0, style_weight=0.0)
+    velocity = _velocity(generator, asked, unguided, [1.0], Effort(), control)
     seconds = 0.0
     for _ in range(2):
         before = perf_counter()
@@ -274,13 +288,20 @@ def _times(request: SynthesisRequest, start: float) -> list[float]:
 
 
 def _velocity(
-    generator: Generator, asked: Asked, guidance: Guidance, times: list[float], effort: Effort
+    generator: Generator,
+    asked: Asked,
+    guidance: Guidance,
+    times: list[float],
+    effort: Effort,
+    control: ControlNet | None,
 ) -> Velocity:
     """The velocity of a latent of the size asked for; of windows where that is more than the generator's."""
     conditions = asked.conditions(generator)
+    given = generator, conditions, guidance, times
+    follows = None if asked.mask is None else control
     if asked.size == tuple(generator.config.grid):
-        return GuidedVelocity(generator, conditions, guidance, times, batched=effort.batched)
-    return WindowedVelocity(generator, conditions, guidance, times, asked.size, batched=effort.batched)
+        return GuidedVelocity(*given, batched=effort.batched, control=follows)
+    return WindowedVelocity(*given, asked.size, batched=effort.batched, control=follows)
 
 
 def decoded(

@@ -97,6 +97,11 @@ class WorkingGrid:
         """A native array (X, Y, Z) on the working grid, trilinear. M-01."""
         return _resample(self._ras_ordered(native), self._working_samples(), lambda values: values)
 
+    def labels_to_working(self, native: np.ndarray) -> np.ndarray:
+        """Labels (X, Y, Z) on the working grid: that of the nearest voxel."""
+        nearest = [np.where(lerp.weight < 0.5, lerp.lower, lerp.upper) for lerp in self._working_samples()]
+        return np.ascontiguousarray(self._ras_ordered(native)[np.ix_(*nearest)])
+
     def to_native(self, working: np.ndarray) -> NDArray[np.float32]:
         """A working array back on the scan's own grid and voxel order, trilinear.
 
