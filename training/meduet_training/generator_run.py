@@ -59,7 +59,7 @@ def run_generator(run: GeneratorRun, folder: Path) -> None:
     fabric = join_fabric(run.hardware)
     with known_to_all():
         source, unseen = (
-            _source(_entries(fabric, run.data.model, scans, run.data.made, what), training)
+            _source(factors_of(fabric, run.data.model, scans, run.data.made, what), training)
             for scans, what in ((learned, "training"), (held_out, "held-out"))
         )
         if source is None:
@@ -124,7 +124,7 @@ def _held_out(scans: list[Scan]) -> list[Scan]:
     return [scan for several in by_domain.values() for scan in several[:HELD_OUT_OF_A_DOMAIN]]
 
 
-def _entries(fabric: Fabric, model: Path, scans: list[Scan], made: Path, what: str) -> list[FactorEntry]:
+def factors_of(fabric: Fabric, model: Path, scans: list[Scan], made: Path, what: str) -> list[FactorEntry]:
     """Made by the first process, on its device, unless they are there; opened by all."""
     on_cpu = load_model(model, "cpu")
     if not scans:

@@ -41,6 +41,7 @@ from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import ObjectiveConfig
 from napari_meduet.core.pretexts.masked import MaskedConfig
 from napari_meduet.core.pretexts.masked_diffusion import MaskedDiffusionConfig
+from napari_meduet.core.synthesis.control_objective import ControlConfig
 from napari_meduet.core.synthesis.generator import GeneratorConfig
 from napari_meduet.core.synthesis.objective import GenerationConfig
 from napari_meduet.errors import InputError
@@ -60,7 +61,7 @@ class Pretraining:
     """
 
     network: NetworkConfig
-    objective: ObjectiveConfig | MaskedConfig | MaskedDiffusionConfig | GenerationConfig  # has total_steps
+    objective: ObjectiveConfig | MaskedConfig | MaskedDiffusionConfig | ControlConfig | GenerationConfig
     batch: int = 64  # over all processes
     learning_rate: float = 1e-4
     end_learning_rate: float = 2e-5

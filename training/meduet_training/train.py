@@ -133,6 +133,58 @@ def export_generator(
 
 
 @app.command()
+def control(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file (docs/how-to/train-a-generator.md).")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="A model folder that has a generator.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A manifest, or a folder with an index.json; scans with labels count.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where factors and masks are kept.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Length of the run.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Volumes a step, over all processes.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="Any other, as training.clip=0.5; may be repeated."),
+    ] = None,
+) -> None:
+    """Train a ControlNet, so that a model's generator follows masks, or go on with the run in the folder."""
+    from meduet_training.control_config import read_control_run
+    from meduet_training.control_run import run_control
+    from meduet_training.machinery.messages import known_to_all, plain_errors
+    from meduet_training.run_config import CONFIG, changes_of, merged, without_unsaid
+
+    said = {
+        "data": {"model": model, "scans": data, "made": cache},
+        "training": {"batch": batch, "objective": {"total_steps": steps}},
+        "hardware": {"device": device},
+    }
+    with plain_errors():
+        with known_to_all():
+            if not config and model is None and data is None and (output / CONFIG).is_file():
+                config = output / CONFIG
+            chosen = read_control_run(config, merged(without_unsaid(said), changes_of(settings or [])))
+        run_control(chosen, output)
+
+
+@app.command("export-control")
+def export_control(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="Folder of a run.")],
+    into: Annotated[Path, typer.Option(help="The model folder it was trained for; one there is replaced.")],
+) -> None:
+    """Put a run's ControlNet, finished or not, into its model, for meduet and napari."""
+    from meduet_training.control_export import export_control as export
+    from meduet_training.machinery.messages import plain_errors
+
+    with plain_errors():
+        done, steps = export(run_folder, into)
+        typer.echo(f"Wrote the ControlNet after {done} of {steps} steps into {into}.")
+
+
+@app.command()
 def figures(
     model: Annotated[Path, typer.Option(help="The model folder; its card is rewritten.")] = EMBEDDED,
     data: Data = SHARED_DATA,

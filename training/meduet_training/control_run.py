@@ -1,0 +1,134 @@
+"""A configuration becomes the training of a ControlNet on the generator of a model (M-40).
+
+All is checked, factors and masks are made, then it is trained, by the engine of the pretraining.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from lightning_fabric import Fabric
+from torch import nn
+
+from meduet_training.control_config import ControlRun
+from meduet_training.data.cohort import read_cohort, trainable
+from meduet_training.data.control_source import ControlSource
+from meduet_training.data.factor_cache import FactorEntry, open_factors
+from meduet_training.data.mask_cache import MaskEntry, classes_of, label_names, open_mask
+from meduet_training.data.scan import Scan
+from meduet_training.data.step_batches import Share
+from meduet_training.generator_run import factors_of
+from meduet_training.guarding import guarded
+from meduet_training.machinery.fabric import decided_by_first, join_fabric
+from meduet_training.machinery.messages import known_to_all, say_on_stderr
+from meduet_training.pretraining import Pretraining, check_training, run_pretraining
+from meduet_training.reporting.run_watch import watched_run
+from meduet_training.run_config import write_run_config
+from napari_meduet.core.synthesis.control_objective import ControlConfig, ControlObjective
+from napari_meduet.errors import InputError
+from napari_meduet.models.files import Model, load_model
+from napari_meduet.tokenizers.tokenizer import Tokenizer
+
+
+def run_control(run: ControlRun, folder: Path) -> None:
+    """Train as the configuration says, or go on with the run in the folder. On all processes of the job.
+
+    Raises:
+        InputError: the configuration cannot be run here, or the folder is another run's. Nothing was trained.
+        Stopped: a signal came; the same configuration goes on from there.
+        Failed: the training cannot go on.
+    """
+    with known_to_all():
+        if run.hardware.strategy == "fsdp":
+            raise InputError(
+                "A ControlNet cannot be cut by fsdp; use ddp, or recompute where memory is short."
+            )
+        model = load_model(run.data.model, "cpu")
+        generator = model.generator
+        if generator is None:
+            raise InputError(
+                f"{run.data.model.name}: this model has no generator to steer; train one first "
+                "(meduet-train generator)."
+            )
+        scans = [scan for scan in trainable(read_cohort(run.data.scans)) if scan.labels_path is not None]
+        if not scans:
+            raise InputError(
+                "None of the scans to train on has labels: the list needs seg_path (index.json) or labels "
+                "(a manifest)."
+            )
+    fabric = join_fabric(run.hardware)
+    with known_to_all():
+        factors_of(fabric, run.data.model, scans, run.data.made, "labelled")
+        found = _labelled(fabric, model, scans, run, generator.config.grid)
+        classes = classes_of(mask for _, mask in found)
+        if len(classes) == 1:
+            raise InputError("The labels of these scans are 0 everywhere, so there is nothing to follow.")
+        config = replace(
+            cast(ControlConfig, run.training.objective),
+            labels=tuple(classes.values()),
+            names=tuple(classes),
+        )
+        training = replace(
+            run.training, network=generator.config, objective=config, model_sha256=model.sha256
+        )
+        entries, masks = zip(*found, strict=True)
+        source = ControlSource(entries, masks, config.names, generator.config.grid, training.seed)
+        check_training(
+            training, source, Share(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
+        )
+    if fabric.is_global_zero:
+        told = ", ".join(f"{label} {name}" for name, label in classes.items())
+        say_on_stderr(f"Classes of the mask, by the numbers that `meduet synthesize` takes: {told}.")
+    _train(fabric, run, training, source, model, folder)
+
+
+def _train(
+    fabric: Fabric, run: ControlRun, training: Pretraining, source: ControlSource, model: Model, folder: Path
+) -> None:
+    whole = run.model_copy(update={"training": training})
+    generator = model.generator
+    assert generator is not None, "run_control has looked"
+    with guarded(fabric, folder, run.hardware.timeout_s) as guard:
+        settings = whole.model_dump(mode="json", exclude_none=True, exclude={"data"})  # it has paths
+        tokenizer = cast(Tokenizer, cast(nn.Module, model.tokenizer).to(fabric.device))
+        with watched_run(fabric, folder, training, source, tokenizer, settings) as watch:
+            run_pretraining(
+                fabric,
+                source,
+                training,
+                folder,
+                hardware=run.hardware,
+                upkeep=run.upkeep,
+                on_begin=lambda: write_run_config(whole, folder),
+                on_new=lambda objective: cast(ControlObjective, objective).begin_with(generator),
+                watch=watch,
+                is_stopped=guard.is_stopped,
+                at=guard.supervisor.at,
+            )
+
+
+def _labelled(
+    fabric: Fabric, model: Model, scans: list[Scan], run: ControlRun, grid: tuple[int, int, int]
+) -> list[tuple[FactorEntry, MaskEntry]]:
+    """The scans that are as large as a crop, with their masks; made by the first process, opened by all."""
+    names = label_names(run.data.scans)
+    large = [
+        (scan, entry)
+        for scan in scans
+        for entry in open_factors(model, [scan], run.data.made)
+        if all(have >= need for have, need in zip(entry.grid, grid, strict=True))
+    ]
+    if not large:
+        raise InputError(
+            f"No labelled scan is as large as a crop of the generator, {' x '.join(map(str, grid))} tokens; "
+            "give larger scans."
+        )
+
+    def opened() -> list[tuple[FactorEntry, MaskEntry]]:
+        return [
+            (entry, open_mask(model, scan, entry, names.get(cast(Path, scan.labels_path), {})))
+            for scan, entry in large
+        ]
+
+    decided_by_first(fabric, lambda: len(opened()))
+    return opened()
