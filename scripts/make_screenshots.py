@@ -110,7 +110,7 @@ def brain() -> None:
 
 
 def new_chests(model: Path | None = None) -> None:
-    """A synthesis in the middle, weights to choose from, and one noise in two styles.
+    """A synthesis with weights to choose from, and one noise in two styles.
 
     Args:
         model: the folder of one with a generator; None: the embedded one.
@@ -122,11 +122,8 @@ def new_chests(model: Path | None = None) -> None:
     widget.form.seed.field.setText("2025")
     settle()
     widget.run.button.click()
-    while widget.is_busy and len(viewer.layers) == 2:
-        settle(0.1)
-    viewer.reset_view()
-    take(viewer, "denoising")
     finish(widget)
+    viewer.reset_view()
     widget.weights.set_open(True)
     widget.try_weights.click()
     finish(widget)
@@ -140,6 +137,7 @@ def new_chests(model: Path | None = None) -> None:
     finish(widget)
     widget.same_noise.side_by_side.click()
     viewer.reset_view()
+    viewer.scene.camera.zoom *= 3
     take(viewer, "same_noise")
     viewer.close()
 
