@@ -66,8 +66,8 @@ class Guidance(StrEnum):
 
 
 class Sampler(StrEnum):
-    heun = "heun"
     multistep = "multistep"
+    heun = "heun"
     euler = "euler"
     em = "em"
     ddpm = "ddpm"
@@ -320,7 +320,7 @@ def synthesize(
     ] = 1.0,
     style_weight: Annotated[float, typer.Option("--ws", help="Guidance towards the style; 0 is none.")] = 1.0,
     guidance: Annotated[Guidance, typer.Option(help="How the two are combined.")] = Guidance.paper,
-    sampler: Annotated[Sampler, typer.Option(help="How noise becomes a scan.")] = Sampler.heun,
+    sampler: Annotated[Sampler, typer.Option(help="How noise becomes a scan.")] = Sampler.multistep,
     steps: Annotated[int | None, typer.Option(help="Of the sampler; by default as many as suit it.")] = None,
     start_from: Annotated[Path | None, typer.Option(help="Scan to begin from, with noise on it.")] = None,
     noise: Annotated[float, typer.Option(help="Noise on --start-from; 1 leaves nothing of it.")] = 0.6,

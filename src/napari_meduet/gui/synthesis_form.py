@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from napari.layers import Layer
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QHBoxLayout, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QSpinBox, QVBoxLayout, QWidget
 
 from napari_meduet.errors import InputError
 from napari_meduet.gui.device_box import DeviceBox
@@ -110,11 +110,6 @@ class SynthesisForm(QWidget):
 
     def _lay_out(self) -> None:
         self.wishes = QWidget()
-        walk = QWidget()
-        beside = QHBoxLayout(walk)
-        beside.setContentsMargins(0, 0, 0, 0)
-        beside.addWidget(self.sampler, 1)
-        beside.addWidget(self.steps)
         self.wishes.setLayout(
             rows(
                 ("Content", self.content),
@@ -123,7 +118,8 @@ class SynthesisForm(QWidget):
                 ("Content weight", self.content_weight),
                 ("Style weight", self.style_weight),
                 ("Seed", self.seed),
-                ("Sampler, steps", walk),
+                ("Sampler", self.sampler),
+                ("Steps", self.steps),
             )
         )
         self.finer = QWidget()

@@ -23,10 +23,10 @@ Through = Literal["tokenizer", "meduet"]
 Anatomy = Literal["same", "similar"]
 Form = Literal["paper", "compositional", "nested"]  # of guidance: core.synthesis.guidance
 Precision = Literal["float32", "bfloat16", "int8"]  # core.synthesis.acceleration
-Sampler = Literal["heun", "multistep", "euler", "em", "ddpm", "ddim"]
+Sampler = Literal["multistep", "heun", "euler", "em", "ddpm", "ddim"]
 STRENGTH_RANGE = (-0.5, 1.5)  # SPEC section 8; outside [0, 1] the style is extrapolated, with a warning
 DEFAULT_STEPS: dict[Sampler, int] = {
-    "heun": 12, "multistep": 24, "euler": 30, "em": 250, "ddpm": 250, "ddim": 50,
+    "multistep": 24, "heun": 12, "euler": 30, "em": 250, "ddpm": 250, "ddim": 50,
 }  # fmt: skip
 MOST_STEPS = 1000  # a DiT knows no more times (Table 10)
 TOKEN_VOXELS = 16  # of the working grid along a token (M-02)
@@ -224,7 +224,7 @@ class SynthesisRequest(ModelChoice):
     style_weight: float = 1.0
     guidance: Form = "paper"
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    sampler: Sampler = "heun"
+    sampler: Sampler = "multistep"
     steps: int | None = None
     start_from: Scan | None = None
     noise: float = 0.6
