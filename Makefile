@@ -51,6 +51,8 @@ soak: $(VENV)/.installed-dev
 
 model: $(VENV)/.installed-train
 	$(BIN)/meduet-train demo
+	$(BIN)/meduet-train generator --preset tiny --model src/napari_meduet/models/demo --data ../shared/data -o caches/generator
+	$(BIN)/meduet-train export-generator caches/generator --into src/napari_meduet/models/demo
 
 system-python:
 	@scripts/setup-system.sh python
