@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import cast
 
 from lightning_fabric import Fabric
-from torch import nn
 
 from meduet_training.control_config import ControlRun
 from meduet_training.data.cohort import read_cohort, trainable
@@ -17,17 +16,13 @@ from meduet_training.data.factor_cache import FactorEntry, open_factors
 from meduet_training.data.mask_cache import MaskEntry, classes_of, label_names, open_mask
 from meduet_training.data.scan import Scan
 from meduet_training.data.step_batches import Share
-from meduet_training.generator_run import factors_of
-from meduet_training.guarding import guarded
+from meduet_training.generator_run import factors_of, train_watched
 from meduet_training.machinery.fabric import decided_by_first, join_fabric
 from meduet_training.machinery.messages import known_to_all, say_on_stderr
-from meduet_training.pretraining import Pretraining, check_training, run_pretraining
-from meduet_training.reporting.run_watch import watched_run
-from meduet_training.run_config import write_run_config
+from meduet_training.pretraining import check_training
 from napari_meduet.core.synthesis.control_objective import ControlConfig, ControlObjective
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model, load_model
-from napari_meduet.tokenizers.tokenizer import Tokenizer
 
 
 def run_control(run: ControlRun, folder: Path) -> None:
@@ -79,32 +74,15 @@ def run_control(run: ControlRun, folder: Path) -> None:
     if fabric.is_global_zero:
         told = ", ".join(f"{label} {name}" for name, label in classes.items())
         say_on_stderr(f"Classes of the mask, by the numbers that `meduet synthesize` takes: {told}.")
-    _train(fabric, run, training, source, model, folder)
-
-
-def _train(
-    fabric: Fabric, run: ControlRun, training: Pretraining, source: ControlSource, model: Model, folder: Path
-) -> None:
-    whole = run.model_copy(update={"training": training})
-    generator = model.generator
-    assert generator is not None, "run_control has looked"
-    with guarded(fabric, folder, run.hardware.timeout_s) as guard:
-        settings = whole.model_dump(mode="json", exclude_none=True, exclude={"data"})  # it has paths
-        tokenizer = cast(Tokenizer, cast(nn.Module, model.tokenizer).to(fabric.device))
-        with watched_run(fabric, folder, training, source, tokenizer, settings) as watch:
-            run_pretraining(
-                fabric,
-                source,
-                training,
-                folder,
-                hardware=run.hardware,
-                upkeep=run.upkeep,
-                on_begin=lambda: write_run_config(whole, folder),
-                on_new=lambda objective: cast(ControlObjective, objective).begin_with(generator),
-                watch=watch,
-                is_stopped=guard.is_stopped,
-                at=guard.supervisor.at,
-            )
+    train_watched(
+        fabric,
+        run,
+        training,
+        source,
+        model,
+        folder,
+        on_new=lambda objective: cast(ControlObjective, objective).begin_with(generator),
+    )
 
 
 def _labelled(

@@ -4,11 +4,13 @@ The engine is the pretraining's; what differs is what is learnt from (latents wi
 MeDUET), how the network begins, and what is looked at.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from lightning_fabric import Fabric
+from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import Progress
 from torch import nn
@@ -17,6 +19,7 @@ from meduet_training.data.cohort import read_cohort, trainable
 from meduet_training.data.factor_cache import FactorEntry, cache_factors, open_factors
 from meduet_training.data.factor_source import FactorSource
 from meduet_training.data.scan import Scan
+from meduet_training.data.source import BatchSource
 from meduet_training.data.step_batches import Share
 from meduet_training.evaluation.generator_validation import GeneratorValidation
 from meduet_training.generator_config import GeneratorRun, for_model
@@ -24,7 +27,7 @@ from meduet_training.guarding import guarded
 from meduet_training.machinery.fabric import decided_by_first, join_fabric
 from meduet_training.machinery.messages import known_to_all, say_on_stderr
 from meduet_training.pretraining import Pretraining, check_training, run_pretraining
-from meduet_training.reporting.run_watch import watched_run
+from meduet_training.reporting.run_watch import Sights, watched_run
 from meduet_training.run_config import write_run_config
 from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
 from napari_meduet.core.synthesis.objective import GenerationObjective
@@ -69,21 +72,50 @@ def run_generator(run: GeneratorRun, folder: Path) -> None:
             )
         share = Share(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
         check_training(training, source, share)
+    train_watched(
+        fabric,
+        run,
+        training,
+        source,
+        model,
+        folder,
+        on_new=lambda objective: begin(cast(GenerationObjective, objective), training, model, source),
+        sights=GeneratorValidation(unseen, model) if unseen else None,
+    )
+
+
+def train_watched(
+    fabric: Fabric,
+    run: BaseModel,
+    training: Pretraining,
+    source: BatchSource[Any],
+    model: Model,
+    folder: Path,
+    *,
+    on_new: Callable[[nn.Module], None],
+    sights: Sights | None = None,
+) -> None:
+    """Train what reads a model's factors, or go on, with the folder held and the training looked at.
+
+    Args:
+        run: a configuration with `hardware` and `upkeep`; the folder keeps it, with `training` in it.
+        on_new: sets a network that begins.
+    """
     whole = run.model_copy(update={"training": training})
-    with guarded(fabric, folder, run.hardware.timeout_s) as guard:
-        settings = whole.model_dump(mode="json", exclude_none=True, exclude={"data"})  # it has paths
+    settings = whole.model_dump(mode="json", exclude_none=True, exclude={"data"})  # it has paths
+    hardware, upkeep = (cast(Any, getattr(run, name)) for name in ("hardware", "upkeep"))
+    with guarded(fabric, folder, hardware.timeout_s) as guard:
         tokenizer = cast(Tokenizer, cast(nn.Module, model.tokenizer).to(fabric.device))
-        sights = GeneratorValidation(unseen, model) if unseen else None
         with watched_run(fabric, folder, training, source, tokenizer, settings, sights) as watch:
             run_pretraining(
                 fabric,
                 source,
                 training,
                 folder,
-                hardware=run.hardware,
-                upkeep=run.upkeep,
+                hardware=hardware,
+                upkeep=upkeep,
                 on_begin=lambda: write_run_config(whole, folder),
-                on_new=lambda objective: begin(cast(GenerationObjective, objective), training, model, source),
+                on_new=on_new,
                 watch=watch,
                 is_stopped=guard.is_stopped,
                 at=guard.supervisor.at,

@@ -25,7 +25,7 @@ def label_names(layer: "Labels") -> dict[int, str]:
     if column is None:
         return {}
     numbered = table.set_index("index") if "index" in table else table
-    return {int(number): str(name) for number, name in numbered[column].items()}
+    return {int(number): str(name) for number, name in zip(numbered.index, numbered[column], strict=True)}
 
 
 def mask_of(layer: "Labels", classes: Mapping[int, str]) -> np.ndarray:

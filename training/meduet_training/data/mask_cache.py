@@ -20,6 +20,7 @@ from meduet_training.data.cohort import index_records
 from meduet_training.data.factor_cache import FactorEntry
 from meduet_training.data.manifest import SUFFIXES
 from meduet_training.data.scan import Scan, read_scan
+from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model
 from napari_meduet.pipelines.encoding import prepare_scan
 from napari_meduet.pipelines.labels import class_shares, labels_on

@@ -30,7 +30,7 @@ def frechet_distance(one: Float[np.ndarray, "N D"], other: Float[np.ndarray, "M 
 def _covariance_root(centred: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "R D"]:
     """A matrix R with R^T R the covariance, of no more rows than samples or features."""
     scaled = centred.astype(np.float64) / np.sqrt(len(centred) - 1)
-    return np.linalg.qr(scaled, mode="r") if scaled.shape[0] > scaled.shape[1] else scaled
+    return np.asarray(np.linalg.qr(scaled, mode="r")) if scaled.shape[0] > scaled.shape[1] else scaled
 
 
 def median_distance(features: Float[np.ndarray, "N D"]) -> float:

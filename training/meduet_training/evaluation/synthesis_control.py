@@ -3,6 +3,8 @@
 Controllability with and without the condition, and the consistency surface R_D and R_C (SPEC 13 and 14).
 """
 
+from typing import cast
+
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
@@ -14,6 +16,7 @@ from meduet_training.evaluation.generated_crops import decoded, recognised_by_mo
 from meduet_training.evaluation.reporting import Figure, Part, Table
 from meduet_training.evaluation.synthesis_material import Material
 from meduet_training.evaluation.volume_features import PYRAMID
+from napari_meduet.models.card import Modality
 
 WEIGHTS = (0.0, 1.0, 3.0)  # of content and of style on the surface; 3 is the paper's
 SURFACE_SHARE = 8  # one in so many wishes is asked for at each pair of weights
@@ -109,7 +112,7 @@ def overlaps(material: Material, wishes: Wishes, volumes: Float[Tensor, "N X Y Z
     """Dice of each mask of the content, for each wish."""
     crops = material.crops
     return [
-        anatomy_overlap(crops.units[row], volume, crops.modalities[row])
+        anatomy_overlap(crops.units[row], volume, cast(Modality, str(crops.modalities[row])))
         for row, volume in zip(wishes.content, volumes, strict=True)
     ]
 

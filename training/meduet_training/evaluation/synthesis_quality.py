@@ -102,8 +102,12 @@ def mmd_estimate(
     Args:
         length: of the RBF kernel.
     """
-    kernels = [rbf_kernel(*pair, length) for pair in ((one, one), (other, other), (one, other))]
-    return set_estimate(lambda counts: unbiased_mmd(*kernels, counts, counts), patients, seed)
+    within, within_other, between = (
+        rbf_kernel(*pair, length) for pair in ((one, one), (other, other), (one, other))
+    )
+    return set_estimate(
+        lambda counts: unbiased_mmd(within, within_other, between, counts, counts), patients, seed
+    )
 
 
 def slice_estimate(
