@@ -179,6 +179,7 @@ def _kept(path: Path, scan: Scan, model: Model) -> FactorEntry | None:
 
 def _key(scan: Scan, model: Model) -> str:
     """Tells one scan, seen by one model, from another."""
-    words = {name: str(value) for name, value in asdict(scan).items() if name != "path"}
+    elsewhere = ("path", "labels_path")  # a folder that moved holds the same scans
+    words = {name: str(value) for name, value in asdict(scan).items() if name not in elsewhere}
     text = f"{FORMAT} {model.sha256} {scan.path.name} {scan.path.stat().st_size} {sorted(words.items())}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
