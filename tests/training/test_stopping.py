@@ -7,6 +7,14 @@ import pytest
 from meduet_training.machinery.stopping import EXIT_INTERRUPTED, EXIT_RESUMABLE, stop_signals
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Ctrl-C as a terminal gives it; a shell starts jobs in its background deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("number", "exit_code"),
     [
