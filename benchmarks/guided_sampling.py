@@ -113,8 +113,9 @@ def sizes(request: SynthesisRequest) -> None:
     for scale in ((1, 1, 1), (1, 1, 1.5), (1, 1, 2), (2, 2, 2)):
         session = open_synthesis(request)
         grid = session.size
-        token = session.model.meduet.config.patch_size * session.model.tokenizer.stride
-        size = tuple(round(side * by) * token for side, by in zip(grid, scale, strict=True))
+        size = tuple(
+            round(side * by) * session.model.token_voxels for side, by in zip(grid, scale, strict=True)
+        )
         larger = open_synthesis(replace(request, size=size))
         seconds = larger.predicted_seconds() / num_evaluations(request, 1.0)
         own = own or (seconds, np.prod(size))

@@ -71,6 +71,11 @@ class Model:
     generator: Generator | None = None
     control: ControlNet | None = None
 
+    @property
+    def token_voxels(self) -> int:
+        """Voxels of the working grid along a token."""
+        return self.meduet.config.patch_size * self.tokenizer.stride
+
     def profile_for(self, values: Any, modality: Modality) -> IntensityProfile:
         """The intensity profile of a scan: the card's for CT, fitted to the values for MR (M-03)."""
         if modality not in self.card.modalities:

@@ -100,7 +100,7 @@ def prepare_scan(model: Model, volume: Volume) -> PreparedScan:
     grid = WorkingGrid.for_volume(volume, model.card.working_spacing_mm)
     working = np.ascontiguousarray(grid.to_working(values))
     units, body = profile.encode(working), body_mask(working, volume.modality)
-    token = model.meduet.config.patch_size * model.tokenizer.stride
+    token = model.token_voxels
     window = [length * model.tokenizer.stride for length in model.meduet.config.latent_shape[1:]]
     missing = [
         max(side, -(-length // token) * token) - length
@@ -178,8 +178,8 @@ def encode_scan(model: Model, volume: Volume, on_progress: OnProgress) -> Encode
         style.append(style_tokens.float().cpu())
     second(1.0, "separating content and style")
 
-    token = config.patch_size * model.tokenizer.stride
-    coverage = F.avg_pool3d(padded_body(prepared), token)[0, 0]  # one number per token of the padded volume
+    # one number per token of the padded volume
+    coverage = F.avg_pool3d(padded_body(prepared), model.token_voxels)[0, 0]
     covered = [
         cut_window(coverage, token_place(position, config.patch_size), config.grid).flatten()
         for position in positions

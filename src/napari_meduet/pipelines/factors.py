@@ -247,7 +247,7 @@ def _spread(window_styles: torch.Tensor, statistics: StyleStatistics) -> float:
 
 def _factors(model: Model, scan: EncodedScan, name: str | None) -> ExtractedFactors:
     prepared = scan.prepared
-    token = model.meduet.config.patch_size * model.tokenizer.stride
+    token = model.token_voxels
     affine = np.array(prepared.grid.affine)
     centre = (token - 1) / 2 - np.array(prepared.before)  # of the first token, in working voxels
     affine[:3, 3] = affine[:3, :3] @ centre + affine[:3, 3]

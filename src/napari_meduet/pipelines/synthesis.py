@@ -343,7 +343,6 @@ class SynthesisSession:
         warnings: tuple[str, ...],
     ) -> dict[str, Any]:
         place = self.place
-        token = model.meduet.config.patch_size * model.tokenizer.stride
         inputs = [(source.role, source.sha256) for source in self._sources]
         if self.mask is not None:
             inputs.append(("mask", self.mask.sha256))
@@ -369,7 +368,7 @@ class SynthesisSession:
                 "guidance_interval": list(request.guidance_interval),
                 "start_noise": request.noise if self.start is not None else None,
                 "noise_drawn_by": "torch.Generator on the CPU",
-                "size": [side * token for side in self.size],
+                "size": [side * model.token_voxels for side in self.size],
                 "affine": place.affine.tolist(),
                 "number": number + 1,
                 "count": request.count,
@@ -415,7 +414,7 @@ def _size(model: Model, generator: Generator, request: SynthesisRequest) -> Posi
     """
     if request.anatomy == "same" and request.content is not None and not generator.config.spatial_content:
         raise InputError("This model's generator takes no content of places: ask for anatomy 'similar'.")
-    token = model.meduet.config.patch_size * model.tokenizer.stride
+    token = model.token_voxels
     own = generator.config.grid
     x, y, z = request.size or (side * token for side in own)
     if any(side % token or side < token * least for side, least in zip((x, y, z), own, strict=True)):

@@ -184,7 +184,7 @@ def start_of(model: Model, source: Source, scan: EncodedScan, size: Position) ->
         InputError: the scan is smaller.
     """
     coverage = _coverage(model, scan)
-    token = model.meduet.config.patch_size * model.tokenizer.stride
+    token = model.token_voxels
     if any(have < need for have, need in zip(coverage.shape, size, strict=True)):
         have, need = (" x ".join(str(side * token) for side in sides) for sides in (coverage.shape, size))
         raise InputError(
@@ -232,7 +232,7 @@ def centred_affine(model: Model, size: Position) -> np.ndarray:
     Args:
         size: of the result, in tokens.
     """
-    token, spacing = model.meduet.config.patch_size * model.tokenizer.stride, model.card.working_spacing_mm
+    token, spacing = model.token_voxels, model.card.working_spacing_mm
     affine = np.diag([spacing, spacing, spacing, 1.0])
     affine[:3, 3] = [-spacing * (length * token - 1) / 2 for length in size]
     return affine
@@ -270,7 +270,7 @@ def _cut(grid: Float[Tensor, "X Y Z *D"], corner: Position, size: Position) -> T
 
 def _affine(model: Model, scan: EncodedScan, corner: Position) -> np.ndarray:
     """The affine of a box of the working grid that begins at a token."""
-    token = model.meduet.config.patch_size * model.tokenizer.stride
+    token = model.token_voxels
     affine = np.array(scan.prepared.grid.affine)
     first = np.array(corner) * token - np.array(scan.prepared.before)  # working voxel
     affine[:3, 3] += affine[:3, :3] @ first

@@ -35,8 +35,7 @@ def measured_pace(request: SynthesisRequest) -> Pace | None:
     model = load_model(request.model, request.device)
     if model.generator is None:
         return None
-    token = model.meduet.config.patch_size * model.tokenizer.stride
     own = model.generator.config.grid
-    x, y, z = own if request.size is None else (side // token for side in request.size)
+    x, y, z = own if request.size is None else (side // model.token_voxels for side in request.size)
     asked = Asked(size=(x, y, z), content=None, tokens=None, style=None, start=None)
     return Pace(seconds_per_evaluation=seconds_per_evaluation(model.generator, asked))

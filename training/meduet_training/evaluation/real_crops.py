@@ -68,11 +68,11 @@ def draw_crops(
     if not large:
         raise InputError(
             f"None of the {len(scans)} scans is as large as what the generator writes ({size} tokens of "
-            f"{model.meduet.config.patch_size * model.tokenizer.stride} voxels)."
+            f"{model.token_voxels} voxels)."
         )
     chosen = FactorSource([entries[k] for k in large], size, seed).choose(0, count)
     voxels = {k: _voxels(model, scans[k]) for k in sorted({large[each.scan] for each in chosen})}
-    token = model.meduet.config.patch_size * model.tokenizer.stride
+    token = model.token_voxels
     rows, units = [], []
     for each in chosen:
         rows.append(entries[large[each.scan]].read(each.corner, size))
