@@ -237,6 +237,11 @@ def token_grid(scan: EncodedScan, tokens: Float[Tensor, "N L D"], model: Model) 
     return rearrange(blend.blended(), "d x y z -> x y z d")
 
 
+def coverage_grid(scan: EncodedScan, model: Model) -> Float[Tensor, "X Y Z"]:
+    """The share of body in each token, on the one grid of tokens that all windows lie on."""
+    return token_grid(scan, scan.coverage.unsqueeze(-1), model)[..., 0]
+
+
 def token_place(place: Position, patch_size: int) -> Position:
     """A place in a latent, counted in tokens."""
     x, y, z = place

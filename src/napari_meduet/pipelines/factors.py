@@ -21,6 +21,7 @@ from napari_meduet.models.files import Model, load_model
 from napari_meduet.models.styles import Style, pack_styles
 from napari_meduet.pipelines.encoding import (
     EncodedScan,
+    coverage_grid,
     decode_latent,
     decode_windows,
     encode_scan,
@@ -257,7 +258,7 @@ def _factors(model: Model, scan: EncodedScan, name: str | None) -> ExtractedFact
         style=scan.factors.style.mean.numpy(),
         content_tokens=token_grid(scan, scan.content, model).numpy(),
         style_tokens=token_grid(scan, scan.style, model).numpy(),
-        coverage=token_grid(scan, scan.coverage[..., None], model)[..., 0].numpy(),
+        coverage=coverage_grid(scan, model).numpy(),
         affine=affine,
         modality=prepared.volume.modality,
         sha256=prepared.volume.sha256,

@@ -21,7 +21,7 @@ from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.card import STYLES_FILE, Modality
 from napari_meduet.models.files import Model
 from napari_meduet.models.styles import STYLE_SUFFIX, Style, load_style
-from napari_meduet.pipelines.encoding import EncodedScan, encode_scan, token_grid
+from napari_meduet.pipelines.encoding import EncodedScan, coverage_grid, encode_scan, token_grid
 from napari_meduet.pipelines.factors import doubts_about, read_scan
 from napari_meduet.pipelines.labels import class_shares, labels_on
 from napari_meduet.pipelines.memory import check_memory
@@ -133,7 +133,7 @@ def same_content(model: Model, source: Source, scan: EncodedScan, size: Position
         size: of the result, in tokens.
     """
     tokens = token_grid(scan, scan.content, model)
-    coverage = _coverage(model, scan)
+    coverage = coverage_grid(scan, model)
     corner = _corner(coverage, size)
     own, own_coverage = _cut(tokens, corner, size), _cut(coverage, corner, size)
     return GivenContent(
@@ -157,7 +157,7 @@ def take_mask(model: Model, scan: EncodedScan, mask: str | Path | np.ndarray, si
     assert model.card.control is not None, "a request for a mask needs a ControlNet"
     labels = labels_on(scan.prepared.volume, mask)
     whole = class_shares(model, scan.prepared, labels, model.card.control.labels)
-    corner, patch = _corner(_coverage(model, scan), size), model.meduet.config.patch_size
+    corner, patch = _corner(coverage_grid(scan, model), size), model.meduet.config.patch_size
     x, y, z = (start * patch for start in corner)
     dx, dy, dz = (length * patch for length in size)
     shares = _cut(whole.movedim(0, -1), (x, y, z), (dx, dy, dz)).movedim(-1, 0).contiguous()
@@ -183,7 +183,7 @@ def start_of(model: Model, source: Source, scan: EncodedScan, size: Position) ->
     Raises:
         InputError: the scan is smaller.
     """
-    coverage = _coverage(model, scan)
+    coverage = coverage_grid(scan, model)
     token = model.token_voxels
     if any(have < need for have, need in zip(coverage.shape, size, strict=True)):
         have, need = (" x ".join(str(side * token) for side in sides) for sides in (coverage.shape, size))
@@ -236,10 +236,6 @@ def centred_affine(model: Model, size: Position) -> np.ndarray:
     affine = np.diag([spacing, spacing, spacing, 1.0])
     affine[:3, 3] = [-spacing * (length * token - 1) / 2 for length in size]
     return affine
-
-
-def _coverage(model: Model, scan: EncodedScan) -> Float[Tensor, "X Y Z"]:
-    return token_grid(scan, scan.coverage.unsqueeze(-1), model)[..., 0]
 
 
 def _corner(coverage: Float[Tensor, "X Y Z"], size: Position) -> Position:
