@@ -121,16 +121,16 @@ def prepare_scan(model: Model, volume: Volume) -> PreparedScan:
 
 def padded_units(scan: PreparedScan) -> Float[Tensor, "1 1 X Y Z"]:
     """The working volume, continued into its padding."""
-    return F.pad(torch.from_numpy(scan.units)[None, None], _amounts(scan), mode="replicate")
+    return F.pad(torch.from_numpy(scan.units)[None, None], padding_amounts(scan), mode="replicate")
 
 
 def padded_body(scan: PreparedScan) -> Float[Tensor, "1 1 X Y Z"]:
     """1 where the patient is, 0 elsewhere and in the padding."""
-    return F.pad(torch.from_numpy(scan.body.astype(np.float32))[None, None], _amounts(scan))
+    return F.pad(torch.from_numpy(scan.body.astype(np.float32))[None, None], padding_amounts(scan))
 
 
-def _amounts(scan: PreparedScan) -> list[int]:
-    """The padding as torch wants it: last axis first."""
+def padding_amounts(scan: PreparedScan) -> list[int]:
+    """The padding of a scan as `F.pad` wants it: last axis first."""
     ends = zip(reversed(scan.before), reversed(scan.after), strict=True)
     return [amount for pair in ends for amount in pair]
 

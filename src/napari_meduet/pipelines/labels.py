@@ -12,7 +12,7 @@ from torch import Tensor
 from napari_meduet.core.synthesis.control import mask_shares
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model
-from napari_meduet.pipelines.encoding import PreparedScan
+from napari_meduet.pipelines.encoding import PreparedScan, padding_amounts
 from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.volume import Volume
 
@@ -62,6 +62,5 @@ def class_shares(
         )
     classes = np.array([list(known).index(label) for label in found.tolist()])[numbers.reshape(labels.shape)]
     working = torch.from_numpy(scan.grid.labels_to_working(classes))
-    ends = zip(reversed(scan.before), reversed(scan.after), strict=True)
-    padded = F.pad(working, [amount for pair in ends for amount in pair])
+    padded = F.pad(working, padding_amounts(scan))
     return mask_shares(padded.unsqueeze(0), len(known), model.tokenizer.stride)[0]
