@@ -14,17 +14,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from napari_meduet.core.disentanglement import DomainClassifier, ReverseGradient
+from napari_meduet.core.latent_grid import LatentGrid
 from napari_meduet.core.patches import patchify, unpatchify
 from napari_meduet.core.positions import sincos_positions
 from napari_meduet.core.transformer import Transformer, initialise
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeDUETConfig:
+class MeDUETConfig(LatentGrid):
     """Sizes of the network; the defaults are the paper's (M-14 to M-18)."""
 
-    latent_channels: int = 4
-    patch_size: int = 4  # latent voxels
     grid: tuple[int, int, int] = (6, 6, 6)  # tokens along each axis: a latent of 24^3
     width: int = 768
     depth: int = 12
@@ -84,22 +83,6 @@ class MeDUETConfig:
             decoder_heads=6,
         )
         return replace(sizes, **changes)
-
-    @property
-    def num_tokens(self) -> int:
-        x, y, z = self.grid
-        return x * y * z
-
-    @property
-    def patch_values(self) -> int:
-        """Latent values in one patch."""
-        return self.latent_channels * self.patch_size**3
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int, int]:
-        """Channels and voxels of the latents this network reads."""
-        x, y, z = (tokens * self.patch_size for tokens in self.grid)
-        return self.latent_channels, x, y, z
 
 
 class Encoder(nn.Module):

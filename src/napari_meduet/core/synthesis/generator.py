@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from napari_meduet.core.latent_grid import LatentGrid
 from napari_meduet.core.patches import patchify, unpatchify
 from napari_meduet.core.positions import interpolated_positions, sincos_positions
 from napari_meduet.core.synthesis.conditioning import FactorCondition
@@ -33,7 +34,7 @@ Prediction = Literal["velocity", "data", "noise"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorConfig:
+class GeneratorConfig(LatentGrid):
     """Sizes of a generator; the defaults are SiT-B/4 on 4 x 64 x 64 x 32 latents (M-30).
 
     Attributes:
@@ -49,8 +50,6 @@ class GeneratorConfig:
         whitens_factors: whether a training first fits `FactorCondition` to its data; the paper does not.
     """
 
-    latent_channels: int = 4
-    patch_size: int = 4  # latent voxels
     grid: tuple[int, int, int] = (16, 16, 8)  # tokens along each axis
     width: int = 768
     depth: int = 12
@@ -114,16 +113,6 @@ class GeneratorConfig:
         return replace(sizes, **changes)
 
     @property
-    def num_tokens(self) -> int:
-        x, y, z = self.grid
-        return x * y * z
-
-    @property
-    def patch_values(self) -> int:
-        """Latent values in one patch."""
-        return self.latent_channels * self.patch_size**3
-
-    @property
     def num_modulations(self) -> int:
         """Vectors that modulate: six a block, two before the prediction, one for the content of places that
         is added to it, one for the refinement."""
@@ -133,12 +122,6 @@ class GeneratorConfig:
         if self.positions_of is None:
             return sincos_positions(self.grid, self.width)
         return interpolated_positions(self.positions_of, self.grid, self.width)
-
-    @property
-    def latent_shape(self) -> tuple[int, int, int, int]:
-        """Channels and voxels of the latents this generator writes."""
-        x, y, z = (tokens * self.patch_size for tokens in self.grid)
-        return self.latent_channels, x, y, z
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
