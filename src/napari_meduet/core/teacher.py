@@ -20,3 +20,8 @@ def update_teacher(teacher: nn.Module, student: nn.Module, decay: float) -> None
     """Move each of the teacher's parameters towards the student's, in place."""
     average = get_ema_multi_avg_fn(decay)
     average(list(teacher.parameters()), list(student.parameters()), None)
+
+
+def ramped_decay(step: int, decay: float) -> float:
+    """How much of an average stays at a step of a training of few steps: little at first, `decay` later."""
+    return min(decay, (1 + step) / (10 + step))

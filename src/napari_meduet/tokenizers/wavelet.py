@@ -13,7 +13,8 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from napari_meduet.core.residual import ResidualBlock
 
 STRIDE = 4
 
@@ -53,22 +54,6 @@ def haar_matrix() -> Float[Tensor, "64 64"]:
     for bases in list(product((pair, fine), repeat=3))[1:]:  # a fine detail along at least one axis
         rows += [outer(*axes) for axes in product(*bases)]
     return torch.stack(rows)
-
-
-class ResidualBlock(nn.Module):
-    """One look at the 3x3x3 neighbourhood, added to what was known. Channels last: (B, X, Y, Z, W)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.look = nn.Conv3d(width, width, 3, padding=1)
-        self.merge = nn.Linear(width, width)
-        nn.init.zeros_(self.merge.weight)
-        nn.init.zeros_(self.merge.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        seen = self.norm(features).movedim(-1, 1)  # a channels_last_3d view: no copy
-        return features + self.merge(F.gelu(self.look(seen)).movedim(1, -1))
 
 
 class WaveletTokenizer(nn.Module):

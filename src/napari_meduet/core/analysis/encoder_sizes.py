@@ -1,0 +1,46 @@
+"""The sizes of the pretrained encoder, as networks of analysis have them in their configuration."""
+
+from dataclasses import dataclass
+
+from napari_meduet.core.meduet import MeDUETConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSizes:
+    """An encoder; the defaults are the paper's (M-14).
+
+    Attributes:
+        latent_channels: k times the tokenizer's for scans of k modalities (M-06).
+    """
+
+    latent_channels: int = 4
+    patch_size: int = 4  # latent voxels
+    grid: tuple[int, int, int] = (6, 6, 6)  # tokens along each axis
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: int = 4
+
+    @property
+    def encoder(self) -> MeDUETConfig:
+        """The encoder alone; what else such a configuration has stays at its defaults."""
+        return MeDUETConfig(
+            latent_channels=self.latent_channels,
+            patch_size=self.patch_size,
+            grid=self.grid,
+            width=self.width,
+            depth=self.depth,
+            heads=self.heads,
+            mlp_ratio=self.mlp_ratio,
+        )
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """Channels and voxels of the latents such a network reads."""
+        return self.encoder.latent_shape
+
+
+def sizes_of(meduet: MeDUETConfig) -> dict[str, object]:
+    """The sizes of a MeDUET's encoder, by the names they have here."""
+    names = ("latent_channels", "patch_size", "grid", "width", "depth", "heads", "mlp_ratio")
+    return {name: getattr(meduet, name) for name in names}

@@ -1,0 +1,35 @@
+"""From features on the latent grid to class scores on the voxels: the light head (SPEC section 10).
+
+The other head has the shape of the tokenizer's decoder, and is the tokenizers' business (tokenizers/heads.py).
+A head reads features of any size and looks `halo` latent voxels around each place, so a whole scan can be
+decoded part by part.
+"""
+
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from napari_meduet.core.residual import ResidualBlock
+
+
+class LightHead(nn.Module):
+    """Two doublings by transposed convolution, with a look around between them.
+
+    Attributes:
+        halo: latent voxels around a place that its scores depend on.
+    """
+
+    halo = 1
+
+    def __init__(self, features: int, num_classes: int) -> None:
+        super().__init__()
+        half = features // 2
+        self.first = nn.ConvTranspose3d(features, half, 2, stride=2)
+        self.look = ResidualBlock(half)
+        self.second = nn.ConvTranspose3d(half, num_classes, 2, stride=2)
+
+    def forward(self, features: Float[Tensor, "B F X Y Z"]) -> Float[Tensor, "B K 4X 4Y 4Z"]:
+        """Class scores; a tokenizer of stride 4 is meant."""
+        finer = rearrange(F.gelu(self.first(features)), "b f x y z -> b x y z f")
+        return self.second(rearrange(self.look(finer), "b x y z f -> b f x y z"))

@@ -1,0 +1,137 @@
+"""Latent UNETR: class scores of voxels from a latent and the pretrained encoder (SPEC section 10).
+
+    latent -> encoder -> four taps ─┐
+       └──────────────── fused on the latent grid: features -> head -> scores of each voxel
+
+The encoder looks at windows of one size; features are made window by window and may be blended, and the head
+reads features of any size. What the network is trained to do is finetuning.py's business.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from napari_meduet.core.analysis.encoder_sizes import EncoderSizes
+from napari_meduet.core.meduet import Encoder
+from napari_meduet.core.residual import ResidualBlock
+from napari_meduet.core.transformer import initialise
+
+NUM_TAPS = 4  # after blocks 3, 6, 9 and 12 of 12
+FUSING_BLOCKS = 2  # on the latent grid: features know two latent voxels around them beside their tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNETRConfig(EncoderSizes):
+    """Sizes of a latent UNETR.
+
+    Attributes:
+        num_classes: the background is one of them.
+        features: channels on the latent grid, from which the head makes scores.
+        head: shaped like the tokenizer's decoder (P-26), or a light one.
+    """
+
+    num_classes: int
+    features: int = 64
+    head: Literal["decoder", "light"] = "decoder"
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes counts the background and must be at least 2; got {self.num_classes}.")
+        if self.depth < NUM_TAPS:
+            raise ValueError(f"A UNETR taps its encoder {NUM_TAPS} times; depth {self.depth} is too small.")
+        if self.patch_size != 4:
+            raise ValueError(f"The UNETR doubles its tokens twice, for patches of 4; got {self.patch_size}.")
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """After how many blocks the encoder is tapped."""
+        return tuple(self.depth * (number + 1) // NUM_TAPS for number in range(NUM_TAPS))
+
+
+class LatentUNETR(nn.Module):
+    """Scores of every class in every voxel of a window.
+
+    Args:
+        head: features of any size to scores; tells its reach as `halo`, in latent voxels.
+    """
+
+    def __init__(self, config: UNETRConfig, head: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config.encoder)
+        width, features = config.width, config.features
+        self.deep = nn.Linear(width, 8 * 2 * features)  # of the last tap: a token becomes 2^3 places
+        self.middle = nn.Linear(width, 8 * 2 * features)
+        self.between = ResidualBlock(2 * features)  # on the grid of half patches
+        self.rise = nn.Linear(2 * features, 8 * features)
+        self.shallow = nn.ModuleList(nn.Linear(width, 64 * features) for _ in range(2))  # 4^3 places
+        self.look = nn.Conv3d(config.latent_channels, features, 3, padding=1)
+        self.fuse = nn.Sequential(*(ResidualBlock(features) for _ in range(FUSING_BLOCKS)))
+        self.norm = nn.LayerNorm(features, eps=1e-6)
+        self.apply(initialise)
+        self.head = head
+
+    def forward(self, latent: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B K 4X 4Y 4Z"]:
+        return self.head(self.features(latent))
+
+    def features(self, latent: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B F X Y Z"]:
+        """What the head reads, of one window.
+
+        Raises:
+            ValueError: the latent is no window of the configured grid.
+        """
+        if tuple(latent.shape[1:]) != self.config.latent_shape:
+            raise ValueError(
+                f"This latent measures {tuple(latent.shape[1:])}, but the network reads windows of "
+                f"{self.config.latent_shape}. Cut it into windows first."
+            )
+        first, second, third, last = self._tapped(latent)
+        coarse = self.between(self._spread(self.deep(last), 2) + self._spread(self.middle(third), 2))
+        fine = rise(self.rise(coarse))
+        for layer, tokens in zip(self.shallow, (first, second), strict=True):
+            fine = fine + self._spread(layer(tokens), 4)
+        fine = F.gelu(fine + rearrange(self.look(latent), "b f x y z -> b x y z f"))
+        return rearrange(self.norm(self.fuse(fine)), "b x y z f -> b f x y z")
+
+    def _tapped(self, latent: Tensor) -> list[Float[Tensor, "B L D"]]:
+        """Tokens after each of the taps; the last has passed the encoder's norm."""
+        taps = set(self.config.taps[:-1])
+        tapped = []
+
+        def keep(number: int, tokens: Tensor) -> Tensor:
+            if number in taps:
+                tapped.append(tokens)
+            return tokens
+
+        last = self.encoder.transformer(self.encoder.embed(latent), before_block=keep)
+        return [*(F.layer_norm(tokens, tokens.shape[-1:]) for tokens in tapped), last]
+
+    def _spread(self, tokens: Float[Tensor, "B L N"], factor: int) -> Float[Tensor, "B X Y Z F"]:
+        """Each token as a cube of `factor` places along each axis."""
+        x, y, z = self.config.grid
+        return rearrange(
+            tokens,
+            "b (x y z) (p q r f) -> b (x p) (y q) (z r) f",
+            x=x, y=y, z=z, p=factor, q=factor, r=factor,
+        )  # fmt: skip
+
+
+def rise(features: Float[Tensor, "B X Y Z 8F"]) -> Float[Tensor, "B 2X 2Y 2Z F"]:
+    """Each place as a cube of two places along each axis."""
+    return rearrange(features, "b x y z (p q r f) -> b (x p) (y q) (z r) f", p=2, q=2, r=2)
+
+
+def inflated(weight: Float[Tensor, "D P"], channels: int, modalities: int) -> Float[Tensor, "D kP"]:
+    """A patch embedding for scans of k modalities, from one for a single one (M-06).
+
+    Each modality gets the same weights over k, so k copies of one scan embed as that scan did.
+
+    Args:
+        channels: of the tokenizer; rows hold patches with their channels fastest.
+    """
+    patches = rearrange(weight, "d (v c) -> d v 1 c", c=channels)
+    return rearrange(patches.expand(-1, -1, modalities, -1) / modalities, "d v k c -> d (v k c)")
