@@ -138,6 +138,30 @@ def read_config(
         raise InputError(where + _sentence(error, lambda place: names(place, said))) from error
 
 
+def asked_run(
+    read: Callable[[Path | None, Mapping[str, Any]], ConfigT],
+    output: Path,
+    config: Path | None,
+    options: Mapping[str, Any],
+    settings: list[str] | None,
+) -> ConfigT:
+    """What a command was asked to do: a file, its options over it, and `--set` over both.
+
+    Where neither a file nor what to learn from is given, the file is that of the run in the folder.
+
+    Args:
+        read: makes the configuration of the command, as `read_run_config` does.
+        options: nested as a file is, None where not given.
+
+    Raises:
+        InputError: the configuration cannot be.
+    """
+    learnt_from = [value for name, value in options["data"].items() if name != "made"]
+    if not config and not any(learnt_from) and (output / CONFIG).is_file():
+        config = output / CONFIG
+    return read(config, merged(without_unsaid(options), changes_of(settings or [])))
+
+
 def write_run_config(config: BaseModel, folder: Path) -> None:
     """Keep all of it in the run's folder, whole or not at all."""
     words = config.model_dump(mode="json", exclude_none=True)

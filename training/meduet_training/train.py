@@ -11,6 +11,14 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 Data = Annotated[Path, typer.Option(help="Folder of scans with an index.json, or a manifest.")]
 Cache = Annotated[Path, typer.Option(help="Where stages are kept, so that an interrupted run goes on.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+RunFolder = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")]
+Steps = Annotated[int | None, typer.Option(help="Length of the run.")]
+Batch = Annotated[int | None, typer.Option(help="Volumes a step, over all processes.")]
+RunDevice = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any other, as training.clip=0.5; may be repeated."),
+]
 SHARED_DATA = Path("../shared/data")
 EMBEDDED = Path("src/napari_meduet/models/demo")
 
@@ -72,7 +80,7 @@ class Start(StrEnum):
 
 @app.command()
 def generator(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    output: RunFolder,
     config: Annotated[
         Path | None, typer.Option(help="A YAML file (docs/how-to/train-a-generator.md).")
     ] = None,
@@ -87,19 +95,16 @@ def generator(
     start: Annotated[
         Start | None, typer.Option(help="From the model's encoder, the default, or from scratch.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Length of the run.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Volumes a step, over all processes.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any other, as training.clip=0.5; may be repeated."),
-    ] = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    device: RunDevice = None,
+    settings: Settings = None,
 ) -> None:
     """Train a generator of new volumes on a model's factors, or go on with the run in the folder."""
     from meduet_training.generator_config import read_generator_run
     from meduet_training.generator_run import run_generator
     from meduet_training.machinery.messages import known_to_all, plain_errors
-    from meduet_training.run_config import CONFIG, changes_of, merged, without_unsaid
+    from meduet_training.run_config import asked_run
 
     said = {
         "preset": preset and preset.value,
@@ -110,9 +115,7 @@ def generator(
     }
     with plain_errors():
         with known_to_all():
-            if not config and model is None and data is None and (output / CONFIG).is_file():
-                config = output / CONFIG
-            chosen = read_generator_run(config, merged(without_unsaid(said), changes_of(settings or [])))
+            chosen = asked_run(read_generator_run, output, config, said, settings)
         run_generator(chosen, output)
 
 
@@ -134,7 +137,7 @@ def export_generator(
 
 @app.command()
 def control(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")],
+    output: RunFolder,
     config: Annotated[
         Path | None, typer.Option(help="A YAML file (docs/how-to/train-a-generator.md).")
     ] = None,
@@ -143,19 +146,16 @@ def control(
         Path | None, typer.Option(help="A manifest, or a folder with an index.json; scans with labels count.")
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Where factors and masks are kept.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Length of the run.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Volumes a step, over all processes.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any other, as training.clip=0.5; may be repeated."),
-    ] = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    device: RunDevice = None,
+    settings: Settings = None,
 ) -> None:
     """Train a ControlNet, so that a model's generator follows masks, or go on with the run in the folder."""
     from meduet_training.control_config import read_control_run
     from meduet_training.control_run import run_control
     from meduet_training.machinery.messages import known_to_all, plain_errors
-    from meduet_training.run_config import CONFIG, changes_of, merged, without_unsaid
+    from meduet_training.run_config import asked_run
 
     said = {
         "data": {"model": model, "scans": data, "made": cache},
@@ -164,9 +164,7 @@ def control(
     }
     with plain_errors():
         with known_to_all():
-            if not config and model is None and data is None and (output / CONFIG).is_file():
-                config = output / CONFIG
-            chosen = read_control_run(config, merged(without_unsaid(said), changes_of(settings or [])))
+            chosen = asked_run(read_control_run, output, config, said, settings)
         run_control(chosen, output)
 
 
