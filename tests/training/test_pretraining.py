@@ -141,7 +141,7 @@ def test_a_run_whose_only_checkpoint_is_damaged_does_not_start_again(tmp_path, w
     with pytest.raises(InputError, match="damaged"):
         run(windows, training(steps=2), tmp_path)
     path.unlink()
-    with pytest.raises(InputError, match="nothing was pretrained here"):
+    with pytest.raises(InputError, match="nothing was trained here"):
         load_trained(tmp_path)
 
 

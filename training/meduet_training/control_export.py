@@ -4,8 +4,7 @@ from pathlib import Path
 
 import torch
 
-from meduet_training.checkpoints import FOLDER, newest_checkpoint
-from meduet_training.resuming import NETWORK, settings_of
+from meduet_training.resuming import NETWORK, checkpoint_of, settings_of
 from napari_meduet.core.synthesis.control import ControlNet
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import MaskClass
@@ -18,9 +17,7 @@ def export_control(run_folder: Path, model_folder: Path) -> tuple[int, int]:
     Raises:
         InputError: the folder holds no run of a ControlNet, or of another generator. Nothing was changed.
     """
-    checkpoint = newest_checkpoint(run_folder)
-    if checkpoint is None:
-        raise InputError(f"{run_folder.name}: holds no {FOLDER}, so nothing was trained here.")
+    checkpoint = checkpoint_of(run_folder)
     settings = settings_of(checkpoint)
     objective = settings.training["objective"]
     if "labels" not in objective:

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from meduet_training.checkpoints import FOLDER, newest_checkpoint
-from meduet_training.resuming import NETWORK, settings_of
+from meduet_training.resuming import NETWORK, checkpoint_of, settings_of
 from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import load_model, save_generator
@@ -16,9 +15,7 @@ def export_generator(run_folder: Path, model_folder: Path) -> tuple[int, int]:
     Raises:
         InputError: the folder holds no run of a generator, or that of another model. Nothing was changed.
     """
-    checkpoint = newest_checkpoint(run_folder)
-    if checkpoint is None:
-        raise InputError(f"{run_folder.name}: holds no {FOLDER}, so nothing was trained here.")
+    checkpoint = checkpoint_of(run_folder)
     settings = settings_of(checkpoint)
     network: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value

@@ -135,10 +135,19 @@ def load_trained(folder: Path) -> TrainedNetwork:
     Raises:
         InputError: there is no checkpoint, or all are damaged.
     """
+    return trained_in(checkpoint_of(folder))
+
+
+def checkpoint_of(folder: Path) -> Checkpoint:
+    """The newest whole checkpoint of a run that has begun.
+
+    Raises:
+        InputError: there is none, or all are damaged.
+    """
     checkpoint = newest_checkpoint(folder)
     if checkpoint is None:
-        raise InputError(f"{folder.name}: holds no {FOLDER}, so nothing was pretrained here.")
-    return trained_in(checkpoint)
+        raise InputError(f"{folder.name}: holds no {FOLDER}, so nothing was trained here.")
+    return checkpoint
 
 
 def trained_in(checkpoint: Checkpoint) -> TrainedNetwork:
