@@ -1,12 +1,11 @@
 """A trained generator joins the model whose factors it reads. What samples is the average of its weights."""
 
 from pathlib import Path
-from typing import Any
 
 from meduet_training.resuming import NETWORK, checkpoint_of, settings_of
 from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import load_model, save_generator
+from napari_meduet.models.files import load_model, save_generator, with_tuples
 
 
 def export_generator(run_folder: Path, model_folder: Path) -> tuple[int, int]:
@@ -17,12 +16,8 @@ def export_generator(run_folder: Path, model_folder: Path) -> tuple[int, int]:
     """
     checkpoint = checkpoint_of(run_folder)
     settings = settings_of(checkpoint)
-    network: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in settings.training["network"].items()
-    }
     try:
-        generator = Generator(GeneratorConfig(**network))
+        generator = Generator(GeneratorConfig(**with_tuples(settings.training["network"])))
         generator.load_state_dict(checkpoint.under(f"{NETWORK}teacher."))
     except (TypeError, RuntimeError) as error:
         raise InputError(

@@ -28,6 +28,7 @@ from meduet_training.checkpoints import FOLDER, Checkpoint, newest_checkpoint
 from meduet_training.machinery.messages import say_on_stderr
 from napari_meduet.core.meduet import MeDUET, MeDUETConfig
 from napari_meduet.errors import InputError
+from napari_meduet.models.files import with_tuples
 
 NETWORK, OPTIMIZER, RANDOM = "objective.", "optimizer.", "random."  # begin the names of tensors
 MEDUET_PARTS = {"student", "teacher", "log_scale"}  # of what is under NETWORK
@@ -157,9 +158,8 @@ def trained_in(checkpoint: Checkpoint) -> TrainedNetwork:
         InputError: another version wrote it, or its pretext trains another network, or more than one.
     """
     settings = settings_of(checkpoint)
-    network = settings.training["network"]
     try:
-        student = MeDUET(MeDUETConfig(**network | {"grid": tuple(network["grid"])}))
+        student = MeDUET(MeDUETConfig(**with_tuples(settings.training["network"])))
         student.load_state_dict(checkpoint.under(f"{NETWORK}student."))
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(

@@ -222,6 +222,11 @@ def save_figures(folder: Path, figures: Mapping[str, Any]) -> ModelCard:
     return card
 
 
+def with_tuples(sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """Sizes as configurations have them; JSON has lists where those have tuples."""
+    return {name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()}
+
+
 def _add(folder: Path, name: str, blob: bytes, card: ModelCard) -> None:
     """Write a weight file together with the card that names it, both or neither."""
     blobs = {name: blob, CARD_FILE: _card_text(card).encode()}
@@ -327,16 +332,11 @@ def _build(card: ModelCard, contents: Mapping[str, bytes], device: torch.device,
 
 
 def _meduet_config(card: ModelCard) -> MeDUETConfig:
-    return MeDUETConfig(**_with_tuples(card.meduet))
+    return MeDUETConfig(**with_tuples(card.meduet))
 
 
 def _generator_config(card: ModelCard) -> GeneratorConfig:
-    return GeneratorConfig(**_with_tuples(card.generator or {}))
-
-
-def _with_tuples(sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """What a card says as lists, as configurations say it."""
-    return {name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()}
+    return GeneratorConfig(**with_tuples(card.generator or {}))
 
 
 def _misfit(generator: GeneratorConfig, meduet: MeDUETConfig) -> str | None:
