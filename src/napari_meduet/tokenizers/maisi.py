@@ -42,9 +42,14 @@ class MaisiConfig:
                 f"{self.norm_num_groups} norm groups do not divide {self.num_channels} channels."
             )
 
+    @property
+    def stride(self) -> int:
+        """Voxels per latent voxel."""
+        return 2 ** (len(self.num_channels) - 1)
+
 
 def maisi_network(
-    config: MaisiConfig, num_splits: int = 1, norm_float16: bool = False
+    config: MaisiConfig, num_splits: int = 1, norm_float16: bool = False, out_channels: int = 1
 ) -> "AutoencoderKlMaisi":
     """MONAI's network at these sizes. The weights fit, and mean the same, at any number of splits."""
     try:
@@ -54,7 +59,7 @@ def maisi_network(
     return AutoencoderKlMaisi(
         spatial_dims=3,
         in_channels=1,
-        out_channels=1,
+        out_channels=out_channels,
         **asdict(config),
         attention_levels=(False,) * len(config.num_channels),
         norm_eps=1e-6,
@@ -77,7 +82,7 @@ class MaisiTokenizer(nn.Module):
         super().__init__()
         self.config = config or MaisiConfig()
         self.channels = self.config.latent_channels
-        self.stride = 2 ** (len(self.config.num_channels) - 1)
+        self.stride = self.config.stride
         self.network = maisi_network(self.config)
 
     @classmethod

@@ -20,11 +20,20 @@ def build_tokenizer(name: str, config: Mapping[str, Any]) -> nn.Module:
     Raises:
         ValueError: no tokenizer has this name, or it has no such size.
     """
+    sizes = sizes_of(name, config)
+    return TOKENIZERS[name][0](sizes)
+
+
+def sizes_of(name: str, config: Mapping[str, Any]) -> Any:
+    """The sizes that a card says, as the configuration of that tokenizer.
+
+    Raises:
+        ValueError: no tokenizer has this name, or it has no such size.
+    """
     if name not in TOKENIZERS:
         raise ValueError(f"tokenizer {name!r} is unknown; this version has {', '.join(TOKENIZERS)}.")
-    network, sizes = TOKENIZERS[name]
     try:
-        return network(sizes(**{key: _frozen(value) for key, value in config.items()}))
+        return TOKENIZERS[name][1](**{key: _frozen(value) for key, value in config.items()})
     except TypeError as error:
         raise ValueError(f"tokenizer {name!r} does not know one of {', '.join(config)}.") from error
 

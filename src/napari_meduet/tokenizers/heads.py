@@ -1,0 +1,115 @@
+"""Segmentation heads with the shape of a tokenizer's decoder (P-26).
+
+The decoder itself writes one channel, masks have one for each class. So a head repeats the decoder but for
+its two ends: it reads features of the latent grid instead of a latent, and writes class scores instead of
+grey values. What lies between has the decoder's shapes, and may begin with its weights (`start_head`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from napari_meduet.core.analysis.heads import LightHead
+from napari_meduet.core.analysis.unetr import UNETRConfig
+from napari_meduet.core.residual import ResidualBlock
+from napari_meduet.tokenizers.maisi import MaisiConfig, MaisiTokenizer, maisi_network
+from napari_meduet.tokenizers.registry import sizes_of
+from napari_meduet.tokenizers.wavelet import STRIDE, WaveletConfig, WaveletTokenizer, haar_matrix
+
+HAAR_VALUES = STRIDE**3
+LIGHT_STRIDE = 4
+
+
+class WaveletHead(nn.Module):
+    """The wavelet tokenizer's decoder with 64 Haar coefficients for each class.
+
+    Attributes:
+        halo: latent voxels around a place that its scores depend on.
+    """
+
+    haar: Float[Tensor, "64 64"]
+
+    def __init__(self, sizes: WaveletConfig, features: int, num_classes: int) -> None:
+        super().__init__()
+        self.halo = sizes.decoder_blocks
+        haar = haar_matrix()
+        # A coefficient of 1 changes the scores it reaches by 1.
+        self.register_buffer("haar", haar / haar.abs().amax(dim=1, keepdim=True), persistent=False)
+        self.widen = nn.Linear(features, sizes.width)
+        self.decoder = nn.Sequential(*[ResidualBlock(sizes.width) for _ in range(sizes.decoder_blocks)])
+        self.coefficients = nn.Linear(sizes.width, HAAR_VALUES * num_classes)
+        nn.init.normal_(self.coefficients.weight, std=0.01)  # no class is preferred at first
+        nn.init.zeros_(self.coefficients.bias)
+
+    def forward(self, features: Float[Tensor, "B F x y z"]) -> Float[Tensor, "B K X Y Z"]:
+        wide = self.decoder(self.widen(features.movedim(1, -1)))  # (B, x, y, z, W)
+        cubes = self.coefficients(wide).unflatten(-1, (-1, HAAR_VALUES)) @ self.haar  # (B, x, y, z, K, 64)
+        return rearrange(cubes, "b x y z k (p q r) -> b k (x p) (y q) (z r)", p=STRIDE, q=STRIDE, r=STRIDE)
+
+    @staticmethod
+    def decoder_of(tokenizer: WaveletTokenizer) -> nn.Module:
+        return tokenizer.decoder
+
+
+class MaisiHead(nn.Module):
+    """The decoder of MAISI's autoencoder between other ends. It normalises over space, as that one does."""
+
+    halo = MaisiTokenizer.halo
+
+    def __init__(self, sizes: MaisiConfig, features: int, num_classes: int) -> None:
+        super().__init__()
+        network = maisi_network(replace(sizes, latent_channels=features), out_channels=num_classes)
+        self.decoder = network.decoder
+
+    def forward(self, features: Float[Tensor, "B F x y z"]) -> Float[Tensor, "B K X Y Z"]:
+        return self.decoder(features)
+
+    @staticmethod
+    def decoder_of(tokenizer: MaisiTokenizer) -> nn.Module:
+        return tokenizer.network.decoder
+
+
+HEADS = {"wavelet": (WaveletHead, WaveletTokenizer), "maisi": (MaisiHead, MaisiTokenizer)}
+
+
+def build_head(config: UNETRConfig, tokenizer: str, sizes: Mapping[str, Any]) -> nn.Module:
+    """The head of a latent UNETR on the latents of this tokenizer.
+
+    Args:
+        tokenizer, sizes: its name and configuration, as on a model card.
+
+    Raises:
+        ValueError: the tokenizer is unknown, or the light head does not reach its voxels.
+    """
+    known = sizes_of(tokenizer, sizes)
+    if config.head == "decoder":
+        return HEADS[tokenizer][0](known, config.features, config.num_classes)
+    if isinstance(known, MaisiConfig) and known.stride != LIGHT_STRIDE:
+        raise ValueError(
+            f"The light head makes {LIGHT_STRIDE} voxels of a latent voxel, but this tokenizer "
+            f"{known.stride}. Choose the decoder head."
+        )
+    return LightHead(config.features, config.num_classes)
+
+
+@torch.no_grad()
+def start_head(head: nn.Module, tokenizer: nn.Module) -> int:
+    """Copy the decoder's weights into a head wherever the shapes are the same; how many tensors those were.
+
+    A light head is no decoder and takes none.
+    """
+    if isinstance(head, LightHead):
+        return 0
+    decoder_of = next(kind.decoder_of for kind, of in HEADS.values() if isinstance(tokenizer, of))
+    given = decoder_of(tokenizer).state_dict()
+    taken = 0
+    for name, weight in cast(nn.Module, head.decoder).state_dict().items():
+        if name in given and given[name].shape == weight.shape:
+            weight.copy_(given[name])
+            taken += 1
+    return taken
