@@ -29,7 +29,7 @@ class LightHead(nn.Module):
         self.look = ResidualBlock(half)
         self.second = nn.ConvTranspose3d(half, num_classes, 2, stride=2)
 
-    def forward(self, features: Float[Tensor, "B F X Y Z"]) -> Float[Tensor, "B K 4X 4Y 4Z"]:
+    def forward(self, features: Float[Tensor, "B F X Y Z"]) -> Float[Tensor, "B K 4*X 4*Y 4*Z"]:
         """Class scores; a tokenizer of stride 4 is meant."""
         finer = rearrange(F.gelu(self.first(features)), "b f x y z -> b x y z f")
         return self.second(rearrange(self.look(finer), "b x y z f -> b f x y z"))

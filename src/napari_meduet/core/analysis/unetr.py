@@ -40,7 +40,9 @@ class UNETRConfig(EncoderSizes):
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:
-            raise ValueError(f"num_classes counts the background and must be at least 2; got {self.num_classes}.")
+            raise ValueError(
+                f"num_classes counts the background and must be at least 2; got {self.num_classes}."
+            )
         if self.depth < NUM_TAPS:
             raise ValueError(f"A UNETR taps its encoder {NUM_TAPS} times; depth {self.depth} is too small.")
         if self.patch_size != 4:
@@ -75,7 +77,7 @@ class LatentUNETR(nn.Module):
         self.apply(initialise)
         self.head = head
 
-    def forward(self, latent: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B K 4X 4Y 4Z"]:
+    def forward(self, latent: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B K 4*X 4*Y 4*Z"]:
         return self.head(self.features(latent))
 
     def features(self, latent: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B F X Y Z"]:
@@ -120,7 +122,7 @@ class LatentUNETR(nn.Module):
         )  # fmt: skip
 
 
-def rise(features: Float[Tensor, "B X Y Z 8F"]) -> Float[Tensor, "B 2X 2Y 2Z F"]:
+def rise(features: Float[Tensor, "B X Y Z N"]) -> Float[Tensor, "B 2*X 2*Y 2*Z F"]:
     """Each place as a cube of two places along each axis."""
     return rearrange(features, "b x y z (p q r f) -> b (x p) (y q) (z r) f", p=2, q=2, r=2)
 
