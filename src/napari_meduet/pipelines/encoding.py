@@ -24,7 +24,7 @@ from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.files import Model
 from napari_meduet.pipelines.interruption import interruptible
 from napari_meduet.pipelines.progress import parts
-from napari_meduet.tokenizers.tiling import decode_tiled, encode_tiled
+from napari_meduet.tokenizers.tiling import decode_tiled, encode_posterior_tiled, encode_tiled
 from napari_meduet.volumes.intensity import IntensityProfile, body_mask, clipped_fraction
 from napari_meduet.volumes.preparation import WorkingGrid
 from napari_meduet.volumes.volume import Volume
@@ -141,6 +141,17 @@ def encode_latent(model: Model, scan: PreparedScan, on_progress: OnProgress) -> 
     with interruptible(model.tokenizer, report.again):
         latent = encode_tiled(model.tokenizer, padded_units(scan), on_progress=report)
     return _finite(latent, "encoding the scan")
+
+
+def encode_posterior(
+    model: Model, units: Float[Tensor, "1 1 X Y Z"], on_progress: OnProgress
+) -> tuple[Float[Tensor, "C x y z"], Float[Tensor, "C x y z"]]:
+    """Mean and log-variance of the latent of a padded working volume, both standardised."""
+    report = _Report(on_progress, "encoding")
+    with torch.inference_mode(), interruptible(model.tokenizer, report.again):
+        mean, log_variance = encode_posterior_tiled(model.tokenizer, units, on_progress=report)
+    mean = (mean - model.latent_mean) / model.latent_std
+    return _finite(mean, "encoding the scan")[0], (log_variance - 2 * model.latent_std.log())[0]
 
 
 def decode_latent(

@@ -211,7 +211,8 @@ class FinetuningObjective(nn.Module):
         update_teacher(self.teacher, self.student, ramped_decay(step, self.config.ema_decay))
 
     def _in_other_style(self, batch: FinetuningBatch) -> Tensor:
-        assert self.meduet is not None and self.bank is not None, "checked when it was made"
+        assert self.meduet is not None
+        assert self.bank is not None
         styles = self.bank.drawn(batch["modality"], batch["style_draw"])
         return augmented_latent(self.meduet, batch["latent"], styles, batch["strength"])
 

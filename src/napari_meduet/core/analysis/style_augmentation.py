@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from napari_meduet.core.meduet import MeDUET
 
-FEW_LABELS = 8  # labelled scans; with fewer, Table 12's column for one shot is meant
+FEW_LABELS = 3  # scans; fewer are the column for one shot, whatever share of all they are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class StyleAugmentation:
 
         Between two columns the one with fewer labels is taken.
         """
-        if num_labelled < FEW_LABELS and share < 1 or num_labelled == 1:
+        if num_labelled < FEW_LABELS:
             return ONE_SHOT
         return next(preset for least, preset in ((1.0, ALL), (0.5, HALF), (0.0, TENTH)) if share >= least)
 

@@ -1,0 +1,218 @@
+"""A labelled scan as networks of analysis learn from it: its latent and the class of every voxel (SPEC 10).
+
+Latents are made once and crops drawn many times. A scan may be made into an example in several *poses*,
+turned and scaled a little before it is encoded: where few scans have labels that is where variety comes from,
+and no latent can be turned by an odd angle. Who labelled what is told by a `LabelMap`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+from torch import Generator, Tensor
+
+from napari_meduet.core.analysis.finetuning import IGNORED
+from napari_meduet.core.windows import Position, cut_window
+from napari_meduet.errors import InputError, OnProgress
+from napari_meduet.models.files import Model
+from napari_meduet.pipelines.encoding import PreparedScan, encode_posterior, padded_body, padding_amounts
+from napari_meduet.pipelines.progress import silent
+
+LARGEST_TURN = 12.0  # degrees about each axis
+SCALES = (0.85, 1.2)
+FOREGROUND_SHARE = 0.7  # of the crops are drawn around a voxel of a class, each class alike
+PLACES_KEPT = 4096  # voxels of each class that crops may be drawn around
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMap:
+    """What the numbers in a scan's labels mean.
+
+    Attributes:
+        classes: the class of each number; numbers that are not named are background.
+        annotated: of each class, whether somebody looked for it in this scan; the background's is True.
+        ignored: numbers of voxels where nobody looked.
+    """
+
+    classes: Mapping[int, int]
+    annotated: tuple[bool, ...]
+    ignored: frozenset[int] = frozenset()
+
+    def target(self, labels: np.ndarray) -> np.ndarray:
+        """The class of each voxel, uint8, `IGNORED` where nobody looked."""
+        numbers, places = np.unique(labels, return_inverse=True)
+        classes = [IGNORED if n in self.ignored else self.classes.get(n, 0) for n in numbers.tolist()]
+        return np.array(classes, np.uint8)[places.reshape(labels.shape)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pose:
+    """A scan turned and scaled about its centre.
+
+    Attributes:
+        degrees: about x, y and z, in this order.
+        scale: of what is shown; more than 1 is larger.
+    """
+
+    degrees: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scale: float = 1.0
+
+    @classmethod
+    def drawn(cls, generator: Generator) -> "Pose":
+        """A pose that a patient might be scanned in."""
+        *turns, size = torch.rand(4, generator=generator).tolist()
+        low, high = SCALES
+        x, y, z = (LARGEST_TURN * (2 * turn - 1) for turn in turns)
+        return cls(degrees=(x, y, z), scale=low * (high / low) ** size)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether nothing is moved."""
+        return self == Pose()
+
+    def matrix(self) -> Float[Tensor, "3 3"]:
+        """From places in the posed scan to those in the scan, both in voxels from the centre."""
+        turned = torch.eye(3)
+        for axis, degrees in enumerate(self.degrees):
+            angle = torch.deg2rad(torch.tensor(degrees))
+            one, other = (each for each in range(3) if each != axis)
+            turn = torch.eye(3)
+            turn[one, one] = turn[other, other] = angle.cos()
+            turn[one, other], turn[other, one] = -angle.sin(), angle.sin()
+            turned = turned @ turn
+        return turned / self.scale
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Example:
+    """A labelled scan.
+
+    Attributes:
+        mean, log_variance: of its latent, standardised.
+        body: share of body in each latent voxel.
+        target: class of each voxel of the padded working grid, `IGNORED` where nobody looked.
+        annotated: the classes that somebody looked for.
+        modality: CT or MR.
+    """
+
+    mean: Float[Tensor, "C x y z"]
+    log_variance: Float[Tensor, "C x y z"]
+    body: Float[Tensor, "x y z"]
+    target: UInt8[Tensor, "X Y Z"]
+    annotated: Bool[Tensor, " K"]
+    modality: str
+
+    @cached_property
+    def places(self) -> list[np.ndarray]:
+        """Some voxels (N, 3) of each class in it but the background, those alike far apart."""
+        found = []
+        for label in np.unique(self.target.numpy()):
+            if label in (0, IGNORED):
+                continue
+            places = np.argwhere(self.target.numpy() == label)
+            found.append(places[:: max(1, len(places) // PLACES_KEPT)])
+        return found or [np.argwhere(self.target.numpy() != IGNORED)[::PLACES_KEPT]]
+
+
+def make_example(
+    model: Model,
+    scan: PreparedScan,
+    labels: np.ndarray,
+    meaning: LabelMap,
+    pose: Pose = Pose(),
+    on_progress: OnProgress = silent,
+) -> Example:
+    """A prepared scan and its labels (native grid) as networks learn from them.
+
+    Raises:
+        InputError: nothing in the labels is a class, or known.
+    """
+    target = meaning.target(scan.grid.labels_to_working(labels))
+    if not ((target != 0) & (target != IGNORED)).any():
+        raise InputError(
+            "These labels show none of the classes that are to be learnt. Give labels of the same scan, with "
+            "at least one structure in them, or other names."
+        )
+    amounts = padding_amounts(scan)
+    padded = F.pad(torch.from_numpy(target)[None], amounts, value=IGNORED)[0]
+    units = F.pad(torch.from_numpy(scan.units)[None, None], amounts, mode="replicate")
+    body = padded_body(scan)
+    if not pose.is_own:
+        padded = posed(padded[None, None].float(), pose, "nearest", outside=IGNORED)[0, 0].to(torch.uint8)
+        units = posed(units, pose, "bilinear")
+        body = posed(body, pose, "nearest", outside=0.0)
+    mean, log_variance = encode_posterior(model, units, on_progress)
+    return Example(
+        mean=mean,
+        log_variance=log_variance,
+        body=F.avg_pool3d(body, model.tokenizer.stride)[0, 0],
+        target=padded,
+        annotated=torch.tensor(meaning.annotated),
+        modality=scan.volume.modality,
+    )
+
+
+def posed(
+    volume: Float[Tensor, "1 1 X Y Z"], pose: Pose, mode: str, outside: float | None = None
+) -> Float[Tensor, "1 1 X Y Z"]:
+    """A volume in a pose, on the same grid; its border goes on outside unless a value is given."""
+    sides = torch.tensor(volume.shape[2:], dtype=torch.float32)
+    to_source = pose.matrix() * (sides / sides.unsqueeze(1))  # grid_sample counts in half sides
+    theta = torch.zeros(1, 3, 4)
+    theta[0, :, :3] = to_source.flip(0, 1)  # and names the last axis first
+    grid = F.affine_grid(theta, list(volume.shape), align_corners=False)
+    moved = F.grid_sample(volume, grid, mode=mode, padding_mode="border", align_corners=False)
+    if outside is not None:
+        moved = torch.where((grid.abs() > 1).any(dim=-1).unsqueeze(1), outside, moved)
+    return moved
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Crop:
+    """Where a window lies in an example: its first corner, in latent voxels."""
+
+    corner: Position
+
+    def of(self, volume: Tensor, size: Position, scale: int = 1) -> Tensor:
+        """The window of a volume whose voxels are so many to a latent voxel."""
+        x, y, z = self.corner
+        p, q, r = size
+        return cut_window(volume, (x * scale, y * scale, z * scale), (p * scale, q * scale, r * scale))
+
+
+def draw_crop(example: Example, size: Position, stride: int, generator: Generator) -> Crop:
+    """A window with a voxel of some class in it, each class alike, or anywhere."""
+    sides = example.mean.shape[1:]
+    slack = [length - width for length, width in zip(sides, size, strict=True)]
+    chance, *draws = torch.rand(6, generator=generator).tolist()
+    if chance >= FOREGROUND_SHARE:
+        x, y, z = (int(draw * (room + 1)) for draw, room in zip(draws, slack, strict=False))
+        return Crop(corner=(x, y, z))
+    places = example.places[int(draws[3] * len(example.places))]
+    place = places[int(draws[4] * len(places))] // stride
+    corner = (
+        min(max(int(at - draw * width), 0), room)
+        for at, draw, width, room in zip(place.tolist(), draws, size, slack, strict=False)
+    )
+    x, y, z = corner
+    return Crop(corner=(x, y, z))
+
+
+def class_map(names: Mapping[int, str], classes: Mapping[str, Sequence[str]]) -> LabelMap:
+    """What the numbers of a scan mean for a model.
+
+    Args:
+        names: of the numbers in the scan's labels.
+        classes: of the model, without the background: the names that each goes by; a class is annotated in
+            the scan if any of them is among its names.
+    """
+    index = {name: number for number, known in enumerate(classes.values(), start=1) for name in known}
+    found = {number: index[name] for number, name in names.items() if name in index}
+    present = set(found.values())
+    return LabelMap(
+        classes=found, annotated=(True, *(number in present for number in range(1, len(classes) + 1)))
+    )
