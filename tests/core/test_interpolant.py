@@ -4,7 +4,6 @@ from napari_meduet.core.synthesis.interpolant import (
     data_of,
     noise_of,
     noised,
-    score,
     velocity,
     velocity_of_data,
 )
@@ -30,11 +29,12 @@ def test_time_runs_from_data_to_noise():
 
 
 def test_a_point_and_its_velocity_tell_data_and_noise():
-    data, noise, time = torch.randn(3, 2), torch.randn(3, 2), torch.tensor([0.1, 0.5, 0.9])
-    x, slope = noised(data, noise, time), velocity(data, noise)
-    assert torch.allclose(data_of(x, slope, time), data, atol=1e-6)
-    assert torch.allclose(noise_of(x, slope, time), noise, atol=1e-6)
-    assert torch.allclose(velocity_of_data(x, data, time), slope, atol=1e-5)
+    for time in (0.1, 0.5, 0.9):
+        data, noise, times = torch.randn(3, 2), torch.randn(3, 2), torch.full((3,), time)
+        x, slope = noised(data, noise, times), velocity(data, noise)
+        assert torch.allclose(data_of(x, slope, time), data, atol=1e-6)
+        assert torch.allclose(noise_of(x, slope, time), noise, atol=1e-6)
+        assert torch.allclose(velocity_of_data(x, data, times), slope, atol=1e-5)
 
 
 def test_it_is_the_published_path_under_time_reversed():
@@ -48,12 +48,13 @@ def test_it_is_the_published_path_under_time_reversed():
     their_score = (ratio * slope - x) / variance
     assert torch.allclose(noised(data, noise, ours), x)
     assert torch.allclose(velocity(data, noise), -slope)
-    assert torch.allclose(score(x, -slope, ours), their_score, atol=1e-5)
+    for row, time in enumerate(ours.tolist()):
+        assert torch.allclose(-noise_of(x, -slope, time)[row] / time, their_score[row], atol=1e-5)
 
 
 def test_the_score_of_a_gaussian_is_minus_x_over_its_variance():
-    """Data and noise both of variance 1: at t the variance is (1 - t)^2 + t^2."""
-    x, time = torch.tensor([[0.7]]), at(0.3)
+    """Data and noise both of variance 1: at t the variance is (1 - t)^2 + t^2, the score -e / t."""
+    x, time = torch.tensor([[0.7]]), 0.3
     variance = 0.7**2 + 0.3**2
     slope = x * (0.3 - 0.7) / variance  # E(noise | x) - E(data | x)
-    assert torch.allclose(score(x, slope, time), -x / variance)
+    assert torch.allclose(-noise_of(x, slope, time) / time, -x / variance)

@@ -26,18 +26,14 @@ def velocity(data: Float[Tensor, "B *S"], noise: Float[Tensor, "B *S"]) -> Float
     return noise - data
 
 
-def data_of(
-    x: Float[Tensor, "B *S"], velocity: Float[Tensor, "B *S"], time: Float[Tensor, " B"]
-) -> Float[Tensor, "B *S"]:
+def data_of(x: Float[Tensor, "B *S"], velocity: Float[Tensor, "B *S"], time: float) -> Float[Tensor, "B *S"]:
     """The data at the end of a straight path: x_t - t v."""
-    return x - broadcast(time, x) * velocity
+    return x - time * velocity
 
 
-def noise_of(
-    x: Float[Tensor, "B *S"], velocity: Float[Tensor, "B *S"], time: Float[Tensor, " B"]
-) -> Float[Tensor, "B *S"]:
+def noise_of(x: Float[Tensor, "B *S"], velocity: Float[Tensor, "B *S"], time: float) -> Float[Tensor, "B *S"]:
     """The noise at the beginning of a straight path: x_t + (1 - t) v."""
-    return x + (1 - broadcast(time, x)) * velocity
+    return x + (1 - time) * velocity
 
 
 def velocity_of_data(
@@ -45,10 +41,3 @@ def velocity_of_data(
 ) -> Float[Tensor, "B *S"]:
     """The velocity that ends in this data: (x_t - x) / t. Not defined at t = 0, where no sampler asks."""
     return (x - data) / broadcast(time, x)
-
-
-def score(
-    x: Float[Tensor, "B *S"], velocity: Float[Tensor, "B *S"], time: Float[Tensor, " B"]
-) -> Float[Tensor, "B *S"]:
-    """Gradient of the log density of x_t: -e / t. Not defined at t = 0."""
-    return -noise_of(x, velocity, time) / broadcast(time, x)

@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from napari_meduet.core.synthesis.interpolant import data_of, noise_of
+
 Velocity = Callable[[Tensor, float], Tensor]  # (B, C, X, Y, Z) and a time
 DrawNoise = Callable[[Tensor], Tensor]  # normal numbers, shaped like what they will be added to
 
@@ -57,7 +59,7 @@ def euler(velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[flo
     for step, (time, after) in enumerate(_intervals(times), start=1):
         slope = velocity(x, time)
         x = x + (after - time) * slope
-        yield walked(step, after, x, x - after * slope)
+        yield walked(step, after, x, data_of(x, slope, after))
 
 
 def heun(velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[float]) -> Iterator[Walked]:
@@ -70,7 +72,7 @@ def heun(velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[floa
             ahead = x + (after - time) * (slope + slope_ahead) / 2
             slope = slope_ahead
         x = ahead
-        yield walked(step, after, x, x - after * slope)
+        yield walked(step, after, x, data_of(x, slope, after))
 
 
 def multistep(velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[float]) -> Iterator[Walked]:
@@ -82,7 +84,7 @@ def multistep(velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence
     known: deque[tuple[float, Tensor]] = deque(maxlen=3)  # times and predicted data, the latest first
     for step, (time, after) in enumerate(_intervals(times), start=1):
         slope = velocity(x, time)
-        data = x - time * slope
+        data = data_of(x, slope, time)
         known.appendleft((time, data))
         if step == 1 and after > 0:
             ahead = x + (after - time) * slope
@@ -118,12 +120,13 @@ def euler_maruyama(
 ) -> Iterator[Walked]:
     """SiT's stochastic sampler with w_t = sigma_t; the last step takes the mean and adds no noise.
 
-    dx = (v - w s / 2) dt + sqrt(w) dW, backwards in time; with w = t, -w s / 2 is half the predicted noise.
+    dx = (v - w s / 2) dt + sqrt(w) dW, backwards in time. The score s of x_t is -e / t, so with w = t,
+    -w s / 2 is half the predicted noise.
     """
     for step, (time, after) in enumerate(_intervals(times), start=1):
         slope = velocity(x, time)
-        data = x - time * slope
-        noise = x + (1 - time) * slope
+        data = data_of(x, slope, time)
+        noise = noise_of(x, slope, time)
         x = x + (after - time) * (slope + noise / 2)
         if after > 0:
             x = x + math.sqrt(time * (time - after)) * draw_noise(x)
