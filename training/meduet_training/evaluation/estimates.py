@@ -31,7 +31,8 @@ def estimate(
     """A statistic of all samples, and its interval over patients.
 
     Args:
-        statistic: of the samples with these indices, some of them several times.
+        statistic: of the samples with these indices, some of them several times; nan where they cannot tell
+            (as an AUC of one class), and the draw is left out.
         patients: of each sample.
     """
     names = np.asarray(patients)
@@ -41,7 +42,7 @@ def estimate(
         statistic(np.concatenate([groups[k] for k in rng.integers(len(groups), size=len(groups))]))
         for _ in range(DRAWS)
     ]
-    low, high = np.percentile(draws, INTERVAL)
+    low, high = np.nanpercentile(draws, INTERVAL)
     return Estimate(
         value=statistic(np.arange(len(names))),
         low=float(low),
