@@ -192,3 +192,81 @@ def test_an_array_of_another_grid_is_refused():
         grid.to_working(np.zeros((4, 4, 5), np.float32))
     with pytest.raises(ValueError, match="the working grid"):
         grid.to_native(np.zeros((9, 9, 9), np.float32))
+
+
+def split(scores: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
+    """(K, X, Y, Z) cut along its last axis into slabs of these sizes, over and over."""
+    bounds = np.cumsum((sizes * scores.shape[-1])[: scores.shape[-1]])
+    return [slab for slab in np.split(scores, bounds, axis=-1) if slab.shape[-1]]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    shape=shapes,
+    spacing=spacings,
+    angle=angles,
+    num_classes=st.integers(1, 5),
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=3),
+    seed=st.integers(0, 99),
+)
+def test_the_class_of_a_voxel_is_that_of_its_largest_score(shape, spacing, angle, num_classes, sizes, seed):
+    """On oblique, permuted and flipped grids, in slabs of any thickness; rounding may decide a tie."""
+    volume = scan(np.zeros(shape, np.int16), oblique(spacing, angle))
+    grid = WorkingGrid.for_volume(volume)
+    scores = np.random.default_rng(seed).normal(size=(num_classes, *grid.shape)).astype(np.float32)
+    labels = grid.labels_from_scores(split(scores, sizes), num_classes)
+    native = np.stack([grid.to_native(each) for each in scores])
+    assert (labels.shape, labels.dtype) == (shape, np.uint8)
+    assert labels.flags.f_contiguous
+    won = np.take_along_axis(native, labels[None].astype(int), axis=0)[0]
+    np.testing.assert_allclose(won, native.max(axis=0), atol=1e-5)
+    is_clear = np.ptp(np.sort(native, axis=0)[-2:], axis=0) > 1e-5
+    np.testing.assert_array_equal(labels[is_clear], native.argmax(axis=0)[is_clear])
+
+
+def test_classes_in_every_voxel_order_are_one_object():
+    rng = np.random.default_rng(3)
+    affine = np.array([[0.8, 0.05, 0, 3], [-0.06, 1.1, 0, -4], [0, 0, 2.5, 5], [0, 0, 0, 1]])
+    grid = WorkingGrid.for_volume(scan(np.zeros((9, 7, 5), np.int16), affine))
+    scores = rng.normal(size=(3, *grid.shape)).astype(np.float32)
+    expected = grid.labels_from_scores([scores], 3)
+    for order, flips in product(permutations(range(3)), product((False, True), repeat=3)):
+        reorder = np.zeros((4, 4))  # new index -> old index
+        reorder[3, 3] = 1
+        for new, old in enumerate(order):
+            reorder[old, new] = -1 if flips[new] else 1
+            reorder[old, 3] = expected.shape[old] - 1 if flips[new] else 0
+        turned = np.flip(expected.transpose(order), [axis for axis in range(3) if flips[axis]])
+        other = WorkingGrid.for_volume(scan(np.zeros(turned.shape, np.int16), affine @ reorder))
+        np.testing.assert_array_equal(other.labels_from_scores([scores], 3), turned)
+
+
+def test_many_classes_need_two_bytes():
+    grid = WorkingGrid.for_volume(scan(np.zeros((2, 2, 2), np.int16), np.diag([1.5, 1.5, 1.5, 1])))
+    scores = np.full((300, *grid.shape), -10, np.float32)
+    scores[299] = 1
+    labels = grid.labels_from_scores([scores], 300)
+    assert labels.dtype == np.uint16
+    assert (labels == 299).all()
+
+
+def test_a_class_may_win_between_voxels_where_others_do():
+    """Between scores of 3, 2, -9 and of -9, 2, 3 lie -3, 2, -3."""
+    grid = WorkingGrid(
+        native_shape=(1, 1, 1),
+        native_affine=np.diag([1.5, 1.5, 1.5, 1]),
+        shape=(2, 1, 1),
+        affine=np.diag([1.5, 1.5, 1.5, 1]),
+        axes=(0, 1, 2),
+        flips=(False, False, False),
+    )  # its one voxel lies halfway between the two of the working grid
+    scores = np.array([[3, -9], [2, 2], [-9, 3]], np.float32).reshape(3, 2, 1, 1)
+    assert grid.labels_from_scores([scores], 3).item() == 1
+
+
+def test_slabs_that_do_not_fill_the_grid_are_refused():
+    grid = WorkingGrid.for_volume(scan(np.zeros((3, 3, 3), np.int16), np.diag([1.5, 1.5, 1.5, 1])))
+    with pytest.raises(ValueError, match="end before"):
+        grid.labels_from_scores([np.zeros((2, 3, 3, 2), np.float32)], 2)
+    with pytest.raises(ValueError, match="planes should be"):
+        grid.labels_from_scores([np.zeros((2, 3, 4, 3), np.float32)], 2)

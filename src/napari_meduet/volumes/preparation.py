@@ -6,7 +6,7 @@ the grids by trilinear interpolation at the positions the affines say (never at 
 an interpolation "to a size"). Beyond the outermost voxel centres the nearest value holds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,6 +22,7 @@ from napari_meduet.volumes.volume import Volume
 WORKING_SPACING_MM = 1.5
 MAX_WORKING_VOXELS = 2**29  # 2 GiB of float32, eight times a 384 x 384 x 480 mm torso
 NUM_THREADS = 2
+VOXELS_AT_ONCE = 2**15  # of a plane whose class scores are interpolated together
 
 Shape = tuple[int, ...]
 
@@ -117,6 +118,38 @@ class WorkingGrid:
         turned = np.asfortranarray(np.transpose(working, order))
         return _resample(turned, [samples[axis] for axis in order], lambda values: values)
 
+    def labels_from_scores(
+        self, slabs: Iterable[NDArray[np.float32]], num_classes: int
+    ) -> NDArray[np.uint8 | np.uint16]:
+        """The class of the largest score at every native voxel: the argmax of what `to_native` gives each.
+
+        Scores pass by slab after slab, and no more is kept of them than two planes. Where the four voxels
+        around a native one, at its height, agree on the class, that is its class whatever lies between them:
+        interpolated scores are means of theirs. Only the others' scores are interpolated.
+
+        Args:
+            slabs: (num_classes, X, Y, n) each, n at will, following each other along the working z axis.
+
+        Raises:
+            ValueError: the slabs do not fill the working grid.
+        """
+        dtype = np.uint8 if num_classes <= np.iinfo(np.uint8).max + 1 else np.uint16
+        labels = np.empty(self.native_shape, dtype, order="F")
+        ordered = self._ras_ordered(labels)
+        x, y, z = self._native_samples()
+        planes = _planes_of(slabs, (num_classes, *self.shape[:2]))
+        number, below, above = 0, next(planes), None  # below is plane `number`, above the next one
+        for k, (lower, weight) in enumerate(zip(z.lower, z.weight, strict=True)):
+            while number < lower:
+                below, above = next(planes) if above is None else above, None
+                number += 1
+            scores = below
+            if weight > 0:
+                above = next(planes) if above is None else above
+                scores = _between(below.copy(), above.copy(), weight)
+            ordered[:, :, k] = _winners(scores, x, y)
+        return labels
+
     def _ras_ordered(self, native: np.ndarray) -> np.ndarray:
         """A view of a native array with its axes permuted and flipped into RAS order."""
         if native.shape != self.native_shape:
@@ -207,3 +240,36 @@ def _between(
     upper *= weight
     lower += upper
     return lower
+
+
+def _planes_of(slabs: Iterable[NDArray[np.float32]], shape: Shape) -> Iterator[NDArray[np.float32]]:
+    """The planes of slabs, one after the other."""
+    for slab in slabs:
+        if slab.shape[:-1] != shape:
+            raise ValueError(f"This slab of scores is {slab.shape}; its planes should be {shape}.")
+        for k in range(slab.shape[-1]):
+            yield np.ascontiguousarray(slab[..., k])
+    raise ValueError("The slabs of scores end before the working grid does.")
+
+
+def _winners(scores: NDArray[np.float32], x: Lerp, y: Lerp) -> NDArray[np.uint16]:
+    """The class of the largest interpolated score at the crossings of the samples.
+
+    Args:
+        scores: (K, X, Y) on the working grid.
+    """
+    best = scores.argmax(axis=0).astype(np.uint16)
+    winners = best[np.ix_(x.lower, y.lower)]
+    others = (
+        best[np.ix_(*corner)] for corner in ((x.lower, y.upper), (x.upper, y.lower), (x.upper, y.upper))
+    )
+    is_agreed = np.logical_and.reduce([winners == other for other in others])
+    rows, columns = np.nonzero(~is_agreed)
+    for start in range(0, rows.size, VOXELS_AT_ONCE):
+        row, column = rows[start : start + VOXELS_AT_ONCE], columns[start : start + VOXELS_AT_ONCE]
+        left, right = (
+            _between(scores[:, x.lower[row], side], scores[:, x.upper[row], side], x.weight[row])
+            for side in (y.lower[column], y.upper[column])
+        )  # (K, voxels)
+        winners[row, column] = _between(left, right, y.weight[column]).argmax(axis=0)
+    return winners
