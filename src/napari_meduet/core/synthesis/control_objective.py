@@ -11,14 +11,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from napari_meduet.core.synthesis.control import ControlNet
-from napari_meduet.core.synthesis.diffusion import on_its_path
 from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
 from napari_meduet.core.synthesis.objective import (
     GenerationBatch,
     GenerationConfig,
-    conditions_of,
     ema_decay_at,
-    trained_time,
+    given_of,
     velocity_loss,
 )
 from napari_meduet.core.teacher import update_teacher
@@ -77,9 +75,8 @@ class ControlObjective(nn.Module):
 
     def forward(self, batch: ControlBatch, step: int) -> dict[str, Tensor]:
         """The generator's own loss, of its prediction under control."""
-        generator, conditions = self.generator, conditions_of(batch)
-        time = trained_time(generator.config, batch["time"])
-        x = on_its_path(generator.config.prediction, batch["latent"], batch["noise"], time)
+        generator = self.generator
+        x, time, conditions = given_of(generator.config, batch)
         modulation = generator.time_modulation(time) + generator.condition_modulation(conditions)
         spatial = generator.spatial_tokens(conditions)
         control = self.student(x, batch["mask"], modulation, spatial)

@@ -104,10 +104,17 @@ class GenerationObjective(nn.Module):
 
 def generation_loss(generator: Generator, batch: GenerationBatch) -> Float[Tensor, ""]:
     """What a generator gets wrong of a batch, on the path that its predictions belong to."""
-    network = generator.config
+    predicted = generator(*given_of(generator.config, batch))
+    return velocity_loss(generator.config, predicted, batch)
+
+
+def given_of(
+    network: GeneratorConfig, batch: GenerationBatch
+) -> tuple[Float[Tensor, "B C X Y Z"], Float[Tensor, " B"], Conditions]:
+    """What a generator is given of a batch: noised latents on its path, their times, conditions."""
     time = trained_time(network, batch["time"])
     x = on_its_path(network.prediction, batch["latent"], batch["noise"], time)
-    return velocity_loss(network, generator(x, time, conditions_of(batch)), batch)
+    return x, time, conditions_of(batch)
 
 
 def ema_decay_at(step: int, config: GenerationConfig) -> float:
