@@ -7,10 +7,20 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from napari_meduet.core.analysis.classifier import ClassifierConfig, ScanClassifier
+from napari_meduet.core.analysis.unetr import UNETRConfig
 from napari_meduet.core.meduet import MeDUET, MeDUETConfig
 from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
-from napari_meduet.models.card import ModelCard, ProfileCard, TokenizerCard, TrainingSource
-from napari_meduet.models.files import save_generator, save_model
+from napari_meduet.models.card import (
+    MaskClass,
+    ModelCard,
+    ProfileCard,
+    TokenizerCard,
+    TrainingSource,
+    read_card,
+)
+from napari_meduet.models.files import save_classifier, save_generator, save_model, save_segmenter
+from napari_meduet.models.segmenters import build_segmenter
 from napari_meduet.tokenizers.wavelet import WaveletConfig, WaveletTokenizer
 from napari_meduet.volumes.intensity import CT_FULL
 
@@ -76,6 +86,34 @@ def save_tiny_generator(folder: Path, prediction: Literal["data", "noise"] = "da
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.1)
     save_generator(folder, config, generator.state_dict(), {"seed": 0})
+    return folder
+
+
+CLASSES = (
+    MaskClass(label=0, name="background"),
+    MaskClass(label=3, name="organ"),
+    MaskClass(label=7, name="bone"),
+)
+
+
+def save_tiny_segmenter(folder: Path, seed: int = 0) -> Path:
+    """A segmenter of random weights, for background, organ and bone, for the tiny model in a folder."""
+    torch.manual_seed(seed)
+    config = UNETRConfig(grid=(2, 2, 2), width=24, depth=4, heads=2, features=8, num_classes=len(CLASSES))
+    network = build_segmenter(config, read_card(folder).tokenizer)
+    save_segmenter(folder, config, network.state_dict(), CLASSES, ("CT", "MR"), {"seed": seed})
+    return folder
+
+
+def save_tiny_classifier(
+    folder: Path, seed: int = 0, classes: tuple[str, ...] = ("benign", "malignant")
+) -> Path:
+    """A classifier of random weights for the tiny model in a folder."""
+    torch.manual_seed(seed)
+    config = ClassifierConfig(grid=(2, 2, 2), width=24, depth=1, heads=2, num_classes=len(classes))
+    save_classifier(
+        folder, config, ScanClassifier(config).state_dict(), classes, ("CT", "MR"), {"seed": seed}
+    )
     return folder
 
 

@@ -9,9 +9,9 @@ weight file. It is data: unknown keys are refused, and nothing in it is ever exe
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_meduet.errors import InputError
 
@@ -21,7 +21,17 @@ MEDUET_FILE = "meduet.safetensors"
 STYLES_FILE = "styles.safetensors"
 GENERATOR_FILE = "generator.safetensors"
 CONTROL_FILE = "control.safetensors"
-WEIGHT_FILES = (TOKENIZER_FILE, MEDUET_FILE, STYLES_FILE, GENERATOR_FILE, CONTROL_FILE)
+SEGMENTER_FILE = "segmenter.safetensors"
+CLASSIFIER_FILE = "classifier.safetensors"
+WEIGHT_FILES = (
+    TOKENIZER_FILE,
+    MEDUET_FILE,
+    STYLES_FILE,
+    GENERATOR_FILE,
+    CONTROL_FILE,
+    SEGMENTER_FILE,
+    CLASSIFIER_FILE,
+)
 LARGEST_CARD_BYTES = 4 * 1024**2
 
 Modality = Literal["CT", "MR"]
@@ -74,34 +84,74 @@ class TrainingSource(_Record):
 
 
 class MaskClass(_Record):
-    """A class of the masks that a ControlNet follows: its number in a mask, and its name."""
+    """A class of masks: its number in a mask, and its name."""
 
     label: int = Field(ge=0)
     name: str = Field(min_length=1)
+
+
+def _begin_with_background(classes: tuple[MaskClass, ...]) -> tuple[MaskClass, ...]:
+    labels = [each.label for each in classes]
+    if labels[0] != 0 or len(set(labels)) != len(labels):
+        raise ValueError("the first is the background, label 0, and each has a label of its own")
+    return classes
+
+
+MaskClasses = Annotated[
+    tuple[MaskClass, ...], Field(min_length=2), AfterValidator(_begin_with_background)
+]  # the background first
 
 
 class ControlCard(_Record):
     """A ControlNet beside a generator (M-40).
 
     Attributes:
-        classes: the background first, whose label is 0.
+        classes: of the masks that it follows.
         generator_sha256: of the weights it was trained with; it knows no others.
         training: how it was made.
     """
 
-    classes: tuple[MaskClass, ...] = Field(min_length=2)
+    classes: MaskClasses
     generator_sha256: str
     training: dict[str, Any] = {}
-
-    @model_validator(mode="after")
-    def _a_label_for_each_class(self) -> "ControlCard":
-        if self.classes[0].label != 0 or len(set(self.labels)) != len(self.labels):
-            raise ValueError("classes: the first is the background, label 0, and each has a label of its own")
-        return self
 
     @property
     def labels(self) -> tuple[int, ...]:
         return tuple(each.label for each in self.classes)
+
+
+class _AnalystCard(_Record):
+    """A network that says what is in a scan.
+
+    Attributes:
+        config: its sizes.
+        modalities: of the scans it was trained on.
+        training: how it was made.
+        figures: what was measured of it.
+    """
+
+    config: dict[str, Any]
+    modalities: tuple[Modality, ...] = Field(min_length=1)
+    training: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
+
+
+class SegmenterCard(_AnalystCard):
+    """A latent UNETR. Output k of the network scores the k-th of the classes."""
+
+    classes: MaskClasses
+
+
+class ClassifierCard(_AnalystCard):
+    """A classifier of scans. Output k of the network scores the k-th of the classes."""
+
+    classes: tuple[str, ...] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _each_class_once(self) -> "ClassifierCard":
+        if len(set(self.classes)) != len(self.classes) or not all(self.classes):
+            raise ValueError("each of the classes has a name of its own")
+        return self
 
 
 class ModelCard(_Record):
@@ -111,6 +161,7 @@ class ModelCard(_Record):
         generator: the sizes of a generator that reads this model's factors, where the folder has one.
         generator_training: how it was made.
         control: the classes of a ControlNet on that generator, where the folder has one.
+        segmenter, classifier: sizes and classes of networks on this model's latents, where it has them.
     """
 
     name: str = Field(min_length=1)
@@ -122,6 +173,8 @@ class ModelCard(_Record):
     generator: dict[str, Any] | None = None
     generator_training: dict[str, Any] = {}
     control: ControlCard | None = None
+    segmenter: SegmenterCard | None = None
+    classifier: ClassifierCard | None = None
     profiles: dict[Modality, ProfileCard]
     working_spacing_mm: float = Field(gt=0, le=10)
     domains: tuple[str, ...] = ()
@@ -155,12 +208,27 @@ class ModelCard(_Record):
             raise ValueError("control: the ControlNet was trained with another generator than this model's")
         return self
 
+    @model_validator(mode="after")
+    def _analysts_with_their_weights(self) -> "ModelCard":
+        for name, card, file in (
+            ("segmenter", self.segmenter, SEGMENTER_FILE),
+            ("classifier", self.classifier, CLASSIFIER_FILE),
+        ):
+            if (card is not None) != (file in self.files):
+                raise ValueError(f"{name}: its sizes and classes come with {file} in files")
+            if card is not None and card.config.get("num_classes") != len(card.classes):
+                raise ValueError(f"{name}: num_classes of its config counts the classes")
+            if card is not None and not set(card.modalities) <= set(self.modalities):
+                raise ValueError(f"{name}: its modalities are some of the model's")
+        return self
+
     @property
     def sha256(self) -> str:
         """The identity of the model: a digest of all that decides what a latent or a style vector means.
 
-        Prose, figures, the list of known styles and a generator, which only reads them, are left out, so that
-        correcting a sentence of the card does not orphan the prototypes people have made.
+        Prose, figures, the list of known styles and the networks that only read them (generator, segmenter,
+        classifier) are left out, so that correcting a sentence of the card does not orphan the prototypes
+        people have made.
         """
         deciding = self.model_dump(
             mode="json", include={"tokenizer", "meduet", "profiles", "working_spacing_mm"}

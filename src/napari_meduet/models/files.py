@@ -6,37 +6,46 @@ nothing is ever unpickled. What the card means is `card.py`'s business, what a s
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any, cast
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from napari_meduet.core.analysis.classifier import ClassifierConfig, ScanClassifier
+from napari_meduet.core.analysis.unetr import LatentUNETR, UNETRConfig
 from napari_meduet.core.meduet import MeDUET, MeDUETConfig
 from napari_meduet.core.synthesis.control import ControlNet
 from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import (
     CARD_FILE,
+    CLASSIFIER_FILE,
     CONTROL_FILE,
     GENERATOR_FILE,
     MEDUET_FILE,
+    SEGMENTER_FILE,
     STYLES_FILE,
     TOKENIZER_FILE,
+    ClassifierCard,
     ControlCard,
     MaskClass,
     Modality,
     ModelCard,
+    SegmenterCard,
+    TokenizerCard,
     WeightFile,
     read_card,
 )
 from napari_meduet.models.devices import choose_device
 from napari_meduet.models.folders import demo_model_path
+from napari_meduet.models.segmenters import build_classifier, build_segmenter
 from napari_meduet.models.styles import Style, pack_styles, unpack_styles
 from napari_meduet.tokenizers.registry import build_tokenizer
 from napari_meduet.tokenizers.tokenizer import Tokenizer
@@ -46,6 +55,12 @@ from napari_meduet.volumes.opening import reason
 from napari_meduet.volumes.writing import check_room, write_all_atomically
 
 LARGEST_MODEL_BYTES = 16 * 1024**3
+OPTIONAL_NETWORKS = {  # weight files, and where the card tells of them
+    GENERATOR_FILE: "generator",
+    CONTROL_FILE: "control",
+    SEGMENTER_FILE: "segmenter",
+    CLASSIFIER_FILE: "classifier",
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +73,7 @@ class Model:
         known_styles: the styles of the domains it was trained on.
         generator: makes new latents from factors of `meduet`; None where the folder has none.
         control: makes it follow a mask; None where the folder has none.
+        segmenter, classifier: say what is in a scan; None where the folder has none.
     """
 
     card: ModelCard
@@ -70,6 +86,8 @@ class Model:
     known_styles: Mapping[str, Style] = field(default_factory=dict)
     generator: Generator | None = None
     control: ControlNet | None = None
+    segmenter: LatentUNETR | None = None
+    classifier: ScanClassifier | None = None
 
     @property
     def token_voxels(self) -> int:
@@ -121,7 +139,8 @@ def save_model(
 ) -> ModelCard:
     """Write a model folder, all of it or nothing, and return the card with the digests of what was written.
 
-    A generator that the card names is not part of it; `save_generator` adds one.
+    Generator, segmenter and classifier that the card names are not part of it; `save_generator` and its like
+    add them.
 
     Args:
         tokenizer, meduet: state dicts, in the precision they shall have on disk.
@@ -137,16 +156,40 @@ def save_model(
     if known_styles:
         blobs[STYLES_FILE] = pack_styles(known_styles)
     digests = {name: _weight_file(blob) for name, blob in blobs.items()}
-    card = _changed(card, files=digests, generator=None, generator_training={}, control=None)
-    blobs[CARD_FILE] = _card_text(card).encode()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder.name}: no folder can be made there ({reason(error)}).") from error
-    check_room(folder, sum(len(blob) for blob in blobs.values()))
-    with write_all_atomically([folder / name for name in blobs], overwrite) as temporaries:
-        for temporary, blob in zip(temporaries, blobs.values(), strict=True):
-            temporary.write_bytes(blob)
+    card = _changed(
+        card,
+        files=digests,
+        generator=None,
+        generator_training={},
+        control=None,
+        segmenter=None,
+        classifier=None,
+    )
+    _write(folder, blobs, card, overwrite)
+    return card
+
+
+def copy_model(source: Path, target: Path, *, without: Collection[str] = (), name: str = "") -> ModelCard:
+    """A new folder with the model of another, all of it or nothing.
+
+    Args:
+        without: weight files to leave out, such as `SEGMENTER_FILE`; a generator's ControlNet goes with it.
+        name: what the copy is called; by default as the model is.
+
+    Raises:
+        InputError: the model is incomplete or damaged, there is one already, or it cannot be written.
+    """
+    card = read_card(source)
+    left_out = {*without, *((CONTROL_FILE,) if GENERATOR_FILE in without else ())}
+    blobs = {
+        file: _checked_bytes(source, file, of) for file, of in card.files.items() if file not in left_out
+    }
+    lacking: dict[str, Any] = {field: None for file, field in OPTIONAL_NETWORKS.items() if file in left_out}
+    if "generator" in lacking:
+        lacking["generator_training"] = {}
+    files = {file: card.files[file] for file in blobs}
+    card = _changed(card, name=name or card.name, files=files, **lacking)
+    _write(target, blobs, card, overwrite=False)
     return card
 
 
@@ -214,6 +257,53 @@ def save_control(
     return card
 
 
+def save_segmenter(
+    folder: Path,
+    config: UNETRConfig,
+    weights: Mapping[str, Tensor],
+    classes: Sequence[MaskClass],
+    modalities: Sequence[Modality],
+    training: Mapping[str, Any],
+) -> ModelCard:
+    """Put a segmenter into a model folder, or in the place of the one there; the identity stays.
+
+    Args:
+        weights: its state dict; written in half precision.
+        classes: one for each output, the background first.
+        modalities: of the scans it was trained on.
+        training: what the card says of how it was made.
+
+    Raises:
+        InputError: there is no model, the segmenter does not fit it or its classes, or it cannot be written.
+            The folder is as it was.
+    """
+    return _save_analyst(
+        folder, SEGMENTER_FILE, SegmenterCard, build_segmenter, config, weights, classes, modalities, training
+    )
+
+
+def save_classifier(
+    folder: Path,
+    config: ClassifierConfig,
+    weights: Mapping[str, Tensor],
+    classes: Sequence[str],
+    modalities: Sequence[Modality],
+    training: Mapping[str, Any],
+) -> ModelCard:
+    """Put a classifier into a model folder, or in the place of the one there, as `save_segmenter` does."""
+    return _save_analyst(
+        folder,
+        CLASSIFIER_FILE,
+        ClassifierCard,
+        build_classifier,
+        config,
+        weights,
+        classes,
+        modalities,
+        training,
+    )
+
+
 def save_figures(folder: Path, figures: Mapping[str, Any]) -> ModelCard:
     """Put what was measured of a model on its card; weights and identity stay as they are."""
     card = _changed(read_card(folder), figures=dict(figures))
@@ -227,6 +317,62 @@ def with_tuples(sizes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()}
 
 
+def _save_analyst(
+    folder: Path,
+    file: str,
+    record: type[SegmenterCard | ClassifierCard],
+    build: Callable[[Any, TokenizerCard], nn.Module],
+    config: UNETRConfig | ClassifierConfig,
+    weights: Mapping[str, Tensor],
+    classes: Sequence[MaskClass | str],
+    modalities: Sequence[Modality],
+    training: Mapping[str, Any],
+) -> ModelCard:
+    card, what = read_card(folder), OPTIONAL_NETWORKS[file]
+    blob = save({name: tensor.half().contiguous() for name, tensor in weights.items()})
+    try:
+        with torch.device("meta"):
+            network = build(config, card.tokenizer)
+        if _shapes(network.state_dict()) != _shapes(weights):
+            raise ValueError("its weights are not those of its sizes")
+        added = record.model_validate(
+            {
+                "config": asdict(config),
+                "classes": tuple(classes),
+                "modalities": tuple(modalities),
+                "training": dict(training),
+            }
+        )
+        card = _changed(card, files={**card.files, file: _weight_file(blob)}, **{what: added})
+    except ValueError as error:
+        raise InputError(f"{folder.name}: this {what} does not fit the model: {_sentence(error)}.") from error
+    _add(folder, file, blob, card)
+    return card
+
+
+def _sentence(error: ValueError) -> str:
+    """What is wrong, in one sentence without its stop."""
+    first = (
+        error.errors()[0]["msg"].removeprefix("Value error, ")
+        if isinstance(error, ValidationError)
+        else error
+    )
+    return str(first).rstrip(".")
+
+
+def _write(folder: Path, blobs: dict[str, bytes], card: ModelCard, overwrite: bool) -> None:
+    """Write a folder of weight files and their card, all of it or nothing."""
+    blobs = {**blobs, CARD_FILE: _card_text(card).encode()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder.name}: no folder can be made there ({reason(error)}).") from error
+    check_room(folder, sum(len(blob) for blob in blobs.values()))
+    with write_all_atomically([folder / name for name in blobs], overwrite) as temporaries:
+        for temporary, blob in zip(temporaries, blobs.values(), strict=True):
+            temporary.write_bytes(blob)
+
+
 def _add(folder: Path, name: str, blob: bytes, card: ModelCard) -> None:
     """Write a weight file together with the card that names it, both or neither."""
     blobs = {name: blob, CARD_FILE: _card_text(card).encode()}
@@ -237,10 +383,11 @@ def _add(folder: Path, name: str, blob: bytes, card: ModelCard) -> None:
 
 
 def _has_shapes_of(one: nn.Module, other: nn.Module) -> bool:
-    first, second = (
-        {name: tensor.shape for name, tensor in each.state_dict().items()} for each in (one, other)
-    )
-    return first == second
+    return _shapes(one.state_dict()) == _shapes(other.state_dict())
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in weights.items()}
 
 
 def _changed(card: ModelCard, **changes: Any) -> ModelCard:
@@ -299,6 +446,12 @@ def _build(card: ModelCard, contents: Mapping[str, bytes], device: torch.device,
         tokenizer = build_tokenizer(card.tokenizer.name, card.tokenizer.config)
         meduet = MeDUET(_meduet_config(card))
         generator = Generator(_generator_config(card)) if card.generator is not None else None
+        segmenter = card.segmenter and build_segmenter(
+            UNETRConfig(**with_tuples(card.segmenter.config)), card.tokenizer
+        )
+        classifier = card.classifier and build_classifier(
+            ClassifierConfig(**with_tuples(card.classifier.config)), card.tokenizer
+        )
         for profile in card.profiles.values():
             if profile.knots:
                 IntensityProfile(profile.name, profile.knots)  # refuses knots that do not increase
@@ -314,6 +467,10 @@ def _build(card: ModelCard, contents: Mapping[str, bytes], device: torch.device,
     if generator is not None and card.control is not None:
         control = ControlNet(generator, len(card.control.classes))
         fill(control, CONTROL_FILE)
+    if segmenter is not None:
+        fill(segmenter, SEGMENTER_FILE)
+    if classifier is not None:
+        fill(classifier, CLASSIFIER_FILE)
     styles = unpack_styles(contents[STYLES_FILE], folder_name) if STYLES_FILE in contents else {}
     for name, style in styles.items():
         style.check_model(card.sha256, f"{folder_name}/{STYLES_FILE}: {name}")
@@ -328,6 +485,8 @@ def _build(card: ModelCard, contents: Mapping[str, bytes], device: torch.device,
         known_styles=styles,
         generator=generator,
         control=control,
+        segmenter=segmenter,
+        classifier=classifier,
     )
 
 
