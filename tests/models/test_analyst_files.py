@@ -16,7 +16,7 @@ from tiny import (
 from napari_meduet.core.analysis.unetr import UNETRConfig
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import CARD_FILE, CLASSIFIER_FILE, GENERATOR_FILE, SEGMENTER_FILE, read_card
-from napari_meduet.models.files import copy_model, load_model, save_model, save_segmenter
+from napari_meduet.models.files import copy_model, load_model, save_figures, save_model, save_segmenter
 from napari_meduet.models.segmenters import begin_classifier, begin_segmenter, build_segmenter
 from napari_meduet.volumes import writing
 
@@ -165,6 +165,17 @@ def test_a_disk_that_refuses_leaves_what_was_there(plain, file, monkeypatch):
         SAVED[file](plain, seed=1)
     monkeypatch.undo()
     assert contents_of(plain) == before
+
+
+def test_figures_are_kept_with_what_they_are_of(plain, file):
+    with pytest.raises(InputError, match=f"no {WHAT[file]} whose figures"):
+        save_figures(plain, {}, of=WHAT[file])
+    SAVED[file](plain)
+    save_figures(plain, {"of the model": 1})
+    card = save_figures(plain, {"Dice": 0.5}, of=WHAT[file])
+    assert getattr(card, WHAT[file]).figures == {"Dice": 0.5}
+    assert card.figures == {"of the model": 1}
+    assert read_card(plain) == card
 
 
 def test_a_copy_is_the_same_model_under_its_own_name(plain, tmp_path):

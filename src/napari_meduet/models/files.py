@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import ValidationError
@@ -304,9 +304,18 @@ def save_classifier(
     )
 
 
-def save_figures(folder: Path, figures: Mapping[str, Any]) -> ModelCard:
-    """Put what was measured of a model on its card; weights and identity stay as they are."""
-    card = _changed(read_card(folder), figures=dict(figures))
+def save_figures(
+    folder: Path, figures: Mapping[str, Any], of: Literal["model", "segmenter", "classifier"] = "model"
+) -> ModelCard:
+    """Put what was measured of a model, or of a network it has, on its card; nothing else changes."""
+    card = read_card(folder)
+    if of == "model":
+        card = _changed(card, figures=dict(figures))
+    else:
+        network = getattr(card, of)
+        if network is None:
+            raise InputError(f"{folder.name}: this model has no {of} whose figures could be kept.")
+        card = _changed(card, **{of: network.model_copy(update={"figures": dict(figures)})})
     with write_atomically(folder / CARD_FILE, overwrite=True) as temporary:
         temporary.write_text(_card_text(card), encoding="utf-8")
     return card
