@@ -44,7 +44,6 @@ class PreparedScan:
     """
 
     volume: Volume
-    values: np.ndarray
     profile: IntensityProfile
     grid: WorkingGrid
     units: np.ndarray
@@ -52,6 +51,11 @@ class PreparedScan:
     clipped_fraction: float
     before: Position
     after: Position
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """The scan's own voxels (X, Y, Z) in its unit; made when they are first asked for, and kept."""
+        return self.volume.values()
 
     def cropped(self, padded: Float[Tensor, "X Y Z"]) -> np.ndarray:
         """A padded working volume without its padding."""
@@ -67,7 +71,7 @@ class EncodedScan:
     """The tokens of every window of a scan.
 
     Attributes:
-        latent: (C, x, y, z) of the padded working volume, standardised.
+        latent, log_variance: (C, x, y, z) of the padded working volume, standardised.
         positions: first corner of each window in the latent.
         content: (N, L, Dc).
         style: (N, L, Ds).
@@ -77,6 +81,7 @@ class EncodedScan:
 
     prepared: PreparedScan
     latent: Float[Tensor, "C x y z"]
+    log_variance: Float[Tensor, "C x y z"]
     positions: tuple[Position, ...]
     content: Float[Tensor, "N L Dc"]
     style: Float[Tensor, "N L Ds"]
@@ -95,10 +100,9 @@ def prepare_scan(model: Model, volume: Volume) -> PreparedScan:
     Raises:
         InputError: the model does not know the modality.
     """
-    values = volume.values()
-    profile = model.profile_for(values, volume.modality)
+    profile = model.profile_for(volume.values() if volume.modality == "MR" else None, volume.modality)
     grid = WorkingGrid.for_volume(volume, model.card.working_spacing_mm)
-    working = np.ascontiguousarray(grid.to_working(values))
+    working = volume.in_unit(np.ascontiguousarray(grid.to_working(volume.voxels)))
     units, body = profile.encode(working), body_mask(working, volume.modality)
     token = model.token_voxels
     window = [length * model.tokenizer.stride for length in model.meduet.config.latent_shape[1:]]
@@ -108,7 +112,6 @@ def prepare_scan(model: Model, volume: Volume) -> PreparedScan:
     ]
     return PreparedScan(
         volume=volume,
-        values=values,
         profile=profile,
         grid=grid,
         units=units,
@@ -140,7 +143,7 @@ def encode_latent(model: Model, scan: PreparedScan, on_progress: OnProgress) -> 
     report = _Report(on_progress, "encoding")
     with interruptible(model.tokenizer, report.again):
         latent = encode_tiled(model.tokenizer, padded_units(scan), on_progress=report)
-    return _finite(latent, "encoding the scan")
+    return finite(latent, "encoding the scan")
 
 
 def encode_posterior(
@@ -151,7 +154,7 @@ def encode_posterior(
     with torch.inference_mode(), interruptible(model.tokenizer, report.again):
         mean, log_variance = encode_posterior_tiled(model.tokenizer, units, on_progress=report)
     mean = (mean - model.latent_mean) / model.latent_std
-    return _finite(mean, "encoding the scan")[0], (log_variance - 2 * model.latent_std.log())[0]
+    return finite(mean, "encoding the scan")[0], (log_variance - 2 * model.latent_std.log())[0]
 
 
 def decode_latent(
@@ -161,7 +164,7 @@ def decode_latent(
     report = _Report(on_progress, "decoding")
     with interruptible(model.tokenizer, report.again):
         volume = decode_tiled(model.tokenizer, latent, on_progress=report)
-    return scan.cropped(_finite(volume, "decoding the latent")[0, 0])
+    return scan.cropped(finite(volume, "decoding the latent")[0, 0])
 
 
 def encode_scan(model: Model, volume: Volume, on_progress: OnProgress) -> EncodedScan:
@@ -173,8 +176,7 @@ def encode_scan(model: Model, volume: Volume, on_progress: OnProgress) -> Encode
     first, second = parts(on_progress, 1, 2)
     first(0.0, "preparing")
     prepared = prepare_scan(model, volume)
-    latent = encode_latent(model, prepared, first)
-    latent = ((latent - model.latent_mean) / model.latent_std)[0]
+    latent, log_variance = encode_posterior(model, padded_units(prepared), first)
 
     config = model.meduet.config
     size: Position = config.latent_shape[1:]
@@ -195,8 +197,8 @@ def encode_scan(model: Model, volume: Volume, on_progress: OnProgress) -> Encode
         cut_window(coverage, token_place(position, config.patch_size), config.grid).flatten()
         for position in positions
     ]
-    contents = _finite(torch.cat(content), "separating content and style")
-    styles = _finite(torch.cat(style), "separating content and style")
+    contents = finite(torch.cat(content), "separating content and style")
+    styles = finite(torch.cat(style), "separating content and style")
     coverages = torch.stack(covered)
     try:
         factors = scan_factors(contents, styles, coverages)
@@ -205,6 +207,7 @@ def encode_scan(model: Model, volume: Volume, on_progress: OnProgress) -> Encode
     return EncodedScan(
         prepared=prepared,
         latent=latent,
+        log_variance=log_variance,
         positions=tuple(positions),
         content=contents,
         style=styles,
@@ -233,7 +236,7 @@ def decode_windows(
         for position, window in zip(scan.positions[run], windows.float().cpu(), strict=True):
             blend.add(position, window)
     on_progress(1.0, "joining content and style")
-    return _finite(blend.blended() * model.latent_std + model.latent_mean, "joining content and style")
+    return finite(blend.blended() * model.latent_std + model.latent_mean, "joining content and style")
 
 
 def token_grid(scan: EncodedScan, tokens: Float[Tensor, "N L D"], model: Model) -> Float[Tensor, "X Y Z D"]:
@@ -279,7 +282,7 @@ def _sides(latent: Tensor) -> Position:
     return x, y, z
 
 
-def _finite(tensor: Tensor, step: str) -> Tensor:
+def finite(tensor: Tensor, step: str) -> Tensor:
     """The tensor, all of whose numbers are finite."""
     if not torch.isfinite(tensor).all():
         raise InputError(

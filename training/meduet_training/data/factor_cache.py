@@ -21,9 +21,8 @@ from meduet_training.machinery.folders import check_writable, make_folder
 from napari_meduet.core.factors import pooled_factor
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model
-from napari_meduet.pipelines.encoding import coverage_grid, encode_scan, padded_units, token_grid
+from napari_meduet.pipelines.encoding import coverage_grid, encode_scan, token_grid
 from napari_meduet.pipelines.progress import silent
-from napari_meduet.tokenizers.tiling import encode_posterior_tiled
 from napari_meduet.volumes.files import write_atomically
 
 FORMAT = "1"
@@ -70,10 +69,9 @@ class FactorEntry:
 def make_entry(model: Model, scan: Scan, path: Path) -> None:
     """Encode one scan and write its entry, whole or not at all."""
     encoded = encode_scan(model, read_scan(scan), silent)
-    _, log_variance = encode_posterior_tiled(model.tokenizer, padded_units(encoded.prepared))
     tensors = {
         "mean": encoded.latent,
-        "log_variance": (log_variance - 2 * model.latent_std.log())[0],
+        "log_variance": encoded.log_variance,
         "content": token_grid(encoded, encoded.content, model),
         "style": token_grid(encoded, encoded.style, model),
         "coverage": coverage_grid(encoded, model),
