@@ -27,7 +27,8 @@ from meduet_training.guarding import guarded
 from meduet_training.machinery.fabric import decided_by_first, join_fabric
 from meduet_training.machinery.messages import known_to_all, say_on_stderr
 from meduet_training.pretraining import Pretraining, check_training, run_pretraining
-from meduet_training.reporting.run_watch import Sights, watched_run
+from meduet_training.reporting.run_watch import watched_run
+from meduet_training.reporting.sights import Sights
 from meduet_training.run_config import write_run_config
 from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
 from napari_meduet.core.synthesis.objective import GenerationObjective
@@ -161,20 +162,22 @@ def factors_of(fabric: Fabric, model: Path, scans: list[Scan], made: Path, what:
     on_cpu = load_model(model, "cpu")
     if not scans:
         return []
+    entries: list[FactorEntry] = []
 
     def make() -> None:
-        if len(open_factors(on_cpu, scans, made)) == len(scans):
+        entries.extend(open_factors(on_cpu, scans, made))
+        if len(entries) == len(scans):
             return
         on_device = load_model(model, fabric.device.type)
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task(f"Factors of {what} scans", total=len(scans))
-            cache_factors(
+            entries[:] = cache_factors(
                 on_device, scans, made, lambda number, of: bar.update(task, completed=number), say_on_stderr
             )
             bar.update(task, completed=len(scans))
 
     decided_by_first(fabric, make)
-    return open_factors(on_cpu, scans, made)
+    return entries if fabric.is_global_zero else open_factors(on_cpu, scans, made)
 
 
 def _source(entries: list[FactorEntry], training: Pretraining) -> FactorSource | None:

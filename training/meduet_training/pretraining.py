@@ -252,9 +252,20 @@ def run_pretraining(
         clip=training.clip,
     )
     samples: list[str] = []  # blamed for the last step that was skipped
+
+    def validated(done: int) -> str:
+        """Look at the network, unless it was looked at; why the run shall end here, if it shall."""
+        if done > first or decided_by_first(fabric, lambda: watch.lacks_validation(done)):
+            at(done, "validating")
+            _shown_to(watch.on_validation, fabric, objective, training, done)
+        return decided_by_first(fabric, lambda: watch.reason_to_end(done))
+
+    done, reason = first, ""
+    if first and upkeep.validates_after(first, steps):  # killed after the checkpoint, before it was looked at
+        reason = validated(first)
     workers, pin = hardware.workers, fabric.device.type == "cuda"
     with closing(Loading(batches, first_step=first, workers=workers, pin=pin)) as loading:
-        for step in range(first, steps):
+        for step in range(first, first if reason else steps):
             rate = training.learning_rate * warmup_cosine(
                 step, steps, end=training.end_learning_rate / training.learning_rate, warmup=training.warmup
             )
@@ -282,11 +293,14 @@ def run_pretraining(
                 save(done, skipped)
             if outcome.is_stopped and done < steps:
                 raise Stopped(f"Stopped after step {done} of {steps}; the same command goes on from there.")
-            if upkeep.validates_after(done, steps):
-                at(step, "validating")
-                _shown_to(watch.on_validation, fabric, objective, training, done)
-    at(steps, "ending")
-    _shown_to(watch.on_end, fabric, objective, training, steps)
+            if upkeep.validates_after(done, steps) and (reason := validated(done)):
+                if not upkeep.saves_after(done, steps):
+                    save(done, skipped)
+                break
+    if reason and done < steps and fabric.is_global_zero:
+        say(f"Ended after step {done} of {steps}: {reason}")
+    at(done, "ending")
+    _shown_to(watch.on_end, fabric, objective, training, done)
 
 
 def _agreed_checkpoint(

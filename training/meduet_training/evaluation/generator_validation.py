@@ -1,6 +1,6 @@
 """What a generator in training makes of held-out scans: its loss, and samples for the eye.
 
-These are the `Sights` of reporting/run_watch.py. The loss is the training's own at fixed times and fixed
+These are `Sights` (reporting/sights.py). The loss is the training's own at fixed times and fixed
 noise, so that it falls for no other reason than learning. Samples show every content in every style from one
 noise. It is the average of the weights that is looked at, as it is what samples; random numbers of the
 training are left alone.
@@ -21,6 +21,7 @@ from meduet_training.data.factor_source import FactorChoice, FactorSource
 from meduet_training.data.source import Purpose, generator_of
 from meduet_training.evaluation.sample_panel import sample_panel
 from meduet_training.evaluation.validation import middle_slices
+from meduet_training.reporting.sights import Endless
 from napari_meduet.core.synthesis.diffusion import ddim, diffusion_times
 from napari_meduet.core.synthesis.generator import Conditions, Generator
 from napari_meduet.core.synthesis.guided import Guidance, GuidedVelocity
@@ -54,7 +55,7 @@ class SampleGrid:
     samples: np.ndarray
 
 
-class GeneratorValidation:
+class GeneratorValidation(Endless):
     """Held-out crops of a run.
 
     Args:

@@ -1,4 +1,4 @@
-"""What may look on while a network is trained. The loop tells it; it never changes the loop."""
+"""What may look on while a network is trained. The loop tells it; it may ask for the end, no more."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,6 +45,14 @@ class Watch(Protocol):
         """Every so many steps, with the whole network, in evaluation mode."""
         ...
 
+    def lacks_validation(self, step: int) -> bool:
+        """Whether a run that goes on after so many steps was killed before their validation."""
+        ...
+
+    def reason_to_end(self, step: int) -> str:
+        """What the validations of so many steps say for ending here, as a sentence; empty: go on."""
+        ...
+
     def on_end(self, step: int, objective: nn.Module) -> None:
         """Once, after the last step that was taken."""
         ...
@@ -61,6 +69,12 @@ class Unwatched:
 
     def on_validation(self, step: int, objective: nn.Module) -> None:
         pass
+
+    def lacks_validation(self, step: int) -> bool:
+        return False
+
+    def reason_to_end(self, step: int) -> str:
+        return ""
 
     def on_end(self, step: int, objective: nn.Module) -> None:
         pass

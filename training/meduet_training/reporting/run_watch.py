@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -28,7 +28,7 @@ from meduet_training.evaluation.validation_panel import validation_panel
 from meduet_training.machinery.folders import check_writable, make_folder
 from meduet_training.machinery.messages import say_on_stderr
 from meduet_training.machinery.progress import LOG, OnRow, is_read, training_bar
-from meduet_training.machinery.row_log import RowLog
+from meduet_training.machinery.row_log import RowLog, read_rows
 from meduet_training.machinery.stopping import Stopped
 from meduet_training.machinery.tensorboard import TensorBoardLog
 from meduet_training.machinery.watching import StepRecord, Unwatched, Watch
@@ -44,6 +44,7 @@ from meduet_training.reporting.run_card import (
     write_run_card,
 )
 from meduet_training.reporting.run_report import FACTORS, PANELS, VALIDATION, write_report
+from meduet_training.reporting.sights import Endless, Sights
 from meduet_training.tokenizer_files import tokenizer_sha256
 from napari_meduet.core.objective import Objective
 from napari_meduet.core.synthesis.generator import GeneratorConfig
@@ -66,7 +67,7 @@ def watched_run(
     source: BatchSource[Any],
     tokenizer: Tokenizer | None,
     config: Mapping[str, Any],
-    sights: "Sights | None" = None,
+    sights: Sights | None = None,
 ) -> Iterator[Watch]:
     """What looks on while the block trains; nobody on other processes than the first.
 
@@ -123,36 +124,7 @@ def watched_run(
         watch.close("finished")
 
 
-class Sights(Protocol):
-    """What there is to see of a run, beside its losses."""
-
-    @property
-    def note(self) -> str:
-        """A sentence for captions: where the crops come from."""
-        ...
-
-    def counts(self) -> dict[str, int]:
-        """Crops of each domain."""
-        ...
-
-    def sees(self, objective: nn.Module) -> bool:
-        """Whether it is about networks of this kind."""
-        ...
-
-    def pictures(self, objective: Any, done: int, total: int) -> Iterator[tuple[str, Any]]:
-        """Panels after so many steps, each under its name."""
-        ...
-
-    def figures(self, objective: Any, seed: int) -> tuple[dict[str, Any], dict[str, float]]:
-        """A row of validation.jsonl, and points of curves."""
-        ...
-
-    def at_end(self, objective: Any, seed: int, folder: Path) -> None:
-        """What is written once, beside a run's panels."""
-        ...
-
-
-class Validation:
+class Validation(Endless):
     """Reconstructions, swaps and probes of a run's crops (`Sights`)."""
 
     def __init__(
@@ -246,9 +218,17 @@ class RunWatch:
                 picture.save(temporary, format="png")
             logs.curves.picture(step - 1, f"panel/{name}", picture)
         figures, curves = self._validation.figures(objective, self._seed)
-        logs.validation.append({"step": step, "seconds": time.monotonic() - began} | figures)
+        row = {"step": step, "seconds": time.monotonic() - began} | figures
+        self._validation.keep(objective, [*self._validated(step), row], self._folder)
+        logs.validation.append(row)
         write_run_card(self._folder, self._card)  # it says how far the run came, should it be killed
         logs.curves.numbers(step - 1, curves)
+
+    def lacks_validation(self, step: int) -> bool:
+        return self._validation is not None and step not in [row["step"] for row in self._validated(step)]
+
+    def reason_to_end(self, step: int) -> str:
+        return self._validation.reason_to_end(self._validated(step)) if self._validation else ""
 
     def on_end(self, step: int, objective: nn.Module) -> None:
         """What is seen once, of the last step."""
@@ -267,6 +247,10 @@ class RunWatch:
         write_run_card(self._folder, self._card)
         if status == "finished":
             write_report(self._folder)
+
+    def _validated(self, step: int) -> list[dict[str, Any]]:
+        """The rows of the validations up to a step; later ones will be made again."""
+        return [row for row in read_rows(self._folder / VALIDATION) if row["step"] <= step]
 
     def _begun(self, step: int) -> "_Logs":
         """The logs, opened at the first step that is told of, and the card with this session on it."""
