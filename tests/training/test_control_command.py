@@ -11,7 +11,6 @@ from tiny import save_phantom, save_tiny_generator, save_tiny_model
 from typer.testing import CliRunner
 
 from meduet_training.checkpoints import newest_checkpoint
-from meduet_training.data.mask_cache import MaskEntry, classes_of
 from meduet_training.train import app
 from napari_meduet.models.files import load_model, save_generator
 
@@ -120,11 +119,3 @@ def test_a_mistake_is_told_in_a_sentence(given, tmp_path, words, sentence):
     assert refused.exit_code == 2, refused.output
     assert sentence in " ".join(refused.output.split())
     assert not (tmp_path / "run" / "checkpoints").exists()
-
-
-def test_numbers_of_labels_stay_where_the_scans_agree(tmp_path):
-    one = MaskEntry(path=tmp_path, labels=(0, 3), names=("background", "liver"))
-    other = MaskEntry(path=tmp_path, labels=(0, 9), names=("background", "lung"))
-    assert classes_of([one, other]) == {"background": 0, "liver": 3, "lung": 9}
-    contrary = MaskEntry(path=tmp_path, labels=(0, 3), names=("background", "aorta"))
-    assert classes_of([one, contrary]) == {"background": 0, "aorta": 1, "liver": 2}

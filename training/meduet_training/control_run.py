@@ -12,8 +12,10 @@ from lightning_fabric import Fabric
 from meduet_training.control_config import ControlRun
 from meduet_training.data.cohort import read_cohort, trainable
 from meduet_training.data.control_source import ControlSource
-from meduet_training.data.factor_cache import FactorEntry, open_factors
-from meduet_training.data.mask_cache import MaskEntry, classes_of, label_names, open_mask
+from meduet_training.data.factor_cache import FactorEntry, entry_key
+from meduet_training.data.label_names import label_names
+from meduet_training.data.label_task import numbered
+from meduet_training.data.mask_cache import MaskEntry, open_mask
 from meduet_training.data.scan import Scan
 from meduet_training.data.step_batches import Share
 from meduet_training.generator_run import factors_of, train_watched
@@ -53,9 +55,9 @@ def run_control(run: ControlRun, folder: Path) -> None:
             )
     fabric = join_fabric(run.hardware)
     with known_to_all():
-        factors_of(fabric, run.data.model, scans, run.data.made, "labelled")
-        found = _labelled(fabric, model, scans, run, generator.config.grid)
-        classes = classes_of(mask for _, mask in found)
+        factors = factors_of(fabric, run.data.model, scans, run.data.made, "labelled")
+        found = _labelled(fabric, model, scans, factors, run, generator.config.grid)
+        classes = numbered([pair for _, mask in found for pair in zip(mask.names, mask.labels, strict=True)])
         if len(classes) == 1:
             raise InputError("The labels of these scans are 0 everywhere, so there is nothing to follow.")
         config = replace(
@@ -86,16 +88,20 @@ def run_control(run: ControlRun, folder: Path) -> None:
 
 
 def _labelled(
-    fabric: Fabric, model: Model, scans: list[Scan], run: ControlRun, grid: tuple[int, int, int]
+    fabric: Fabric,
+    model: Model,
+    scans: list[Scan],
+    factors: list[FactorEntry],
+    run: ControlRun,
+    grid: tuple[int, int, int],
 ) -> list[tuple[FactorEntry, MaskEntry]]:
     """The scans that are as large as a crop, with their masks; made by the first process, opened by all."""
-    names = label_names(run.data.scans)
-    large = [
-        (scan, entry)
-        for scan in scans
-        for entry in open_factors(model, [scan], run.data.made)
+    names = label_names(run.data.scans, scans)
+    large = {
+        entry.key: entry
+        for entry in factors
         if all(have >= need for have, need in zip(entry.grid, grid, strict=True))
-    ]
+    }
     if not large:
         raise InputError(
             f"No labelled scan is as large as a crop of the generator, {' x '.join(map(str, grid))} tokens; "
@@ -105,7 +111,8 @@ def _labelled(
     def opened() -> list[tuple[FactorEntry, MaskEntry]]:
         return [
             (entry, open_mask(model, scan, entry, names.get(cast(Path, scan.labels_path), {})))
-            for scan, entry in large
+            for scan in scans
+            if (entry := large.get(entry_key(scan, model)))
         ]
 
     decided_by_first(fabric, lambda: len(opened()))

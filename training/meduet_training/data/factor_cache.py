@@ -7,7 +7,7 @@ latent along tokens then has its factors ready, pooled or place by place.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from meduet_training.data.scan import Scan, read_scan
+from meduet_training.data.scan import Scan, read_scan, scan_words
 from meduet_training.machinery.folders import check_writable, make_folder
 from napari_meduet.core.factors import pooled_factor
 from napari_meduet.errors import InputError
@@ -141,7 +141,7 @@ def cache_factors(
     for number, scan in enumerate(scans):
         on_scan(number, len(scans))
         try:
-            path = folder / f"{_key(scan, model)}.safetensors"
+            path = folder / f"{entry_key(scan, model)}.safetensors"
             entry = _kept(path, scan, model)
             if entry is None:
                 make_entry(model, scan, path)
@@ -160,7 +160,7 @@ def cache_factors(
 
 def open_factors(model: Model, scans: list[Scan], folder: Path) -> list[FactorEntry]:
     """The entries that `cache_factors` has made of these scans; nothing is written."""
-    kept = [_kept(folder / f"{_key(scan, model)}.safetensors", scan, model) for scan in scans]
+    kept = [_kept(folder / f"{entry_key(scan, model)}.safetensors", scan, model) for scan in scans]
     return [entry for entry in kept if entry is not None]
 
 
@@ -174,9 +174,7 @@ def _kept(path: Path, scan: Scan, model: Model) -> FactorEntry | None:
         return None
 
 
-def _key(scan: Scan, model: Model) -> str:
-    """Tells one scan, seen by one model, from another."""
-    elsewhere = ("path", "labels_path")  # a folder that moved holds the same scans
-    words = {name: str(value) for name, value in asdict(scan).items() if name not in elsewhere}
-    text = f"{FORMAT} {model.sha256} {scan.path.name} {scan.path.stat().st_size} {sorted(words.items())}"
+def entry_key(scan: Scan, model: Model) -> str:
+    """The `key` of the entry of a scan: tells one scan, seen by one model, from another."""
+    text = f"{FORMAT} {model.sha256} {scan_words(scan)}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

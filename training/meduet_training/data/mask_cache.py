@@ -5,7 +5,6 @@ each voxel of its latent. Which class of a model a label is, is decided where it
 """
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,17 +15,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from meduet_training.data.cohort import index_records
 from meduet_training.data.factor_cache import FactorEntry
-from meduet_training.data.manifest import SUFFIXES
+from meduet_training.data.label_names import BACKGROUND
 from meduet_training.data.scan import Scan, read_scan
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model
 from napari_meduet.pipelines.encoding import prepare_scan
 from napari_meduet.pipelines.labels import class_shares, labels_on
 from napari_meduet.volumes.files import write_atomically
-
-BACKGROUND = "background"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,20 +42,6 @@ class MaskEntry:
         x, y, z = (slice(start, start + count) for start, count in zip(corner, size, strict=True))
         with safe_open(self.path, framework="pt") as file:
             return file.get_slice("shares")[:, x, y, z].float()
-
-
-def label_names(scans: Path) -> dict[Path, dict[int, str]]:
-    """What an `index.json` calls the labels of each label file; a manifest does not say."""
-    if scans.is_file() or scans.suffix in SUFFIXES:
-        return {}
-    named = {}
-    for record in index_records(scans):
-        if record.get("seg_path") and isinstance(record.get("labels"), dict):
-            names = record["labels"].items()
-            named[scans / record["seg_path"]] = {
-                int(label): str(name) for label, name in names if str(label).isdecimal()
-            }
-    return named
 
 
 @torch.inference_mode()
@@ -88,18 +70,6 @@ def open_mask(model: Model, scan: Scan, factors: FactorEntry, names: dict[int, s
             save_file({"shares": shares.half().contiguous()}, temporary, words)
     called = (BACKGROUND if label == 0 else names.get(label, f"label {label}") for label in labels)
     return MaskEntry(path=path, labels=labels, names=tuple(called))
-
-
-def classes_of(entries: Iterable[MaskEntry]) -> dict[str, int]:
-    """The classes of all masks: the number of each name, that of the background, 0, first.
-
-    The numbers are those of the label files where these agree, and else count the names in their order.
-    """
-    pairs = {pair for entry in entries for pair in zip(entry.names, entry.labels, strict=True)}
-    names = sorted({name for name, _ in pairs} - {BACKGROUND})
-    if len({label for _, label in pairs}) == len(pairs) == len(names) + 1:
-        return dict(sorted(pairs, key=lambda pair: pair[1]))
-    return {BACKGROUND: 0} | {name: number for number, name in enumerate(names, start=1)}
 
 
 def _labels_in(path: Path) -> tuple[int, ...] | None:

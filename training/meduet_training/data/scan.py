@@ -1,6 +1,6 @@
 """One scan of a cohort: where it is, what it stands for, and the patient it must not leave."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -35,3 +35,10 @@ def read_scan(scan: Scan) -> Volume:
         InputError: the file fails a check.
     """
     return read_volume(scan.path, modality=scan.modality, series=scan.series, volume_index=scan.volume_index)
+
+
+def scan_words(scan: Scan) -> str:
+    """What tells a scan from others, whatever folder it lies in: what is made of it is named by that."""
+    elsewhere = ("path", "labels_path")  # a folder that moved holds the same scans
+    words = {name: str(value) for name, value in asdict(scan).items() if name not in elsewhere}
+    return f"{scan.path.name} {scan.path.stat().st_size} {sorted(words.items())}"
