@@ -1,0 +1,245 @@
+"""Labelled scans as networks learn from them, each in several poses, computed once (SPEC section 10).
+
+One safetensors file for a scan in a pose: its latent, standardised, its body, the class of every voxel, and
+some voxels of each class, around which crops are drawn. It is named by all that decides what is in it: model,
+scan, labels, task, pose.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from meduet_training.data.label_task import LabelTask
+from meduet_training.data.labelled_scans import LabelledScan
+from meduet_training.data.scan import read_scan, scan_words
+from meduet_training.data.source import generator_of
+from meduet_training.machinery.folders import check_writable, make_folder
+from napari_meduet.errors import InputError
+from napari_meduet.models.files import Model
+from napari_meduet.pipelines.encoding import PreparedScan, prepare_scan
+from napari_meduet.pipelines.examples import Example, LabelMap, Pose, make_example
+from napari_meduet.pipelines.labels import labels_on
+from napari_meduet.volumes.files import write_atomically
+from napari_meduet.volumes.volume import Modality
+
+FORMAT = "1"
+SUFFIX = ".example.safetensors"
+POSE_SEED = 10  # poses are the same in every run, so that they are encoded once
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoredExample(Example):
+    """An example whose tensors lie on the disk until they are touched; latents are in half precision."""
+
+    kept_places: tuple[np.ndarray, ...]
+
+    @cached_property
+    def places(self) -> list[np.ndarray]:
+        return list(self.kept_places)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExampleEntry:
+    """One scan in one pose.
+
+    Attributes:
+        key: names the example in logs: a hash.
+        scan: the same for all poses of a scan: a hash.
+        pose: 0 is the scan's own.
+        latent_shape: channels and voxels of the whole latent.
+        classes: the classes after the background that are in it, by their numbers.
+    """
+
+    path: Path
+    key: str
+    scan: str
+    pose: int
+    domain: str
+    modality: Modality
+    latent_shape: tuple[int, int, int, int]
+    classes: tuple[int, ...]
+
+    def open(self) -> StoredExample:
+        """The example itself."""
+        with safe_open(self.path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
+        places, owners = tensors["places"].numpy(), tensors["class_of_place"].numpy()
+        return StoredExample(
+            mean=tensors["mean"],
+            log_variance=tensors["log_variance"],
+            body=tensors["body"],
+            target=tensors["target"],
+            annotated=tensors["annotated"],
+            modality=self.modality,
+            kept_places=tuple(places[owners == owner] for owner in np.unique(owners)),
+        )
+
+
+def cache_examples(
+    model: Model,
+    scans: Sequence[LabelledScan],
+    task: LabelTask,
+    poses: Sequence[int],
+    folder: Path,
+    on_example: Callable[[int, int], None] = lambda number, of: None,
+) -> list[ExampleEntry]:
+    """Entries of all scans in all poses, scan by scan; what is in the folder already is kept.
+
+    An entry that is damaged, or older than its scan or labels, is made again.
+
+    Args:
+        on_example: is told, before each, how many are done of how many.
+
+    Raises:
+        InputError: a scan or its labels cannot be used, with its name; or the folder cannot be written.
+    """
+    make_folder(folder)
+    check_writable(folder)
+    total, done = len(scans) * len(poses), 0
+    entries = []
+    for scan in scans:
+        prepared: tuple[list[PreparedScan], np.ndarray] | None = None
+        meaning = task.meaning(scan.names)
+        for pose in poses:
+            on_example(done, total)
+            path = _path(folder, model, scan, meaning, pose)
+            entry = _kept(path, scan, pose)
+            if entry is None:
+                prepared = prepared or _prepared(model, scan)
+                _write(path, model, scan, prepared, meaning, pose)
+                entry = _kept(path, scan, pose)
+                assert entry is not None, "it was just written"
+            entries.append(entry)
+            done += 1
+    return entries
+
+
+def open_examples(
+    model: Model, scans: Sequence[LabelledScan], task: LabelTask, poses: Sequence[int], folder: Path
+) -> list[ExampleEntry]:
+    """The entries that `cache_examples` has made of these; nothing is written."""
+    kept = [
+        _kept(_path(folder, model, scan, task.meaning(scan.names), pose), scan, pose)
+        for scan in scans
+        for pose in poses
+    ]
+    return [entry for entry in kept if entry is not None]
+
+
+def _path(folder: Path, model: Model, scan: LabelledScan, meaning: LabelMap, pose: int) -> Path:
+    """Of an entry: what is the same for all poses of a scan, then the pose."""
+    status = scan.labels_path.stat()
+    words = [
+        FORMAT,
+        model.sha256,
+        *(scan_words(channel) for channel in scan.channels),
+        f"{scan.labels_path.name} {status.st_size} {status.st_mtime_ns}",
+        f"{sorted(meaning.classes.items())} {meaning.annotated} {sorted(meaning.ignored)}",
+    ]
+    return folder / f"{hashlib.sha256(' '.join(words).encode()).hexdigest()[:16]}-{pose:04d}{SUFFIX}"
+
+
+def _prepared(model: Model, scan: LabelledScan) -> tuple[list[PreparedScan], np.ndarray]:
+    """The scans as the tokenizer sees them, and their labels.
+
+    Raises:
+        InputError: a file cannot be used, grids differ, or there is a label that nobody named.
+    """
+    volumes = [read_scan(channel) for channel in scan.channels]
+    first = volumes[0]
+    for channel, volume in zip(scan.channels, volumes, strict=True):
+        if volume.voxels.shape != first.voxels.shape or not np.allclose(
+            volume.affine, first.affine, atol=0.01
+        ):
+            raise InputError(
+                f"{channel.path.name}: lies on another grid than {scan.first.path.name}; sequences that are "
+                "seen together need one grid."
+            )
+    where = scan.labels_path.name
+    labels = labels_on(first, scan.labels_path)
+    numbers = {int(number) for number in np.unique(labels)} - {0}
+    if not numbers:
+        raise InputError(f"{where}: the labels are 0 everywhere, so there is nothing to learn from.")
+    if min(numbers) < 0:
+        raise InputError(f"{where}: labels are 0 or more; this file holds {min(numbers)}.")
+    if unnamed := sorted(numbers - scan.names.keys()):
+        raise InputError(
+            f"{where}: holds label {', '.join(map(str, unnamed))}, which nobody names; name it, or call it "
+            "background."
+        )
+    return [prepare_scan(model, volume) for volume in volumes], labels
+
+
+@torch.inference_mode()
+def _write(
+    path: Path,
+    model: Model,
+    scan: LabelledScan,
+    prepared: tuple[list[PreparedScan], np.ndarray],
+    meaning: LabelMap,
+    pose: int,
+) -> None:
+    """Encode a scan in a pose and write its entry, whole or not at all."""
+    channels, labels = prepared
+    posed = Pose() if pose == 0 else Pose.drawn(generator_of(POSE_SEED, pose))
+    try:
+        examples = [make_example(model, channel, labels, meaning, posed) for channel in channels]
+    except InputError as error:
+        raise InputError(f"{scan.labels_path.name}: {error}") from error
+    first = examples[0]
+    whole = replace(
+        first,
+        mean=torch.cat([each.mean for each in examples]),
+        log_variance=torch.cat([each.log_variance for each in examples]),
+        body=torch.stack([each.body for each in examples]).amax(dim=0),
+    )
+    places = [torch.from_numpy(found.astype(np.int16)) for found in whole.places]
+    owners = [int(whole.target[*found[0].tolist()]) for found in places]
+    sizes = torch.tensor([len(found) for found in places])
+    tensors = {
+        "mean": whole.mean.half(),
+        "log_variance": whole.log_variance.half(),
+        "body": whole.body.half(),
+        "target": whole.target,
+        "annotated": whole.annotated,
+        "places": torch.cat(places),
+        "class_of_place": torch.tensor(owners, dtype=torch.uint8).repeat_interleave(sizes),
+    }
+    words = {
+        "format": FORMAT,
+        "latent_shape": " ".join(map(str, whole.mean.shape)),
+        "classes": " ".join(str(owner) for owner in owners if owner),
+    }
+    with write_atomically(path, overwrite=True) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, words)
+
+
+def _kept(path: Path, scan: LabelledScan, pose: int) -> ExampleEntry | None:
+    """The entry that is there; None where there is none that can be used."""
+    newest = max(channel.path.stat().st_mtime for channel in scan.channels)
+    if not path.is_file() or path.stat().st_mtime < newest:
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            words = file.metadata() or {}
+        channels, x, y, z = (int(number) for number in words["latent_shape"].split())
+        classes = tuple(int(number) for number in words["classes"].split())
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return None
+    return ExampleEntry(
+        path=path,
+        key=path.name.removesuffix(SUFFIX),
+        scan=path.name.split("-")[0],
+        pose=pose,
+        domain=scan.first.domain,
+        modality=scan.first.modality,
+        latent_shape=(channels, x, y, z),
+        classes=classes,
+    )
