@@ -16,18 +16,22 @@ if TYPE_CHECKING:
     from napari_meduet.errors import Cancelled, InputError
     from napari_meduet.models.files import load_model
     from napari_meduet.models.styles import load_style
+    from napari_meduet.pipelines.classification import classify
     from napari_meduet.pipelines.factors import extract, make_prototype
     from napari_meduet.pipelines.info import describe
     from napari_meduet.pipelines.reconstruction import roundtrip
     from napari_meduet.pipelines.requests import (
+        ClassifyRequest,
         ExtractRequest,
         PrototypeRequest,
         RoundtripRequest,
         ScanChoice,
+        SegmentRequest,
         SwapRequest,
         SynthesisRequest,
     )
     from napari_meduet.pipelines.restyling import open_swap, swap
+    from napari_meduet.pipelines.segmentation import segment
     from napari_meduet.pipelines.synthesis import open_synthesis, synthesize
     from napari_meduet.volumes.files import list_series, read_volume, write_volume
     from napari_meduet.volumes.volume import Volume
@@ -36,18 +40,22 @@ _HOMES = {
     "napari_meduet.errors": ("Cancelled", "InputError"),
     "napari_meduet.models.files": ("load_model",),
     "napari_meduet.models.styles": ("load_style",),
+    "napari_meduet.pipelines.classification": ("classify",),
     "napari_meduet.pipelines.factors": ("extract", "make_prototype"),
     "napari_meduet.pipelines.info": ("describe",),
     "napari_meduet.pipelines.requests": (
+        "ClassifyRequest",
         "ExtractRequest",
         "PrototypeRequest",
         "RoundtripRequest",
         "ScanChoice",
+        "SegmentRequest",
         "SwapRequest",
         "SynthesisRequest",
     ),
     "napari_meduet.pipelines.restyling": ("open_swap", "swap"),
     "napari_meduet.pipelines.reconstruction": ("roundtrip",),
+    "napari_meduet.pipelines.segmentation": ("segment",),
     "napari_meduet.pipelines.synthesis": ("open_synthesis", "synthesize"),
     "napari_meduet.volumes.files": ("list_series", "read_volume", "write_volume"),
     "napari_meduet.volumes.volume": ("Volume",),
@@ -56,14 +64,17 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Cancelled",
+    "ClassifyRequest",
     "ExtractRequest",
     "InputError",
     "PrototypeRequest",
     "RoundtripRequest",
     "ScanChoice",
+    "SegmentRequest",
     "SwapRequest",
     "SynthesisRequest",
     "Volume",
+    "classify",
     "describe",
     "extract",
     "list_series",
@@ -74,6 +85,7 @@ __all__ = [
     "open_synthesis",
     "read_volume",
     "roundtrip",
+    "segment",
     "swap",
     "synthesize",
     "write_volume",

@@ -8,8 +8,10 @@ them answers, nothing is refused.
 import os
 from pathlib import Path
 
+from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model
+from napari_meduet.pipelines.score_slabs import slab_bytes
 from napari_meduet.tokenizers.tiling import MEMORY_BUDGET_BYTES
 from napari_meduet.volumes.preparation import WorkingGrid
 from napari_meduet.volumes.volume import Volume
@@ -17,6 +19,9 @@ from napari_meduet.volumes.volume import Volume
 # Arrays of 32-bit numbers that live at once, counted at the peak of a swap and confirmed by tests/pipelines.
 NATIVE_COPIES = 10
 WORKING_COPIES = 10
+WORKING_COPIES_OF_SEGMENTATION = 6  # finding the body takes most
+FEATURE_COPIES = 2  # their sum and their mean
+NATIVE_COPIES_OF_MR = 3  # a profile is fitted to the values; of CT there are labels alone
 FLOAT_BYTES = 4
 GIB = 2**30
 
@@ -27,13 +32,16 @@ def check_memory(model: Model, *scans: Volume) -> None:
     Raises:
         InputError: with what is needed and what is free.
     """
-    free = free_bytes()
-    needed = max(needed_bytes(model, scan) for scan in scans)
-    if free is not None and needed > free:
-        raise InputError(
-            f"This scan needs about {needed / GIB:.1f} GiB of memory and {free / GIB:.1f} GiB are free. "
-            "Close other programs, or crop the scan to the region of interest."
-        )
+    _refuse_above_free(max(needed_bytes(model, scan) for scan in scans))
+
+
+def check_segmentation_memory(model: Model, network: LatentUNETR, scan: Volume) -> None:
+    """Refuse to segment a scan for which the memory that is free will not do.
+
+    Raises:
+        InputError: with what is needed and what is free.
+    """
+    _refuse_above_free(segmentation_bytes(model, network, scan))
 
 
 def check_synthesis_memory(model: Model, shape: tuple[int, int, int]) -> None:
@@ -62,10 +70,35 @@ def needed_bytes(model: Model, scan: Volume) -> int:
     return int(FLOAT_BYTES * (NATIVE_COPIES * num_native + WORKING_COPIES * num_working) + tiles)
 
 
+def segmentation_bytes(model: Model, network: LatentUNETR, scan: Volume) -> int:
+    """About what segmenting a scan takes at its peak; no whole scan of scores is in it."""
+    grid = WorkingGrid.for_volume(scan, model.card.working_spacing_mm)
+    config = model.meduet.config
+    sides = [
+        max(-(-voxels // model.token_voxels), tokens) * config.patch_size
+        for voxels, tokens in zip(grid.shape, config.grid, strict=True)
+    ]
+    latents = _product(tuple(sides))
+    tiles = min(MEMORY_BUDGET_BYTES, latents * model.tokenizer.bytes_per_latent_voxel)
+    numbers = WORKING_COPIES_OF_SEGMENTATION * _product(grid.shape)
+    numbers += FEATURE_COPIES * network.config.features * latents
+    numbers += scan.voxels.size * (NATIVE_COPIES_OF_MR if scan.modality == "MR" else 1)
+    return int(FLOAT_BYTES * numbers + max(tiles, slab_bytes(model, network, (sides[0], sides[1]))))
+
+
 def free_bytes() -> int | None:
     """Memory that this process may still take; None where the system does not say."""
     limits = [limit for limit in (_of_system(), _of_container(), _of_process()) if limit is not None]
     return min(limits, default=None)
+
+
+def _refuse_above_free(needed: int) -> None:
+    free = free_bytes()
+    if free is not None and needed > free:
+        raise InputError(
+            f"This scan needs about {needed / GIB:.1f} GiB of memory and {free / GIB:.1f} GiB are free. "
+            "Close other programs, or crop the scan to the region of interest."
+        )
 
 
 def _of_system() -> int | None:

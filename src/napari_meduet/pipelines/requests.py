@@ -1,8 +1,8 @@
-"""The questions a person can ask, as frozen records (SPEC sections 7-9).
+"""The questions a person can ask, as frozen records (SPEC sections 7-10).
 
 A request refuses what cannot work the moment it is made, so that a form or a command can say so before
 anything is read. Nothing here needs torch: menus and `--help` open at once. How a question is answered is its
-pipeline's business: `factors.py`, `restyling.py`, `reconstruction.py`, `synthesis.py`.
+pipeline's business: `factors.py`, `restyling.py`, `reconstruction.py`, `synthesis.py`, `segmentation.py`.
 """
 
 import math
@@ -191,6 +191,29 @@ class RoundtripRequest(ModelChoice):
     def __post_init__(self) -> None:
         super().__post_init__()
         _one_of("through", self.through, get_args(Through))
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentRequest(ModelChoice):
+    """Ask which structure every voxel of a scan belongs to (SPEC section 10).
+
+    Attributes:
+        largest_parts: keep the largest connected part of each structure and nothing else of it.
+    """
+
+    scan: Scan
+    _: KW_ONLY
+    largest_parts: bool = False
+    choice: ScanChoice = ScanChoice()
+
+
+@dataclass(frozen=True, eq=False)
+class ClassifyRequest(ModelChoice):
+    """Ask which of the classes that a model's classifier knows a scan belongs to (SPEC section 10)."""
+
+    scan: Scan
+    _: KW_ONLY
+    choice: ScanChoice = ScanChoice()
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,7 +42,7 @@ class Volume:
 
     def values(self) -> NDArray[np.float32]:
         """The voxels in `unit`, (X, Y, Z), in the memory order of the voxels."""
-        return self._in_unit(self.voxels)
+        return self.in_unit(self.voxels)
 
     def with_values(self, values: np.ndarray) -> "Volume":
         """The same scan holding other values, rounded and saturated into its own dtype and scaling.
@@ -54,12 +54,13 @@ class Volume:
         voxels = self.voxels.copy(order="F")
         # Plane by plane as they lie in memory: rounding needs 64 bits, too many for a whole scan at once.
         for stored, wanted in zip(voxels.T, values.T, strict=True):
-            changed = wanted != self._in_unit(stored)
+            changed = wanted != self.in_unit(stored)
             if changed.any():
                 np.copyto(stored, self._stored(wanted), where=changed)
         return replace(self, voxels=voxels)
 
-    def _in_unit(self, voxels: np.ndarray) -> NDArray[np.float32]:
+    def in_unit(self, voxels: np.ndarray) -> NDArray[np.float32]:
+        """Numbers as the scan stores them, or means of such, in `unit`."""
         values = voxels.astype(np.float32)  # always a copy: the caller may write into it
         if self.slope != 1.0:
             values *= np.float32(self.slope)
