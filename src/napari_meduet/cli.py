@@ -434,6 +434,43 @@ def roundtrip(
 
 
 @app.command()
+def classify(
+    scan: Annotated[Path, typer.Argument(help="Scan to classify.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="JSON file to write, with where the answer comes from."),
+    ] = None,
+    model: ModelOption = None,
+    device: DeviceOption = Device.auto,
+    modality: ModalityOption = None,
+    volume: VolumeOption = None,
+    series: SeriesOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Print how probable each class is that the model's classifier knows."""
+    from napari_meduet.pipelines.outputs import check_output
+    from napari_meduet.pipelines.requests import ClassifyRequest
+
+    if output is not None:
+        check_output(output, ".json", overwrite=overwrite, inputs=[scan])
+    request = ClassifyRequest(
+        scan, model=model, device=device.value, choice=_choice(modality, volume, series)
+    )
+    with _progress() as on_progress:
+        from napari_meduet.pipelines.classification import classify as run
+
+        result = run(request, on_progress)
+        if output is not None:
+            result.save(output, overwrite=overwrite)
+    _warn(result.warnings)
+    width = max(map(len, result.probabilities))
+    for name, probability in sorted(result.probabilities.items(), key=lambda item: -item[1]):
+        typer.echo(f"{name:<{width}}  {probability:7.2%}")
+    if output is not None:
+        typer.echo(f"Written to {output}.")
+
+
+@app.command()
 def info(
     path: Annotated[Path, typer.Argument(help="Scan, model folder, .style, factors file, or a result.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tiny import save_phantom, save_tiny_generator, save_tiny_model
+from tiny import save_phantom, save_tiny_classifier, save_tiny_generator, save_tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -14,6 +14,11 @@ def tiny_model(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def generating_model(tmp_path_factory) -> Path:
     return save_tiny_generator(save_tiny_model(tmp_path_factory.mktemp("models") / "generating"))
+
+
+@pytest.fixture(scope="session")
+def classifying_model(tmp_path_factory) -> Path:
+    return save_tiny_classifier(save_tiny_model(tmp_path_factory.mktemp("models") / "classifying"))
 
 
 @pytest.fixture(scope="session")
