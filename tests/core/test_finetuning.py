@@ -16,6 +16,7 @@ from napari_meduet.core.analysis.finetuning import (
     FinetuningConfig,
     SegmentationObjective,
     augmented_task_loss,
+    block_scores,
     finetuning_loss,
     known_log_probabilities,
     segmentation_loss,
@@ -109,7 +110,8 @@ def batch(**changes) -> dict[str, torch.Tensor]:
     torch.manual_seed(1)
     return {
         "latent": torch.randn(2, 4, 8, 8, 8),
-        "target": torch.randint(0, 3, (2, 32, 32, 32)).to(torch.uint8),
+        "target": torch.randint(0, 3, (2, 16, 16, 16)).to(torch.uint8),
+        "block": torch.tensor([[0, 0, 0], [4, 2, 1]]),
         "annotated": torch.ones(2, 3, dtype=torch.bool),
         "coverage": torch.ones(2, 8),
         "label": torch.tensor([0, 1]),
@@ -131,6 +133,14 @@ def test_the_total_is_what_its_parts_say():
     total = losses["task"] + 0.4 * losses["augmented"] + 0.3 * losses["consistency"]
     torch.testing.assert_close(losses["total"].detach(), total)
     assert losses["augmented"] > 0
+
+
+def test_a_block_scores_as_it_does_in_its_window():
+    network, latent = narrow(), torch.randn(2, 4, 8, 8, 8)
+    blocks = block_scores(network, network.features(latent), torch.tensor([[2, 3, 1], [1, 1, 4]]), (3, 4, 3))
+    whole = network(latent)
+    torch.testing.assert_close(blocks[0], whole[0, :, 8:20, 12:28, 4:16])
+    torch.testing.assert_close(blocks[1], whole[1, :, 4:16, 4:20, 16:28])
 
 
 def test_where_no_row_is_augmented_the_task_is_all():
@@ -163,8 +173,8 @@ def test_the_average_follows_and_the_meduet_stands_still():
 def test_a_few_steps_learn_a_crop():
     objective = segmentation()
     optimizer = torch.optim.AdamW(objective.student.parameters(), lr=1e-2)
-    halves = torch.zeros(2, 32, 32, 32, dtype=torch.uint8)
-    halves[:, 16:] = 1
+    halves = torch.zeros(2, 16, 16, 16, dtype=torch.uint8)
+    halves[:, 8:] = 1
     losses = []
     for step in range(12):
         loss = objective(batch(target=halves), step)["total"]

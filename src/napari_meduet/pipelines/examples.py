@@ -8,6 +8,7 @@ and no latent can be turned by an odd angle. Who labelled what is told by a `Lab
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ from napari_meduet.pipelines.progress import silent
 LARGEST_TURN = 12.0  # degrees about each axis
 SCALES = (0.85, 1.2)
 FOREGROUND_SHARE = 0.7  # of the crops are drawn around a voxel of a class, each class alike
+BLOCK = 12  # latent voxels, 72 mm: of each crop so much is learnt at a time; the rest is context
+MODALITIES = ("CT", "MR")  # their numbers in a batch and in a bank of styles
 PLACES_KEPT = 4096  # voxels of each class that crops may be drawn around
 
 
@@ -171,35 +174,57 @@ def posed(
     return moved
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True)
 class Crop:
-    """Where a window lies in an example: its first corner, in latent voxels."""
+    """A window of an example, and the block in it whose voxels are learnt; in latent voxels.
+
+    Attributes:
+        corner: of the window in the example.
+        block: first corner of the block in the window.
+    """
 
     corner: Position
-
-    def of(self, volume: Tensor, size: Position, scale: int = 1) -> Tensor:
-        """The window of a volume whose voxels are so many to a latent voxel."""
-        x, y, z = self.corner
-        p, q, r = size
-        return cut_window(volume, (x * scale, y * scale, z * scale), (p * scale, q * scale, r * scale))
+    block: Position
 
 
 def draw_crop(example: Example, size: Position, stride: int, generator: Generator) -> Crop:
-    """A window with a voxel of some class in it, each class alike, or anywhere."""
+    """A window whose block has a voxel of some class in it, each class alike; or anywhere."""
     sides = example.mean.shape[1:]
-    slack = [length - width for length, width in zip(sides, size, strict=True)]
-    chance, *draws = torch.rand(6, generator=generator).tolist()
-    if chance >= FOREGROUND_SHARE:
-        x, y, z = (int(draw * (room + 1)) for draw, room in zip(draws, slack, strict=False))
-        return Crop(corner=(x, y, z))
-    places = example.places[int(draws[3] * len(example.places))]
-    place = places[int(draws[4] * len(places))] // stride
-    corner = (
-        min(max(int(at - draw * width), 0), room)
-        for at, draw, width, room in zip(place.tolist(), draws, size, slack, strict=False)
+    draw = torch.rand(9, generator=generator).tolist()
+    if draw[0] < FOREGROUND_SHARE:
+        places = example.places[int(draw[1] * len(example.places))]
+        place = places[int(draw[2] * len(places))] // stride
+    else:
+        place = [int(at * side) for at, side in zip(draw[:3], sides, strict=True)]
+    corners, blocks = [], []
+    for at, side, width, first, second in zip(place, sides, size, draw[3:6], draw[6:], strict=True):
+        corner = min(max(int(at - first * width), 0), side - width)
+        corners.append(corner)
+        block = min(BLOCK, width)
+        blocks.append(min(max(int(at - corner - second * block), 0), width - block))
+    return Crop(corner=cast(Position, tuple(corners)), block=cast(Position, tuple(blocks)))
+
+
+def read_crop(
+    example: Example, crop: Crop, size: Position, stride: int, noise: Generator
+) -> dict[str, Tensor]:
+    """What a network learns from a crop: fields of `SegmentationBatch`, without the batch axis.
+
+    The latent is a sample of its posterior.
+    """
+    mean, log_variance = (
+        cut_window(each, crop.corner, size).float() for each in (example.mean, example.log_variance)
     )
-    x, y, z = corner
-    return Crop(corner=(x, y, z))
+    drawn = torch.randn(mean.shape, generator=noise)
+    sides = [min(BLOCK, width) * stride for width in size]
+    at = [(corner + block) * stride for corner, block in zip(crop.corner, crop.block, strict=True)]
+    return {
+        "latent": mean + (0.5 * log_variance).exp() * drawn,
+        "target": cut_window(example.target, cast(Position, tuple(at)), cast(Position, tuple(sides))).clone(),
+        "block": torch.tensor(crop.block),
+        "annotated": example.annotated,
+        "modality": torch.tensor(MODALITIES.index(example.modality)),
+    }
 
 
 def class_map(names: Mapping[int, str], classes: Mapping[str, Sequence[str]]) -> LabelMap:

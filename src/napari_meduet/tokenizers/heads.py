@@ -30,8 +30,10 @@ class WaveletHead(nn.Module):
 
     Attributes:
         halo: latent voxels around a place that its scores depend on.
+        stride: voxels per latent voxel, along each axis.
     """
 
+    stride = STRIDE
     haar: Float[Tensor, "64 64"]
 
     def __init__(self, sizes: WaveletConfig, features: int, num_classes: int) -> None:
@@ -65,6 +67,7 @@ class MaisiHead(nn.Module):
         super().__init__()
         network = maisi_network(replace(sizes, latent_channels=features), out_channels=num_classes)
         self.decoder = network.decoder
+        self.stride = sizes.stride
 
     def forward(self, features: Float[Tensor, "B F x y z"]) -> Float[Tensor, "B K X Y Z"]:
         return self.decoder(features)

@@ -18,10 +18,8 @@ from meduet_training.data.label_task import LabelTask
 from meduet_training.data.sampling import one_of
 from meduet_training.data.source import Choice, Purpose, generator_of, row_seed
 from napari_meduet.core.windows import Position
-from napari_meduet.pipelines.examples import Crop, draw_crop
-from napari_meduet.volumes.volume import Modality
+from napari_meduet.pipelines.examples import Crop, draw_crop, read_crop
 
-MODALITIES: tuple[Modality, ...] = ("CT", "MR")  # as batches and banks of styles number them
 EXAMPLES_AIMED_AT = 24  # over all poses: turning a scan once more is worth it where there are few
 MOST_POSES = 12
 HELD_POSES = (1_000, 1_001)  # that no training draws: they judge a run that has no scan to spare
@@ -101,16 +99,9 @@ class LabelledSource:
 
     def _read(self, choice: LabelledChoice) -> dict[str, Tensor]:
         example = self.example(choice.example)
-        mean, log_variance = (
-            choice.crop.of(tensor, self.size).float() for tensor in (example.mean, example.log_variance)
-        )
-        noise = torch.randn(mean.shape, generator=choice.generator(Purpose.reading))
-        return {
-            "latent": mean + (0.5 * log_variance).exp() * noise,
-            "target": choice.crop.of(example.target, self.size, self.stride).clone(),
-            "annotated": example.annotated,
-            "modality": torch.tensor(MODALITIES.index(self.entries[choice.example].modality)),
-            "domain": torch.tensor(choice.domain),
+        noise = choice.generator(Purpose.reading)
+        return read_crop(example, choice.crop, self.size, self.stride, noise) | {
+            "domain": torch.tensor(choice.domain)
         }
 
 

@@ -10,7 +10,7 @@ there the background's probability is that of all such classes together (the mar
 
 import copy
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from napari_meduet.core.analysis.style_augmentation import StyleAugmentation, St
 from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.core.meduet import MeDUET
 from napari_meduet.core.teacher import ramped_decay, update_teacher
+from napari_meduet.core.windows import Position, cut_window
 
 IGNORED = 255  # a voxel's target where nobody looked
 
@@ -106,9 +107,13 @@ class FinetuningBatch(TypedDict):
 
 
 class SegmentationBatch(FinetuningBatch):
-    """Crops and their classes."""
+    """Crops, and the classes of a block of each: context is cheap, scores of voxels are not.
 
-    target: UInt8[Tensor, "B 4X 4Y 4Z"]
+    `block` is the first corner of the block in the crop, in latent voxels.
+    """
+
+    target: UInt8[Tensor, "B X Y Z"]
+    block: Int[Tensor, "B 3"]
     annotated: Bool[Tensor, "B K"]
 
 
@@ -223,13 +228,32 @@ class SegmentationObjective(FinetuningObjective):
     student: LatentUNETR
     teacher: LatentUNETR
 
-    def scores(self, network: nn.Module, latent: Tensor, batch: FinetuningBatch) -> Tensor:
-        """Scores of each voxel."""
-        return network(latent)
+    def scores(self, network: nn.Module, latent: Tensor, batch: SegmentationBatch) -> Tensor:  # type: ignore[override]
+        """Scores of each voxel of the blocks."""
+        segmenter = cast(LatentUNETR, network)
+        sides = [side // segmenter.head.stride for side in batch["target"].shape[1:]]
+        return block_scores(
+            segmenter, segmenter.features(latent), batch["block"], cast(Position, tuple(sides))
+        )
 
     def task_loss(self, scores: Tensor, batch: SegmentationBatch) -> Float[Tensor, ""]:  # type: ignore[override]
         """`segmentation_loss`."""
         return segmentation_loss(scores, batch["target"], batch["annotated"])
+
+
+def block_scores(
+    network: LatentUNETR, features: Float[Tensor, "B F x y z"], corners: Int[Tensor, "B 3"], size: Position
+) -> Float[Tensor, "B K X Y Z"]:
+    """Scores of one block of each row, decoded with the head's reach around it."""
+    halo, stride = network.head.halo, network.head.stride
+    padded = F.pad(features, [halo] * 6)
+    reach = cast(Position, tuple(side + 2 * halo for side in size))
+    blocks = [
+        cut_window(row, cast(Position, tuple(corner)), reach)
+        for row, corner in zip(padded, corners.tolist(), strict=True)
+    ]
+    inner = slice(halo * stride, -halo * stride or None)
+    return network.head(torch.stack(blocks))[..., inner, inner, inner]
 
 
 class ClassificationObjective(FinetuningObjective):

@@ -18,9 +18,10 @@ class LightHead(nn.Module):
 
     Attributes:
         halo: latent voxels around a place that its scores depend on.
+        stride: voxels per latent voxel, along each axis.
     """
 
-    halo = 1
+    halo, stride = 1, 4
 
     def __init__(self, features: int, num_classes: int) -> None:
         super().__init__()

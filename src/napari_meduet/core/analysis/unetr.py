@@ -8,7 +8,7 @@ reads features of any size. What the network is trained to do is finetuning.py's
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -58,8 +58,10 @@ class LatentUNETR(nn.Module):
     """Scores of every class in every voxel of a window.
 
     Args:
-        head: features of any size to scores; tells its reach as `halo`, in latent voxels.
+        head: features of any size to scores; tells its reach as `halo`, in latent voxels, and its `stride`.
     """
+
+    head: Any
 
     def __init__(self, config: UNETRConfig, head: nn.Module) -> None:
         super().__init__()
