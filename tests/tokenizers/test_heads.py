@@ -46,6 +46,7 @@ def test_every_tokenizer_has_a_head():
 def test_each_latent_voxel_becomes_voxels_with_a_score_for_each_class(head):
     scores = head(torch.randn(2, FEATURES, 2, 5, 3))
     assert scores.shape == (2, CLASSES, 8, 20, 12)
+    assert head.stride == 4
     assert scores.isfinite().all()
 
 

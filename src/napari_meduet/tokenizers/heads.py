@@ -65,6 +65,7 @@ class MaisiHead(nn.Module):
 
     def __init__(self, sizes: MaisiConfig, features: int, num_classes: int) -> None:
         super().__init__()
+        self.stride = sizes.stride
         network = maisi_network(replace(sizes, latent_channels=features), out_channels=num_classes)
         self.decoder = network.decoder
         self.stride = sizes.stride
