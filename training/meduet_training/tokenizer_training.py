@@ -19,7 +19,7 @@ from meduet_training.data.prepared import WorkingScan
 from meduet_training.data.units import to_hu, to_units
 from meduet_training.linear_start import start_tokenizer_linearly
 from meduet_training.machinery.optimizer import adamw
-from meduet_training.machinery.schedules import warmup_cosine
+from napari_meduet.core.schedules import warmup_cosine
 from napari_meduet.tokenizers.wavelet import STRIDE, WaveletConfig, WaveletTokenizer
 
 HU_RANGE = (-1000.0, 1000.0)  # where the figures of issue and card are measured

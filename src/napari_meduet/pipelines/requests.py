@@ -6,7 +6,7 @@ pipeline's business: `factors.py`, `restyling.py`, `reconstruction.py`, `synthes
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -30,6 +30,7 @@ DEFAULT_STEPS: dict[Sampler, int] = {
 }  # fmt: skip
 MOST_STEPS = 1000  # a DiT knows no more times (Table 10)
 TOKEN_VOXELS = 16  # of the working grid along a token (M-02)
+MOST_TEACHING_STEPS = 10_000
 LARGEST_SEED = 2**63 - 1
 
 Scan = str | Path | Volume
@@ -303,4 +304,48 @@ class SynthesisRequest(ModelChoice):
             raise InputError(
                 f"size needs three multiples of {TOKEN_VOXELS} (voxels of the working grid, a token each); "
                 f"got {' '.join(map(str, self.size))}."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class TeachRequest(ModelChoice):
+    """Ask for a segmenter that learns from a few labelled scans, on the spot (SPEC section 10).
+
+    Attributes:
+        examples: scans, each with its labels: integers on the scan's voxel grid, or a file of them.
+        names: of the numbers that are to be learnt; others are background.
+        background: where only strokes were painted, the number that stands for background; what is 0 is then
+            unknown. None: whole structures were painted, and what is 0 is background.
+        steps: of the training.
+        seed: draws poses, crops and first weights.
+    """
+
+    examples: Sequence[tuple[Scan, str | Path | np.ndarray]]
+    names: Mapping[int, str]
+    _: KW_ONLY
+    background: int | None = None
+    steps: int = 300
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.examples:
+            raise InputError("There is no example: give at least one scan with labels.")
+        for _, labels in self.examples:
+            _check_labels("labels", labels)
+        wrong = [number for number in self.names if number < 1 or number == self.background]
+        if wrong or not self.names:
+            raise InputError(
+                "names need at least one structure, each with a number of 1 or more that is not the "
+                f"background's; got {', '.join(map(str, self.names)) or 'none'}."
+            )
+        if not all(name.strip() for name in self.names.values()):
+            raise InputError("Each structure needs a name; one is empty.")
+        if len(set(self.names.values())) < len(self.names):
+            raise InputError("Two structures have the same name; give each a name of its own.")
+        if self.background is not None and self.background < 1:
+            raise InputError(f"background is a number that was painted, 1 or more; got {self.background}.")
+        if not 1 <= self.steps <= MOST_TEACHING_STEPS:
+            raise InputError(
+                f"steps must be a whole number from 1 to {MOST_TEACHING_STEPS}; got {self.steps}."
             )

@@ -1,6 +1,7 @@
 """The sizes of the pretrained encoder, as networks of analysis have them in their configuration."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from napari_meduet.core.meduet import MeDUETConfig
 
@@ -40,7 +41,7 @@ class EncoderSizes:
         return self.encoder.latent_shape
 
 
-def sizes_of(meduet: MeDUETConfig) -> dict[str, object]:
+def sizes_of(meduet: MeDUETConfig) -> dict[str, Any]:
     """The sizes of a MeDUET's encoder, by the names they have here."""
     names = ("latent_channels", "patch_size", "grid", "width", "depth", "heads", "mlp_ratio")
     return {name: getattr(meduet, name) for name in names}

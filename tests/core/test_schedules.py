@@ -1,6 +1,6 @@
 import pytest
 
-from meduet_training.machinery.schedules import warmup_cosine
+from napari_meduet.core.schedules import warmup_cosine
 
 
 @pytest.mark.parametrize(
