@@ -1,4 +1,4 @@
-"""The commands: `meduet extract | prototype | swap | synthesize | roundtrip | info` (SPEC sections 7-9).
+"""The commands: `meduet extract | prototype | swap | synthesize | segment | info | ...` (SPEC sections 7-10).
 
 A command turns its words into a request, shows progress, and writes what the pipeline answers. It holds no
 arithmetic. Torch and the pipelines are imported inside the commands, so that
@@ -9,7 +9,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -23,10 +23,12 @@ from napari_meduet import __version__
 from napari_meduet.errors import Cancelled, InputError, OnProgress
 
 if TYPE_CHECKING:
-    from napari_meduet.pipelines.requests import ScanChoice
+    from napari_meduet.pipelines.requests import ScanChoice, SegmentRequest
     from napari_meduet.pipelines.synthesis_outputs import Preview
+    from napari_meduet.volumes.volume import Volume
 
 EXIT_INPUT = 2
+EXIT_SOME_FAILED = 65  # EX_DATAERR of sysexits.h
 EXIT_INTERRUPTED = 130  # as a shell reports a process stopped by Ctrl-C
 
 _stderr = Console(stderr=True, highlight=False)
@@ -431,6 +433,95 @@ def roundtrip(
     for likeness in result.likenesses:
         typer.echo(f"{likeness.where:<28} PSNR {likeness.psnr_db:6.2f} dB   SSIM {likeness.ssim:.4f}")
     typer.echo(f"Written to {output}.")
+
+
+@app.command()
+def segment(
+    scan: Annotated[Path, typer.Argument(help="Scan to segment, or a folder of scans.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="NIfTI file of labels to write; of a folder of scans, another folder."
+        ),
+    ],
+    overlay: Annotated[
+        Path | None, typer.Option(help="PNG picture to write: three planes with the labels.")
+    ] = None,
+    statistics: Annotated[
+        Path | None, typer.Option(help="JSON file to write: voxels and mL of every structure.")
+    ] = None,
+    largest_parts: Annotated[
+        bool, typer.Option("--largest-parts", help="Keep the largest connected part of each structure only.")
+    ] = False,
+    model: ModelOption = None,
+    device: DeviceOption = Device.auto,
+    modality: ModalityOption = None,
+    volume: VolumeOption = None,
+    series: SeriesOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Write which structure every voxel of a scan belongs to, on the scan's grid, and print volumes in mL."""
+    from napari_meduet.pipelines.outputs import check_output
+    from napari_meduet.pipelines.requests import SegmentRequest
+
+    def asked(scan: "Path | Volume") -> SegmentRequest:
+        return SegmentRequest(
+            scan,
+            largest_parts=largest_parts,
+            model=model,
+            device=device.value,
+            choice=_choice(modality, volume, series),
+        )
+
+    if scan.is_dir() and not output.name.endswith((".nii", ".nii.gz")):
+        if overlay or statistics or overwrite:
+            raise InputError(
+                "--overlay, --statistics and --overwrite are for one scan; a folder of scans gets a table of "
+                "volumes, and labels that are there stay."
+            )
+        _segment_folder(scan, output, asked)
+        return
+    check_output(output, ".nii.gz", ".nii", overwrite=overwrite, inputs=[scan])
+    for option, path, suffix in (("--overlay", overlay, ".png"), ("--statistics", statistics, ".json")):
+        if path is not None:
+            check_output(path, suffix, overwrite=overwrite, option=option, beside=output)
+    with _progress() as on_progress:
+        from napari_meduet.pipelines.segmentation import segment as run
+
+        result = run(asked(scan), on_progress)
+        result.save(output, overlay=overlay, statistics=statistics, overwrite=overwrite)
+    _warn(result.warnings)
+    for label, name in result.names.items():
+        typer.echo(f"{label:>4}  {name:<28} {result.volumes_ml[label]:10.2f} mL")
+    typer.echo(f"Written to {output}.")
+
+
+def _segment_folder(folder: Path, target: Path, asked: "Callable[[Path | Volume], SegmentRequest]") -> None:
+    """Every scan of a folder; one that fails does not stop the others."""
+    with _progress() as on_progress:
+        from napari_meduet.pipelines.folder_segmentation import segment_folder
+        from napari_meduet.pipelines.segmentation import load_segmenting_model
+        from napari_meduet.pipelines.segmentation import segment as run
+        from napari_meduet.pipelines.volumes_table import write_volumes_table
+
+        request = asked(folder)
+        load_segmenting_model(request.model, request.device)
+        report = segment_folder(
+            lambda scan, on_scan: run(asked(scan), on_scan),
+            folder,
+            target,
+            on_progress,
+            request.choice,
+        )
+        table = write_volumes_table(target)
+    for name, sentence in report.failed.items():
+        _stderr.print(f"{name}: {' '.join(sentence.split())}", markup=False, soft_wrap=True)
+    typer.echo(
+        f"{len(report.written)} segmented, {len(report.skipped)} were there already, "
+        f"{len(report.failed)} failed; volumes are in {table}."
+    )
+    if report.failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
 @app.command()

@@ -12,8 +12,19 @@ from napari_meduet.volumes.files import sidecar_path, write_atomically
 from napari_meduet.volumes.opening import reason, shown_name
 
 
-def check_output(path: Path, *suffixes: str, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
+def check_output(
+    path: Path,
+    *suffixes: str,
+    overwrite: bool,
+    inputs: Iterable[Path] = (),
+    option: str = "--output",
+    beside: Path | None = None,
+) -> None:
     """Refuse an output that could not be written, or that would replace what must not be lost.
+
+    Args:
+        option: how the command line calls it.
+        beside: the output that this file is written with; it has no sidecar of its own.
 
     Raises:
         InputError: the suffix is another, the folder is missing or read-only, the file or its sidecar exists,
@@ -21,23 +32,27 @@ def check_output(path: Path, *suffixes: str, overwrite: bool, inputs: Iterable[P
     """
     name = shown_name(path)
     if not any(path.name.endswith(suffix) and path.name != suffix for suffix in suffixes):
-        raise InputError(f"{name}: --output must end in {' or '.join(suffixes)}.")
+        raise InputError(f"{name}: {option} must end in {' or '.join(suffixes)}.")
     if not path.parent.is_dir():
-        raise InputError(f"{name}: --output: its folder does not exist; create it first.")
+        raise InputError(f"{name}: {option}: its folder does not exist; create it first.")
     for source in inputs:
         if path.exists() and source.exists() and path.samefile(source):
-            raise InputError(f"{name}: --output is one of the inputs, which are never replaced.")
-    for target in (path, sidecar_path(path)):
+            raise InputError(f"{name}: {option} is one of the inputs, which are never replaced.")
+    if beside is not None and path.absolute() in (beside.absolute(), sidecar_path(beside).absolute()):
+        raise InputError(
+            f"{name}: {option}: this name is taken by --output or its sidecar; choose another one."
+        )
+    for target in (path, sidecar_path(path)) if beside is None else (path,):
         if target.is_dir():
-            raise InputError(f"{shown_name(target)}: --output is a folder; name a file.")
+            raise InputError(f"{shown_name(target)}: {option} is a folder; name a file.")
         if target.exists() and not overwrite:
             raise InputError(
-                f"{shown_name(target)}: exists already; choose another --output, or allow --overwrite."
+                f"{shown_name(target)}: exists already; choose another {option}, or allow --overwrite."
             )
     try:
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise InputError(f"{name}: --output: its folder cannot be written to ({reason(error)}).") from error
+        raise InputError(f"{name}: {option}: its folder cannot be written to ({reason(error)}).") from error
 
 
 def write_result(path: Path, content: bytes, provenance: Mapping[str, Any], *, overwrite: bool) -> None:

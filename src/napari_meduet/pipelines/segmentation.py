@@ -8,8 +8,10 @@ features, on the latent grid: 64 times fewer places, weighted towards the middle
 are decided plane by plane on the scan's own grid (volumes/preparation.py).
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from nibabel.nifti1 import Nifti1Header
+from PIL import Image
 from torch import Tensor
 
 from napari_meduet.core.analysis.unetr import LatentUNETR
@@ -35,6 +38,7 @@ from napari_meduet.pipelines.encoding import (
 from napari_meduet.pipelines.factors import doubts_about, read_scan
 from napari_meduet.pipelines.interruption import interruptible
 from napari_meduet.pipelines.label_cleaning import keep_largest_parts
+from napari_meduet.pipelines.label_overlay import overlay_picture
 from napari_meduet.pipelines.label_statistics import LabelVolume, label_volumes, voxel_volume_ml
 from napari_meduet.pipelines.memory import check_segmentation_memory
 from napari_meduet.pipelines.progress import parts, silent
@@ -92,6 +96,10 @@ class SegmentationResult:
             synthetic=self.provenance,
         )
 
+    def overlay(self) -> Image.Image:
+        """Three planes of the scan with its labels over them, and a legend."""
+        return overlay_picture(self.volume, self.labels, self.names, self.statistics)
+
     def statistics_record(self) -> dict[str, Any]:
         """What there is of every label, as plain data."""
         return {
@@ -110,13 +118,33 @@ class SegmentationResult:
             "warnings": list(self.warnings),
         }
 
-    def save(self, path: Path | str, *, overwrite: bool = False) -> None:
-        """Write the labels as NIfTI, their provenance inside and beside them.
+    def save(
+        self,
+        path: Path | str,
+        *,
+        overlay: Path | None = None,
+        statistics: Path | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        """Write the labels as NIfTI, their provenance inside and beside them: every file, or none.
+
+        Args:
+            overlay: of a PNG picture to write too.
+            statistics: of a JSON file to write too.
 
         Raises:
             InputError: a file is there already, or cannot be written.
         """
-        write_volume(path, self.label_volume(), provenance=self.provenance, overwrite=overwrite)
+        beside = {}
+        if overlay is not None:
+            picture = BytesIO()
+            self.overlay().save(picture, format="PNG")
+            beside[overlay] = picture.getvalue()
+        if statistics is not None:
+            beside[statistics] = (json.dumps(self.statistics_record(), indent=2) + "\n").encode()
+        write_volume(
+            path, self.label_volume(), provenance=self.provenance, overwrite=overwrite, beside=beside
+        )
 
 
 @torch.inference_mode()
@@ -129,12 +157,8 @@ def segment(request: SegmentRequest, on_progress: OnProgress = silent) -> Segmen
     """
     reading, segmenting = parts(on_progress, 2, 98)
     reading(0.0, "reading the model")
-    model = load_model(request.model, request.device)
-    if model.segmenter is None or model.card.segmenter is None:
-        raise InputError(
-            f"The model {model.card.name} has no segmenter. Choose another model, or train a segmenter for "
-            "it (meduet-train segmenter, or Teach in napari)."
-        )
+    model = load_segmenting_model(request.model, request.device)
+    assert model.segmenter is not None and model.card.segmenter is not None
     reading(0.5, "reading the scan")
     volume = read_scan(request.scan, request.choice)
     if volume.modality not in model.card.segmenter.modalities:
@@ -151,6 +175,21 @@ def segment(request: SegmentRequest, on_progress: OnProgress = silent) -> Segmen
         largest_parts=request.largest_parts,
         on_progress=segmenting,
     )
+
+
+def load_segmenting_model(path: str | Path | None, device: str) -> Model:
+    """A model with a segmenter.
+
+    Raises:
+        InputError: it cannot be read, or has none.
+    """
+    model = load_model(path, device)
+    if model.segmenter is None:
+        raise InputError(
+            f"The model {model.card.name} has no segmenter. Choose another model, or train a segmenter for "
+            "it (meduet-train segmenter, or Teach in napari)."
+        )
+    return model
 
 
 @torch.inference_mode()

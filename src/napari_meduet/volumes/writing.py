@@ -43,20 +43,30 @@ def sidecar_path(path: PathLike) -> Path:
 
 
 def write_volume(
-    path: PathLike, volume: Volume, *, provenance: Mapping[str, Any], overwrite: bool = False
+    path: PathLike,
+    volume: Volume,
+    *,
+    provenance: Mapping[str, Any],
+    overwrite: bool = False,
+    beside: Mapping[Path, bytes] | None = None,
 ) -> None:
-    """Write a NIfTI file and its JSON sidecar: both, or neither.
+    """Write a NIfTI file and its JSON sidecar, and whatever shall be written with them: all, or nothing.
 
     Grid, affine, header codes, dtype, scaling and unit are the volume's own. The provenance also goes into
     the header, as compact JSON in a comment extension, and comes back as `Volume.synthetic`.
+
+    Args:
+        beside: contents of further files.
     """
     path = Path(os.fsdecode(path))
     if not path.name.endswith(SUFFIXES):
         raise InputError(f"{shown_name(path)}: the name of a volume ends in .nii.gz or .nii.")
     header = _header(volume, provenance)
     sidecar = json.dumps(dict(provenance), indent=2, allow_nan=False) + "\n"
-    with write_all_atomically([sidecar_path(path), path], overwrite) as (temporary_sidecar, temporary):
-        temporary_sidecar.write_text(sidecar, encoding="utf-8")
+    contents = {sidecar_path(path): sidecar.encode(), **(beside or {})}
+    with write_all_atomically([*contents, path], overwrite) as (*others, temporary):
+        for other, content in zip(others, contents.values(), strict=True):
+            other.write_bytes(content)
         with open(temporary, "wb") as file:
             _write_nifti(file, header, volume.voxels, compressed=path.name.endswith(".gz"))
 
@@ -70,7 +80,7 @@ def write_atomically(path: PathLike, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def write_all_atomically(destinations: list[Path], overwrite: bool = False) -> Iterator[list[Path]]:
-    """As `write_atomically`, of several files of one folder: all of them, or none."""
+    """As `write_atomically`, of several files: all of them, or none."""
     token = secrets.token_hex(6)
     temporaries = [path.with_name(f".{token}-{k}{path.suffix}") for k, path in enumerate(destinations)]
     try:
