@@ -143,7 +143,7 @@ class LiveBytes(TorchDispatchMode):
 
 def _without_numbers(training: Pretraining) -> nn.Module:
     with torch.device("meta"):
-        return training.objective.build(cast(Any, training.network))
+        return cast(Any, training.objective).build(cast(Any, training.network))
 
 
 @contextmanager

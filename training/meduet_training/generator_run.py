@@ -94,13 +94,15 @@ def train_watched(
     folder: Path,
     *,
     on_new: Callable[[nn.Module], None],
+    build: Callable[[], nn.Module] | None = None,
     sights: Sights | None = None,
 ) -> None:
-    """Train what reads a model's factors, or go on, with the folder held and the training looked at.
+    """Train what reads a model's latents or factors, or go on; the folder is held, the training looked at.
 
     Args:
         run: a configuration with `hardware` and `upkeep`; the folder keeps it, with `training` in it.
         on_new: sets a network that begins.
+        build: makes what is trained, where the objective's configuration does not know how.
     """
     whole = run.model_copy(update={"training": training})
     settings = whole.model_dump(mode="json", exclude_none=True, exclude={"data"})  # it has paths
@@ -115,6 +117,7 @@ def train_watched(
                 folder,
                 hardware=hardware,
                 upkeep=upkeep,
+                build=build,
                 on_begin=lambda: write_run_config(whole, folder),
                 on_new=on_new,
                 watch=watch,

@@ -238,7 +238,7 @@ def time_step(training: Pretraining, hardware: Hardware, device: torch.device, *
     """Take a few real steps of few rows of noise on this device; the median of those after the first."""
     rows = FEWEST_ROWS if device.type == "cpu" else ROWS_ON_GPU
     with torch.random.fork_rng(devices=[]):
-        objective = training.objective.build(cast(Any, training.network)).to(device)
+        objective = cast(Any, training.objective).build(cast(Any, training.network)).to(device)
     fit_to_hardware(objective, hardware)
     optimizer = adamw(
         objective,

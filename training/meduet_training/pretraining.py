@@ -25,7 +25,6 @@ from meduet_training.machinery.folders import make_folder
 from meduet_training.machinery.messages import Failed, say_on_stderr
 from meduet_training.machinery.optimizer import adamw
 from meduet_training.machinery.roll_call import At, nowhere
-from meduet_training.machinery.schedules import warmup_cosine
 from meduet_training.machinery.stopping import Stopped
 from meduet_training.machinery.watching import StepRecord, Unwatched, Watch
 from meduet_training.resuming import (
@@ -37,12 +36,14 @@ from meduet_training.resuming import (
     record_of,
 )
 from meduet_training.stepping import Outcome, Stepping, offending_rows
+from meduet_training.task_configs import ClassificationConfig, SegmentationConfig
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import ObjectiveConfig
 from napari_meduet.core.pretexts.masked import MaskedConfig
 from napari_meduet.core.pretexts.masked_diffusion import MaskedDiffusionConfig
+from napari_meduet.core.pretexts.residual_unet import ResidualUNetConfig
+from napari_meduet.core.schedules import warmup_cosine
 from napari_meduet.core.synthesis.control_objective import ControlConfig
-from napari_meduet.core.synthesis.generator import GeneratorConfig
 from napari_meduet.core.synthesis.objective import GenerationConfig
 from napari_meduet.errors import InputError
 
@@ -56,12 +57,21 @@ class Pretraining:
     All that decides what is learnt: a run goes on only with the same.
 
     Attributes:
-        model_sha256, start: of a generator: the model whose factors it reads, and whether its blocks begin as
-            those of that model's encoder ("warm") or at random. None where nobody said.
+        model_sha256, start: of a generator, segmenter or classifier: the model whose latents or factors it
+            reads, and whether its blocks begin as those of that model's encoder ("warm", "meduet") or at
+            random. None where nobody said.
     """
 
     network: NetworkConfig
-    objective: ObjectiveConfig | MaskedConfig | MaskedDiffusionConfig | ControlConfig | GenerationConfig
+    objective: (
+        ObjectiveConfig
+        | MaskedConfig
+        | MaskedDiffusionConfig
+        | ControlConfig
+        | GenerationConfig
+        | SegmentationConfig
+        | ClassificationConfig
+    )
     batch: int = 64  # over all processes
     learning_rate: float = 1e-4
     end_learning_rate: float = 2e-5
@@ -71,7 +81,7 @@ class Pretraining:
     warmup: float = 0.01  # of the steps
     linear_start: bool = False  # ours: for runs too short to learn what principal components know
     model_sha256: str | None = None
-    start: Literal["warm", "scratch"] | None = None
+    start: Literal["warm", "meduet", "scratch"] | None = None
     seed: int = 2025
 
     def __post_init__(self) -> None:
@@ -83,8 +93,8 @@ class Pretraining:
             raise ValueError(f"batch must be at least 1; got {self.batch}.")
         if self.linear_start and not isinstance(self.objective, ObjectiveConfig):
             raise ValueError("linear_start is for the pretext meduet; the others begin at random.")
-        if self.start and not isinstance(self.network, GeneratorConfig):
-            raise ValueError("start is for generators; pretrainings know linear_start.")
+        if self.start and isinstance(self.network, MeDUETConfig | ResidualUNetConfig):
+            raise ValueError("start is for generators and tasks; pretrainings know linear_start.")
 
     @property
     def total_steps(self) -> int:
@@ -173,6 +183,7 @@ def run_pretraining(
     *,
     hardware: Hardware = ALONE,
     upkeep: Upkeep = USUAL,
+    build: Callable[[], nn.Module] | None = None,
     on_begin: Callable[[], None] = lambda: None,
     on_new: Callable[[nn.Module], None] = lambda objective: None,
     watch: Watch = NOBODY,
@@ -184,6 +195,8 @@ def run_pretraining(
 
     Args:
         hardware: as `fabric` was made for.
+        build: makes what is trained: a module with `forward(batch, step) -> losses`, of which `total` is
+            minimised, and `finish_step(step)`, called after the optimizer. None: the objective's own `build`.
         on_begin: called on the first process once the folder is known to be this run's.
         on_new: is handed, on every process, the objective of a run that has no checkpoint, as it was made; it
             may set its weights, on all processes alike.
@@ -216,7 +229,8 @@ def run_pretraining(
     first, skipped = (checkpoint.step, int(checkpoint.record["skipped"])) if checkpoint else (0, 0)
 
     fabric.seed_everything(training.seed, verbose=False)
-    objective = training.objective.build(cast(Any, training.network))
+    build = build or (lambda: cast(Any, training.objective).build(training.network))
+    objective = build()
     if checkpoint:
         fill_network(checkpoint, objective)
     else:
@@ -257,7 +271,7 @@ def run_pretraining(
         """Look at the network, unless it was looked at; why the run shall end here, if it shall."""
         if done > first or decided_by_first(fabric, lambda: watch.lacks_validation(done)):
             at(done, "validating")
-            _shown_to(watch.on_validation, fabric, objective, training, done)
+            _shown_to(watch.on_validation, fabric, objective, build, done)
         return decided_by_first(fabric, lambda: watch.reason_to_end(done))
 
     done, reason = first, ""
@@ -300,7 +314,7 @@ def run_pretraining(
     if reason and done < steps and fabric.is_global_zero:
         say(f"Ended after step {done} of {steps}: {reason}")
     at(done, "ending")
-    _shown_to(watch.on_end, fabric, objective, training, done)
+    _shown_to(watch.on_end, fabric, objective, build, done)
 
 
 def _agreed_checkpoint(
@@ -344,11 +358,11 @@ def _shown_to(
     look: Callable[[int, nn.Module], None],
     fabric: Fabric,
     objective: nn.Module,
-    training: Pretraining,
+    build: Callable[[], nn.Module],
     done: int,
 ) -> None:
     """Let the first process look at the whole network; the others wait."""
-    whole = whole_copy(fabric, objective, lambda: training.objective.build(cast(Any, training.network)))
+    whole = whole_copy(fabric, objective, build)
     if whole is not None:
         whole.eval()
         look(done, whole)

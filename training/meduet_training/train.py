@@ -182,6 +182,199 @@ def export_control(
         typer.echo(f"Wrote the ControlNet after {done} of {steps} steps into {into}.")
 
 
+class TaskPreset(StrEnum):
+    tiny = "tiny"
+    paper = "paper"
+
+
+class TaskStart(StrEnum):
+    meduet = "meduet"
+    scratch = "scratch"
+
+
+class StyleColumn(StrEnum):
+    auto = "auto"
+    one_shot = "one-shot"
+    tenth = "tenth"
+    half = "half"
+    all = "all"
+    off = "off"
+
+
+class ModalityOption(StrEnum):
+    CT = "CT"
+    MR = "MR"
+
+
+@app.command()
+def segmenter(
+    output: RunFolder,
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file (docs/how-to/train-a-segmenter.md).")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A model folder: gives latents, styles and the start.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A manifest, or a folder with an index.json or an nnU-Net dataset.json."),
+    ] = None,
+    names: Annotated[
+        Path | None, typer.Option(help="YAML or JSON that names the labels, where the data do not.")
+    ] = None,
+    modality: Annotated[
+        ModalityOption | None, typer.Option(help="Learn from scans of this one alone.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where encoded scans are kept.")] = None,
+    preset: Annotated[
+        TaskPreset | None, typer.Option(help="Head, batch and length of the run; tiny by default.")
+    ] = None,
+    start: Annotated[
+        TaskStart | None, typer.Option(help="From the model's encoder, the default, or from scratch.")
+    ] = None,
+    styles: Annotated[
+        StyleColumn | None,
+        typer.Option(help="Column of Table 12; auto, the default, is that of the number of labelled scans."),
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Validations without a better Dice after which it ends; 0: never.")
+    ] = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    device: RunDevice = None,
+    settings: Settings = None,
+) -> None:
+    """Train a segmenter on a model's latents from labelled scans, or go on with the run in the folder."""
+    from meduet_training.machinery.messages import known_to_all, plain_errors
+    from meduet_training.run_config import asked_run
+    from meduet_training.segmenter_config import read_segmenter_run
+    from meduet_training.segmenter_run import run_segmenter
+
+    said = {
+        "preset": preset and preset.value,
+        "start": start and start.value,
+        "styles": styles and styles.value,
+        "patience": patience,
+        "data": {
+            "model": model,
+            "scans": data,
+            "names": names,
+            "modality": modality and modality.value,
+            "made": cache,
+        },
+        "training": {"batch": batch, "objective": {"total_steps": steps}},
+        "hardware": {"device": device},
+    }
+    with plain_errors():
+        with known_to_all():
+            chosen = asked_run(read_segmenter_run, output, config, said, settings)
+        run_segmenter(chosen, output)
+
+
+@app.command("export-segmenter")
+def export_segmenter(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="Folder of a run.")],
+    into: Annotated[
+        Path, typer.Option(help="The model folder whose latents it reads; a segmenter there is replaced.")
+    ],
+) -> None:
+    """Put a run's best segmenter, of a finished run or not, into its model, for meduet and napari."""
+    from meduet_training.machinery.messages import plain_errors
+    from meduet_training.segmenter_export import export_segmenter as export
+
+    with plain_errors():
+        done = export(run_folder, into)
+        judged = "" if done.dice is None else f", validation Dice {done.dice:.3f},"
+        typer.echo(f"Wrote the segmenter after {done.step} of {done.total_steps} steps{judged} into {into}.")
+
+
+@app.command()
+def classifier(
+    output: RunFolder,
+    config: Annotated[Path | None, typer.Option(help="A YAML file (docs/how-to/classify.md).")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A model folder: gives latents, styles and the start.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="A manifest, or a folder with an index.json.")] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Column that holds the class of each scan; or domain, modality, sequence."),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="These classes alone, with commas; all by default.")
+    ] = None,
+    modality: Annotated[
+        ModalityOption | None, typer.Option(help="Learn from scans of this one alone.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where encoded scans are kept.")] = None,
+    preset: Annotated[
+        TaskPreset | None, typer.Option(help="Batch and length of the run; tiny by default.")
+    ] = None,
+    start: Annotated[
+        TaskStart | None, typer.Option(help="From the model's encoder, the default, or from scratch.")
+    ] = None,
+    styles: Annotated[
+        StyleColumn | None,
+        typer.Option(help="Column of Table 12; auto, the default, is that of the number of labelled scans."),
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Validations without a lower loss after which it ends; 0: never.")
+    ] = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    device: RunDevice = None,
+    settings: Settings = None,
+) -> None:
+    """Train a classifier of scans on a model's latents, or go on with the run in the folder."""
+    from meduet_training.classifier_config import read_classifier_run
+    from meduet_training.classifier_run import run_classifier
+    from meduet_training.machinery.messages import known_to_all, plain_errors
+    from meduet_training.run_config import asked_run
+
+    said = {
+        "preset": preset and preset.value,
+        "start": start and start.value,
+        "styles": styles and styles.value,
+        "patience": patience,
+        "data": {
+            "model": model,
+            "scans": data,
+            "target": target,
+            "classes": [name.strip() for name in classes.split(",")] if classes else None,
+            "modality": modality and modality.value,
+            "made": cache,
+        },
+        "training": {"batch": batch, "objective": {"total_steps": steps}},
+        "hardware": {"device": device},
+    }
+    with plain_errors():
+        with known_to_all():
+            chosen = asked_run(read_classifier_run, output, config, said, settings)
+        run_classifier(chosen, output)
+
+
+@app.command("export-classifier")
+def export_classifier(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="Folder of a run.")],
+    into: Annotated[
+        Path, typer.Option(help="The model folder whose latents it reads; a classifier there is replaced.")
+    ],
+) -> None:
+    """Put a run's best classifier, of a finished run or not, into its model, for meduet."""
+    from meduet_training.classifier_export import export_classifier as export
+    from meduet_training.machinery.messages import plain_errors
+
+    with plain_errors():
+        done = export(run_folder, into)
+        judged = (
+            "" if done.balanced_accuracy is None else f", balanced accuracy {done.balanced_accuracy:.3f},"
+        )
+        typer.echo(
+            f"Wrote the classifier after {done.step} of {done.total_steps} steps{judged} into {into}. "
+            f"It tells {', '.join(done.classes)}."
+        )
+
+
 @app.command()
 def figures(
     model: Annotated[Path, typer.Option(help="The model folder; its card is rewritten.")] = EMBEDDED,

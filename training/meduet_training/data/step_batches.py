@@ -10,21 +10,24 @@ from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
 from meduet_training.data.source import BatchSource, Choice, Purpose, generator_of, row_seed
+from napari_meduet.core.analysis.classifier import ClassifierConfig
+from napari_meduet.core.analysis.unetr import UNETRConfig
 from napari_meduet.core.demixing import Pairing, draw_pairs
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import Batch
 from napari_meduet.core.pretexts.residual_unet import ResidualUNetConfig
 from napari_meduet.core.synthesis.generator import GeneratorConfig
 
-NetworkConfig = MeDUETConfig | ResidualUNetConfig | GeneratorConfig
+NetworkConfig = MeDUETConfig | ResidualUNetConfig | GeneratorConfig | UNETRConfig | ClassifierConfig
 
 
 class PretextConfig(Protocol):
-    """What a network is trained to do: MeDUET's objective, another pretext (SPEC 11), a generator (9)."""
+    """What a network is trained to do: MeDUET's objective, another pretext (SPEC 11), a generator (9), a task
+    from few labels (10)."""
 
     @property
     def total_steps(self) -> int: ...
@@ -36,11 +39,6 @@ class PretextConfig(Protocol):
 
     def draw(self, network: Any, generator: Generator) -> dict[str, Tensor]:
         """The random numbers of one row: fields of the batch, without the batch axis."""
-        ...
-
-    def build(self, network: Any) -> nn.Module:
-        """A module with `forward(batch, step) -> losses`, of which `total` is minimised, and
-        `finish_step(step)`, called after the optimizer."""
         ...
 
 

@@ -31,15 +31,15 @@ def window_of(values: np.ndarray, modality: str | None) -> Window:
 def grey(values: np.ndarray, window: Window) -> Image.Image:
     low, high = window
     grey = np.clip((values - low) / (high - low), 0, 1)
-    return _tile(np.repeat(grey[..., None], 3, axis=2))
+    return as_tile(np.repeat(grey[..., None], 3, axis=2))
 
 
 def coloured(change: np.ndarray, full: float) -> Image.Image:
     share = np.clip(change / full, -1, 1)[..., None]
-    return _tile(np.where(share < 0, -share * LESS, share * MORE))
+    return as_tile(np.where(share < 0, -share * LESS, share * MORE))
 
 
-def _tile(colours: np.ndarray) -> Image.Image:
+def as_tile(colours: np.ndarray) -> Image.Image:
     """(X, Y, 3) in RAS+ order as a picture: rows run from front to back, columns from right to left."""
     picture = np.rint(255 * colours[::-1, ::-1]).astype(np.uint8).transpose(1, 0, 2)
     return Image.fromarray(picture).resize((TILE, TILE), Image.Resampling.BICUBIC)

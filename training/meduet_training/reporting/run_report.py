@@ -85,6 +85,7 @@ def write_report(folder: Path) -> Path:
             {
                 "reconstruction": "reconstruction error of the validation crops",
                 "loss": "loss of the validation crops",
+                "dice": "mean Dice of the validation crops",
             },
         ),
         factors=factors,

@@ -46,6 +46,8 @@ from meduet_training.reporting.run_card import (
 from meduet_training.reporting.run_report import FACTORS, PANELS, VALIDATION, write_report
 from meduet_training.reporting.sights import Endless, Sights
 from meduet_training.tokenizer_files import tokenizer_sha256
+from napari_meduet.core.analysis.classifier import ClassifierConfig
+from napari_meduet.core.analysis.unetr import UNETRConfig
 from napari_meduet.core.objective import Objective
 from napari_meduet.core.synthesis.generator import GeneratorConfig
 from napari_meduet.errors import InputError
@@ -104,8 +106,7 @@ def watched_run(
             validation_note=sights.note if sights else NONE_HELD_OUT,
         ),
     )
-    doing = "Training a generator" if isinstance(training.network, GeneratorConfig) else "Pretraining"
-    with training_bar(doing, card.total_steps) as bar:
+    with training_bar(_doing(training), card.total_steps) as bar:
         watch = RunWatch(
             folder,
             card,
@@ -282,6 +283,13 @@ class _Logs:
         self.steps = RowLog(folder / LOG, last_kept=first_step - 1)
         self.validation = RowLog(folder / VALIDATION, last_kept=first_step)  # counts the steps before it
         self.curves = TensorBoardLog(folder, first_step)
+
+
+def _doing(training: "Pretraining") -> str:
+    """What the bar says of the run."""
+    known = {GeneratorConfig: "a generator", UNETRConfig: "a segmenter", ClassifierConfig: "a classifier"}
+    trained = known.get(type(training.network))
+    return f"Training {trained}" if trained else "Pretraining"
 
 
 def _probe_curves(analysis: FactorAnalysis) -> dict[str, float]:
