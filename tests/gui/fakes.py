@@ -1,16 +1,22 @@
 """Stand-ins for the pipelines, for tests of what surrounds it: threads, buttons and layers."""
 
+import shutil
 import threading
 import time
 import weakref
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 
-from napari_meduet.errors import Cancelled
+from napari_meduet.errors import Cancelled, InputError
+from napari_meduet.models.folders import demo_model_path
+from napari_meduet.pipelines.label_statistics import label_volumes
 from napari_meduet.pipelines.safety import Measurements, judge
+from napari_meduet.pipelines.segmentation import SegmentationResult
 from napari_meduet.pipelines.synthesis_outputs import GuidanceGrid, Preview, SynthesisResult
+from napari_meduet.pipelines.teaching import TaughtSoFar
 from napari_meduet.volumes.volume import Volume
 
 
@@ -144,3 +150,84 @@ class FakeSynthesis(FakePipeline):
     @staticmethod
     def measured_pace(request):
         return SimpleNamespace(seconds=lambda request: float(request.steps))
+
+
+class FakeSegmentation(FakePipeline):
+    """`segment` that finds two structures in every scan: the values above 40, and those below 0."""
+
+    names: ClassVar = {1: "bright", 2: "dark"}
+
+    def segment(self, request, on_progress):
+        self.calls += 1
+        self.request = weakref.ref(request)
+        self._work(on_progress)
+        return self.found(request.scan)
+
+    def _work(self, on_progress):
+        try:
+            for step in range(self.steps):
+                on_progress(step / self.steps, "looking at the scan")
+                time.sleep(0.02)
+            while not self.gate.wait(0.02):
+                on_progress(0.5, "looking at the scan")
+        except Cancelled:
+            self.is_cancelled = True
+            raise
+        if self.raises is not None:
+            raise self.raises
+
+    def found(self, scan):
+        values = scan.values()
+        labels = np.where(values > 40, 1, np.where(values < 0, 2, 0)).astype(np.uint8)
+        record = {"synthetic": False, "kind": "segmentation", "labels": {"1": "bright", "2": "dark"}}
+        return SegmentationResult(
+            labels=labels,
+            names=dict(self.names),
+            statistics=label_volumes(labels, scan.affine, self.names),
+            volume=scan,
+            provenance=record,
+            warnings=(),
+        )
+
+
+class FakeTeaching(FakeSegmentation):
+    """`teach` that moves its curve every 20 ms until its steps are over, `should_stop`, or Cancel."""
+
+    def teach(self, request, on_progress, *, on_curve, should_stop):
+        self.calls += 1
+        self.lesson = request
+        self.painted = [labels.copy() for _, labels in request.examples]
+        self.was_stopped = False
+        try:
+            step = 0
+            while step < self.steps or not self.gate.is_set():
+                step += 1
+                on_progress(0.1, "learning")
+                on_curve(TaughtSoFar(step=step, loss=2 / step, dice=1 - 1 / step, seconds=step / 50))
+                self.was_stopped = should_stop()
+                if self.was_stopped:
+                    break
+                time.sleep(0.02)
+        except Cancelled:
+            self.is_cancelled = True
+            raise
+        self.learnt = [labels for _, labels in request.examples]
+        if self.raises is not None:
+            raise self.raises
+        return FakeTaught(self)
+
+
+class FakeTaught:
+    """What a fake teaching taught: the same two structures."""
+
+    def __init__(self, pipeline):
+        self.pipeline = pipeline
+
+    def segment(self, volume, *, on_progress):
+        on_progress(0.5, "looking at the scan")
+        if volume.voxels.max() > 5000:
+            raise InputError("This scan is much too bright.")
+        return self.pipeline.found(volume)
+
+    def save(self, folder, name):
+        shutil.copytree(demo_model_path(), folder)

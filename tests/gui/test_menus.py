@@ -7,10 +7,15 @@ from napari_meduet.gui.windows import CT_WINDOWS
 
 EXPECTED = {
     "napari/file/io_utilities": {"Open DICOM series… (MeDUET)"},
+    "napari/layers/segment": {"MeDUET segmentation (MeDUET)"},
     "napari/layers/transform": {"MeDUET style swap (MeDUET)", "MeDUET synthesis (MeDUET)"},
     "napari/layers/visualize": {"Colour window"},
     "napari/plugins": {"MeDUET"},
-    "napari/plugins/napari-meduet": {"MeDUET style swap (MeDUET)", "MeDUET synthesis (MeDUET)"},
+    "napari/plugins/napari-meduet": {
+        "MeDUET segmentation (MeDUET)",
+        "MeDUET style swap (MeDUET)",
+        "MeDUET synthesis (MeDUET)",
+    },
 }
 
 

@@ -21,7 +21,7 @@ CANCELLED = "Cancelled; nothing was changed."
 
 
 class Dock(QWidget):
-    """A run bar, a notice, and the job that runs, if any."""
+    """Run bars, a notice, and the job that runs, if any."""
 
     keeps_partial_results = False  # whether what a cancelled job returns nonetheless is of use
 
@@ -30,13 +30,24 @@ class Dock(QWidget):
         self._job: Job | None = None
         self._done = ""  # what to say of the last job
         self.run = run
+        self._bars: dict[RunBar, Callable[[], str]] = {}  # each with why it cannot run
+        self._running = run  # the one of the job
         self.notice = Notice()
         self.area = QScrollArea()
         self._is_placed = False
         self._place = QTimer(self)
         self._place.setSingleShot(True)
         self._place.timeout.connect(self._join_others)
-        run.cancel_pressed.connect(self.cancel)
+        self.add_bar(run, lambda: self.obstacle())
+
+    def add_bar(self, bar: RunBar, obstacle: Callable[[], str]) -> None:
+        """Have a run bar follow the jobs that are started with it.
+
+        Args:
+            obstacle: why nothing can run from there now; empty where something can.
+        """
+        self._bars[bar] = obstacle
+        bar.cancel_pressed.connect(self.cancel)
 
     def scroll(self, *parts: QWidget) -> None:
         """Lay the parts below each other, in a dock of any height."""
@@ -59,24 +70,37 @@ class Dock(QWidget):
         """Whether a job is running."""
         return self._job is not None
 
-    def start(self, title: str, call: Callable[[OnProgress], Any], use: Callable[[Any], None]) -> None:
-        """Run a call on a worker thread, and hand what it returns to `use`."""
+    def start(
+        self,
+        title: str,
+        call: Callable[[OnProgress], Any],
+        use: Callable[[Any], None],
+        bar: RunBar | None = None,
+    ) -> None:
+        """Run a call on a worker thread, and hand what it returns to `use`.
+
+        Args:
+            bar: that tells how far it is; None: `run`.
+        """
         self.notice.clear()
         self._done = ""
+        self._running = bar or self.run
         self._job = Job(call, title, parent=self)
-        self._job.progressed.connect(self.run.advance)
+        self._job.progressed.connect(self._running.advance)
         self._job.succeeded.connect(use)
         self._job.failed.connect(self.show_problem)
         self._job.cancelled.connect(self._was_cancelled)
         self._job.finished.connect(self._finished)
         self.job_began()
-        self.run.start()
+        for other in self._bars:
+            other.setEnabled(other is self._running)
+        self._running.start()
         self._job.start()
 
     def cancel(self) -> None:
         """Ask the job, if any, to stop."""
         if self._job is not None:
-            self.run.cancelling()
+            self._running.cancelling()
             self._job.cancel(keep_result=self.keeps_partial_results)
 
     def show_problem(self, problem: Problem) -> None:
@@ -128,4 +152,12 @@ class Dock(QWidget):
     def _finished(self) -> None:
         self._job = None
         self.job_ended()
-        self.run.rest(self.obstacle(), self._done)
+        self.rest()
+        self._running.rest(self._bars[self._running](), self._done)
+
+    def rest(self) -> None:
+        """Say at every run bar what can run now, if no job does."""
+        if self._job is None:
+            for bar, obstacle in self._bars.items():
+                bar.setEnabled(True)
+                bar.rest(obstacle())

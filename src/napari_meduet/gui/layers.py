@@ -11,8 +11,9 @@ shear and affine.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from napari.utils.transforms import Affine
 
 from napari_meduet.errors import InputError
 from napari_meduet.gui.windows import default_limits
+from napari_meduet.pipelines.label_statistics import voxel_volume_ml
 from napari_meduet.volumes import checks
 from napari_meduet.volumes.volume import UNITS, Volume
 
@@ -71,6 +73,13 @@ def labels_layer(volume: Volume, name: str) -> LayerData:
     return to_layer_array(volume.voxels).copy(), _state(volume, name), "labels"
 
 
+def empty_labels(layer: "Layer", name: str) -> LayerData:
+    """Labels without a label on the voxels of another layer, to be painted."""
+    data, state, _ = layer.as_layer_data_tuple()
+    place = ("affine", "scale", "translate", "rotate", "shear", "units", "axis_labels")
+    return np.zeros(data.shape, np.uint8), {"name": name, **{part: state[part] for part in place}}, "labels"
+
+
 def _state(volume: Volume, name: str) -> dict[str, Any]:
     return {
         "name": name,
@@ -110,6 +119,12 @@ def scan_of(layer: "Layer") -> Volume:
     return volume_of(data, state)
 
 
+def scan_later(layer: "Layer") -> Callable[[], Volume]:
+    """What `scan_of` says of a layer as it is now, to be called on another thread, and raises it there."""
+    data, state, _ = layer.as_layer_data_tuple()
+    return partial(volume_of, data, state)
+
+
 def volume_of(data: Any, state: Mapping[str, Any]) -> Volume:
     """The scan behind a layer's data and state, as napari hands them to a writer."""
     voxels = _voxels(data, state)
@@ -134,6 +149,17 @@ def is_synthetic(layer: "Layer") -> bool:
     return bool(layer.metadata.get(KEY, {}).get("synthetic"))
 
 
+def is_segmented(layer: "Layer") -> bool:
+    """Whether a model made the layer's labels."""
+    return isinstance(layer, Labels) and layer.metadata.get(KEY, {}).get("kind") == "segmentation"
+
+
+def modality_of(layer: "Layer") -> str | None:
+    """CT or MR, where the layer's scan says; None where its values would have to be guessed from."""
+    scan = layer.metadata.get(KEY, {}).get("scan")
+    return None if scan is None else scan.modality
+
+
 def is_label_volume(layer: "Layer") -> bool:
     """Whether a layer can be taken for a segmentation of a scan."""
     return isinstance(layer, Labels) and layer.ndim == 3
@@ -142,6 +168,13 @@ def is_label_volume(layer: "Layer") -> bool:
 def uppermost_scan(layers: "Sequence[Layer]") -> "Layer | None":
     """The first of the layers that no model made: the default choice where the uppermost comes first."""
     return next((layer for layer in layers if not is_synthetic(layer)), None)
+
+
+def voxel_ml(layer: "Layer") -> float:
+    """The volume of a voxel, in millilitres."""
+    _, state, _ = layer.as_layer_data_tuple()
+    matrix = _data_to_world(state) * _mm_per_unit(state)
+    return voxel_volume_ml(matrix)
 
 
 def share_grid(one: "Layer", other: "Layer") -> bool:

@@ -28,6 +28,11 @@ def label_names(layer: "Labels") -> dict[int, str]:
     return {int(number): str(name) for number, name in zip(numbered.index, numbered[column], strict=True)}
 
 
+def name_features(names: Mapping[int, str]) -> dict[str, np.ndarray]:
+    """The feature table of a layer whose labels have these names; napari shows them under the mouse."""
+    return {"index": np.array(list(names), int), "name": np.array(list(names.values()), object)}
+
+
 def mask_of(layer: "Labels", classes: Mapping[int, str]) -> np.ndarray:
     """The layer's labels as the model numbers its classes, on the layer's grid (X Y Z); 0 is background.
 

@@ -17,6 +17,7 @@ from napari_meduet.gui.layers import DIFFERENCE, KEY, image_layer, scan_of
 
 if TYPE_CHECKING:
     from napari.components import LayerList, ViewerModel
+    from napari.layers import Layer
     from napari.utils.events import Event
 
     from napari_meduet.pipelines.restyling import SwapResult
@@ -28,7 +29,7 @@ _DARKER_BRIGHTER = Colormap(  # black where nothing changed, so that it can lie 
 _DIFFERENCE_PERCENTILE = 99.8  # of absolute changes; a few voxels must not make all others invisible
 
 
-def bring_into_view(viewer: "ViewerModel", layer: Image) -> None:
+def bring_into_view(viewer: "ViewerModel", layer: "Layer") -> None:
     """Move the sliders to the middle of a layer where they stand outside it; else leave them."""
     low, high = layer.extent.world
     point = viewer.dims.point[-layer.ndim :]
