@@ -23,9 +23,11 @@ from torch import Generator
 
 from napari_meduet.core.analysis.encoder_sizes import sizes_of
 from napari_meduet.core.analysis.finetuning import (
+    IGNORED,
     FinetuningConfig,
     SegmentationBatch,
     SegmentationObjective,
+    soft_dice,
 )
 from napari_meduet.core.analysis.unetr import LatentUNETR, UNETRConfig
 from napari_meduet.core.schedules import warmup_cosine
@@ -57,14 +59,18 @@ ANY_CHOICE = ScanChoice()
 
 @dataclass(frozen=True, kw_only=True)
 class TaughtSoFar:
-    """A point of the curve: means over the steps since the last.
+    """A point of the curve.
 
     Attributes:
+        loss: mean over the steps since the last point.
+        dice: of what would be predicted now in the last step's crops, mean over the structures they show;
+            None where they show none.
         seconds: since the first step.
     """
 
     step: int
     loss: float
+    dice: float | None
     seconds: float
 
 
@@ -301,7 +307,22 @@ def _learn(
         if (step + 1) % TOLD_EVERY == 0 or step + 1 == request.steps:
             recent = losses[told:]
             on_curve(
-                TaughtSoFar(step=step + 1, loss=sum(recent) / len(recent), seconds=time.monotonic() - began)
+                TaughtSoFar(
+                    step=step + 1,
+                    loss=sum(recent) / len(recent),
+                    dice=_dice(objective, cast(SegmentationBatch, batch)),
+                    seconds=time.monotonic() - began,
+                )
             )
             told = len(losses)
     return request.steps
+
+
+@torch.no_grad()
+def _dice(objective: SegmentationObjective, batch: SegmentationBatch) -> float | None:
+    """Mean Dice over the structures that a batch shows, of what the average of the weights predicts."""
+    scores, target = objective.scores(objective.teacher, batch["latent"], batch), batch["target"]
+    predicted = scores.argmax(dim=1).masked_fill(target == IGNORED, 0)
+    shown = [k for k in range(1, scores.shape[1]) if bool((target == k).any())]
+    overlaps = [float(soft_dice((predicted == k).float(), target == k)) for k in shown]
+    return sum(overlaps) / len(overlaps) if overlaps else None
