@@ -14,7 +14,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from napari_meduet.core.analysis.heads import LightHead
+from napari_meduet.core.analysis.heads import SCORE_GAIN, LightHead
 from napari_meduet.core.analysis.unetr import UNETRConfig
 from napari_meduet.core.residual import ResidualBlock
 from napari_meduet.tokenizers.maisi import MaisiConfig, MaisiTokenizer, maisi_network
@@ -50,7 +50,9 @@ class WaveletHead(nn.Module):
 
     def forward(self, features: Float[Tensor, "B F x y z"]) -> Float[Tensor, "B K X Y Z"]:
         wide = self.decoder(self.widen(features.movedim(1, -1)))  # (B, x, y, z, W)
-        cubes = self.coefficients(wide).unflatten(-1, (-1, HAAR_VALUES)) @ self.haar  # (B, x, y, z, K, 64)
+        cubes = (
+            SCORE_GAIN * self.coefficients(wide).unflatten(-1, (-1, HAAR_VALUES)) @ self.haar
+        )  # (B, x, y, z, K, 64)
         return rearrange(cubes, "b x y z k (p q r) -> b k (x p) (y q) (z r)", p=STRIDE, q=STRIDE, r=STRIDE)
 
     @staticmethod
@@ -71,7 +73,7 @@ class MaisiHead(nn.Module):
         self.stride = sizes.stride
 
     def forward(self, features: Float[Tensor, "B F x y z"]) -> Float[Tensor, "B K X Y Z"]:
-        return self.decoder(features)
+        return SCORE_GAIN * self.decoder(features)
 
     @staticmethod
     def decoder_of(tokenizer: MaisiTokenizer) -> nn.Module:

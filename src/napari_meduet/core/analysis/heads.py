@@ -11,6 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from napari_meduet.core.residual import ResidualBlock
+from napari_meduet.core.transformer import initialise
+
+SCORE_GAIN = (
+    5.0  # of what the last layer writes: at an AdamW rate that suits the rest, scores grow soon enough
+)
 
 
 class LightHead(nn.Module):
@@ -29,8 +34,9 @@ class LightHead(nn.Module):
         self.first = nn.ConvTranspose3d(features, half, 2, stride=2)
         self.look = ResidualBlock(half)
         self.second = nn.ConvTranspose3d(half, num_classes, 2, stride=2)
+        self.apply(initialise)
 
     def forward(self, features: Float[Tensor, "B F X Y Z"]) -> Float[Tensor, "B K 4*X 4*Y 4*Z"]:
         """Class scores; a tokenizer of stride 4 is meant."""
         finer = rearrange(F.gelu(self.first(features)), "b f x y z -> b x y z f")
-        return self.second(rearrange(self.look(finer), "b x y z f -> b f x y z"))
+        return SCORE_GAIN * self.second(rearrange(self.look(finer), "b x y z f -> b f x y z"))
