@@ -22,7 +22,6 @@ BINS = 32  # of mutual information
 NUM_POINTS = 15_000  # at which it is measured
 AFFINE_STEPS, BENDING_STEPS = 60, 20
 KNOTS_MM = 60.0
-MOST_FOR_A_CLASS = 3  # atlases: more take longer than they help
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,24 +50,17 @@ def atlas_classes(
         atlases: one or more, of the scan's own modality and sequence.
     """
     fixed = _image(units, spacing_mm)
-    placed = sorted(
-        ((*_placed(fixed, moving := _image(atlas.units, spacing_mm)), moving, atlas) for atlas in atlases),
-        key=lambda each: -each[0],
-    )
-    known = np.zeros(len(atlases[0].annotated), np.int64)
-    votes = np.zeros((len(known), *units.shape), np.uint8)
+    votes = np.zeros((len(atlases[0].annotated), *units.shape), np.uint8)
     voters = np.zeros_like(votes)
-    for _, start, moving, atlas in placed:
-        annotated = np.array(atlas.annotated)
-        if (known[1:][annotated[1:]] >= MOST_FOR_A_CLASS).all():
-            continue
-        known += annotated
+    for atlas in atlases:
+        moving = _image(atlas.units, spacing_mm)
+        start = _placed(fixed, moving)
         try:
             found = _registered(fixed, moving, start)
         except RuntimeError:  # ITK gives up where too few points meet
             found = start
-        warped = _warped(fixed, moving, atlas.classes, found, spacing_mm)
-        for number in np.flatnonzero(annotated):
+        warped = _warped(fixed, atlas.classes, found, spacing_mm)
+        for number in np.flatnonzero(atlas.annotated):
             votes[number] += warped == number
             voters[number] += warped != IGNORED
     share = np.divide(votes, voters, out=np.zeros(votes.shape, np.float32), where=voters > 0)
@@ -83,8 +75,8 @@ def _image(volume: np.ndarray, spacing_mm: float) -> sitk.Image:
     return image
 
 
-def _placed(fixed: sitk.Image, moving: sitk.Image) -> tuple[float, sitk.AffineTransform]:
-    """The best correlation of all shifts, and that shift, from fixed to moving."""
+def _placed(fixed: sitk.Image, moving: sitk.Image) -> sitk.AffineTransform:
+    """The shift, from fixed to moving, that correlates best of all."""
     one, other = (sitk.BinShrink(image, [PLACING_SHRINK] * 3) for image in (fixed, moving))
     whole, other_whole = (sitk.Cast(image * 0 + 1, sitk.sitkFloat32) for image in (one, other))
     found = sitk.GetArrayFromImage(
@@ -95,7 +87,7 @@ def _placed(fixed: sitk.Image, moving: sitk.Image) -> tuple[float, sitk.AffineTr
     steps = [int(place) - (length - 1) for place, length in zip(best[::-1], other.GetSize(), strict=True)]
     shift = sitk.AffineTransform(3)
     shift.SetTranslation([-step * spacing for step, spacing in zip(steps, one.GetSpacing(), strict=True)])
-    return float(found[best]), shift
+    return shift
 
 
 def _registered(fixed: sitk.Image, moving: sitk.Image, start: sitk.AffineTransform) -> sitk.Transform:
@@ -144,9 +136,7 @@ def _where_both_are(fixed: sitk.Image, moving: sitk.Image, start: sitk.Transform
     return sitk.RegionOfInterest(fixed, box[3:], box[:3])
 
 
-def _warped(
-    fixed: sitk.Image, moving: sitk.Image, classes: np.ndarray, found: sitk.Transform, spacing_mm: float
-) -> np.ndarray:
+def _warped(fixed: sitk.Image, classes: np.ndarray, found: sitk.Transform, spacing_mm: float) -> np.ndarray:
     """The atlas's classes on the grid of fixed; `IGNORED` where it does not reach."""
     image = _image(classes, spacing_mm)
     warped = sitk.Resample(image, fixed, found, sitk.sitkNearestNeighbor, IGNORED)

@@ -5,6 +5,8 @@ apart by the side they lie on; lungs that touch, or hang together by the airways
 narrowest. No other organ can be had by a threshold.
 """
 
+from typing import cast
+
 import nibabel as nib
 import numpy as np
 from scipy.ndimage import distance_transform_edt, find_objects, label
@@ -61,16 +63,17 @@ def _lungs(air: np.ndarray, spacing_mm: np.ndarray, middle: float) -> np.ndarray
     nearest = distance_transform_edt(
         labels == 0, sampling=spacing_mm, return_distances=False, return_indices=True
     )
-    return np.where(_closed(whole, spacing_mm), labels[tuple(nearest)], 0).astype(np.uint8)
+    nearest_labels = labels[tuple(cast(np.ndarray, nearest))]
+    return np.where(_closed(whole, spacing_mm), nearest_labels, 0).astype(np.uint8)
 
 
 def _cores(air: np.ndarray, spacing_mm: np.ndarray) -> list[np.ndarray]:
     """The one or two largest parts, worn down until the second is a lung too."""
     voxel_ml = float(np.prod(spacing_mm)) / 1000
-    depth = distance_transform_edt(air, sampling=spacing_mm)
+    depth = _depth(air, spacing_mm)
     whole: list[np.ndarray] = []
     for step in range(LARGEST_STEPS):
-        parts, _ = label(depth > step * STEP_MM)
+        parts, _ = _parts(depth > step * STEP_MM)
         sizes = np.bincount(parts.ravel())[1:] * voxel_ml
         order = np.argsort(sizes)[::-1][:2]
         if not len(order) or sizes[order[0]] < SMALLEST_ML:
@@ -83,7 +86,7 @@ def _cores(air: np.ndarray, spacing_mm: np.ndarray) -> list[np.ndarray]:
 
 def _parts_with(air: np.ndarray, cores: np.ndarray) -> np.ndarray:
     """The connected parts of the air that hold a core."""
-    parts, count = label(air)
+    parts, count = _parts(air)
     kept = np.zeros(count + 1, bool)
     kept[np.unique(parts[cores > 0])] = True
     kept[0] = False
@@ -94,6 +97,16 @@ def _closed(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     """A mask without its gaps and holes of less than twice the closing's distance."""
     room = [int(np.ceil(CLOSING_MM / step)) for step in spacing_mm]
     padded = np.pad(mask, [(width, width) for width in room])
-    grown = distance_transform_edt(~padded, sampling=spacing_mm) <= CLOSING_MM
-    shrunk = distance_transform_edt(grown, sampling=spacing_mm) > CLOSING_MM
+    grown = _depth(~padded, spacing_mm) <= CLOSING_MM
+    shrunk = _depth(grown, spacing_mm) > CLOSING_MM
     return shrunk[tuple(slice(width, -width) for width in room)] | mask
+
+
+def _parts(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """The connected parts of a mask, numbered from 1, and how many there are."""
+    return cast(tuple[np.ndarray, int], label(mask))
+
+
+def _depth(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """How far each voxel of a mask is from the nearest outside it, in mm; 0 outside."""
+    return cast(np.ndarray, distance_transform_edt(mask, sampling=spacing_mm))
