@@ -31,16 +31,35 @@ def overlay_picture(
     Args:
         labels: (X, Y, Z) on the scan's own grid.
     """
-    scan, own = _RASOrder.of(volume.affine), volume.voxels
-    values, ordered = scan.view(own), scan.view(labels)
-    low, high = _window(volume)
-    planes = []
-    for axis, place in zip((2, 1, 0), reversed(_middle(ordered)), strict=True):
-        grey = (volume.in_unit(np.take(values, place, axis)) - low) / (high - low)
-        shown = _coloured(np.clip(grey, 0, 1), np.take(ordered, place, axis))
-        sides = [mm for other, mm in enumerate(scan.spacing_mm(volume)) if other != axis]
-        planes.append(_upright(shown, (sides[0], sides[1])))
+    places = fullest_places(volume, labels)
+    planes = [plane_picture(volume, labels, axis, places[axis]) for axis in (2, 1, 0)]
     return _sheet(planes, _legend(names, found))
+
+
+def plane_picture(volume: Volume, labels: np.ndarray, axis: int, place: int) -> Image.Image:
+    """One plane of a scan with labels (X, Y, Z) over it.
+
+    Args:
+        axis: that it is across: 0 sagittal, 1 coronal, 2 axial.
+        place: of the plane along it, in RAS order.
+    """
+    scan = _RASOrder.of(volume.affine)
+    low, high = _window(volume)
+    grey = (volume.in_unit(np.take(scan.view(volume.voxels), place, axis)) - low) / (high - low)
+    shown = _coloured(np.clip(grey, 0, 1), np.take(scan.view(labels), place, axis))
+    sides = [mm for other, mm in enumerate(scan.spacing_mm(volume)) if other != axis]
+    return _upright(shown, (sides[0], sides[1]))
+
+
+def fullest_places(volume: Volume, labels: np.ndarray) -> list[int]:
+    """Along each axis in RAS order the plane with the most labels; the middle one where there are none."""
+    ordered = _RASOrder.of(volume.affine).view(labels)
+    places = []
+    for axis in range(3):
+        others = tuple(other for other in range(3) if other != axis)
+        counts = np.count_nonzero(ordered, axis=others)
+        places.append(int(counts.argmax()) if counts.any() else ordered.shape[axis] // 2)
+    return places
 
 
 @dataclass(frozen=True)
@@ -58,16 +77,6 @@ class _RASOrder:
 
     def spacing_mm(self, volume: Volume) -> list[float]:
         return [volume.spacing_mm[int(axis)] for axis in np.argsort(self.orientation[:, 0])]
-
-
-def _middle(labels: np.ndarray) -> list[int]:
-    """Along each axis the plane with the most labelled voxels; the middle one where there are none."""
-    places = []
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        counts = np.count_nonzero(labels, axis=others)
-        places.append(int(counts.argmax()) if counts.any() else labels.shape[axis] // 2)
-    return places
 
 
 def _window(volume: Volume) -> tuple[float, float]:
