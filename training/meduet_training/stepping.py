@@ -78,7 +78,7 @@ class Stepping:
         """Compute the step's gradient on all processes, and take the step if all of it is finite."""
         began, waited_before = time.monotonic(), loading.waited
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["share"]
         parts, sums = [], {}
         for part in range(self.accumulate):
             at(step, "reading")

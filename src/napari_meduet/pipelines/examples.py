@@ -25,6 +25,8 @@ from napari_meduet.pipelines.progress import silent
 
 LARGEST_TURN = 12.0  # degrees about each axis
 SCALES = (0.85, 1.2)
+TONES = (0.0, 0.25, 0.5, 0.75, 1.0)  # profile units
+LARGEST_SHIFT = 0.2  # of a tone; that of air stays
 FOREGROUND_SHARE = 0.7  # of the crops are drawn around a voxel of a class, each class alike
 BLOCK = 12  # latent voxels, 72 mm: of each crop so much is learnt at a time; the rest is context
 MODALITIES = ("CT", "MR")  # their numbers in a batch and in a bank of styles
@@ -54,15 +56,18 @@ class LabelMap:
 
 @dataclass(frozen=True, kw_only=True)
 class Pose:
-    """A scan turned and scaled about its centre.
+    """A scan turned and scaled about its centre, in other tones.
 
     Attributes:
         degrees: about x, y and z, in this order.
         scale: of what is shown; more than 1 is larger.
+        tones: what the profile units `TONES` become, those between them linearly: a contrast agent, another
+            sequence, move tissues against each other.
     """
 
     degrees: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scale: float = 1.0
+    tones: tuple[float, ...] = TONES
 
     @classmethod
     def drawn(cls, generator: Generator) -> "Pose":
@@ -70,7 +75,9 @@ class Pose:
         *turns, size = torch.rand(4, generator=generator).tolist()
         low, high = SCALES
         x, y, z = (LARGEST_TURN * (2 * turn - 1) for turn in turns)
-        return cls(degrees=(x, y, z), scale=low * (high / low) ** size)
+        shifts = LARGEST_SHIFT * (2 * torch.rand(len(TONES) - 1, generator=generator) - 1)
+        tones = (torch.tensor(TONES[1:]) + shifts).clamp(0, 1).sort().values.tolist()
+        return cls(degrees=(x, y, z), scale=low * (high / low) ** size, tones=(0.0, *tones))
 
     @property
     def is_own(self) -> bool:
@@ -147,6 +154,7 @@ def make_example(
     if not pose.is_own:
         padded = posed(padded[None, None].float(), pose, "nearest", outside=IGNORED)[0, 0].to(torch.uint8)
         units = posed(units, pose, "bilinear")
+        units = torch.from_numpy(np.interp(units.numpy(), TONES, pose.tones).astype(np.float32))
         body = posed(body, pose, "nearest", outside=0.0)
     mean, log_variance = encode_posterior(model, units, on_progress)
     return Example(

@@ -47,7 +47,9 @@ from napari_meduet.pipelines.segmentation import SegmentationResult, segment_vol
 
 FEATURES = 32
 ROWS = 4  # crops a step
-LEARNING_RATE = 1e-3
+LEARNING_RATE = 4e-3
+ENCODER_RATE = 0.15  # of it: the encoder knows something already
+BETAS = (0.9, 0.99)  # gradients of the last hundred steps: there are few
 LAST_RATE = 0.1  # of it, at the last step
 WARMUP = 0.05  # of the steps
 CLIP = 1.0
@@ -167,14 +169,15 @@ def teach(
     scans = list(_prepared(model, request, preparing))
     generator = Generator().manual_seed(request.seed)
     examples = _examples(model, scans, _meaning(request), generator, preparing)
-    modalities = tuple(sorted({scan.volume.modality for scan, _ in scans}))
+    modalities: tuple[Modality, ...] = tuple(sorted({scan.volume.modality for scan, _ in scans}))
     classes = (
         MaskClass(label=0, name="background"),
         *(MaskClass(label=number, name=name) for number, name in sorted(request.names.items())),
     )
     torch.manual_seed(request.seed)
     objective = SegmentationObjective(
-        FinetuningConfig(total_steps=request.steps, ema_decay=EMA_DECAY), _begun(model, classes, modalities)
+        FinetuningConfig(total_steps=request.steps, ema_decay=EMA_DECAY, encoder_rate=ENCODER_RATE),
+        _begun(model, classes, modalities),
     )
     objective.to(model.device)
     steps = _learn(objective, examples, request, model, generator, learning, on_curve, should_stop)
@@ -276,7 +279,13 @@ def _learn(
     """
     size: Position = objective.student.config.latent_shape[1:]
     stride, drawn = model.tokenizer.stride, objective.config
-    optimizer = torch.optim.AdamW(objective.student.parameters(), lr=LEARNING_RATE)
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(objective.rate_of(name), []).append(parameter)
+    optimizer = torch.optim.AdamW(
+        [{"params": of, "share": share} for share, of in groups.items()], lr=LEARNING_RATE, betas=BETAS
+    )
     began, told, losses = time.monotonic(), 0, []
     objective.train()
     for step in range(request.steps):
@@ -300,7 +309,8 @@ def _learn(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(objective.student.parameters(), CLIP)
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * warmup_cosine(step, request.steps, end=LAST_RATE, warmup=WARMUP)
+            rate = LEARNING_RATE * warmup_cosine(step, request.steps, end=LAST_RATE, warmup=WARMUP)
+            group["lr"] = rate * group["share"]
         optimizer.step()
         optimizer.zero_grad()
         objective.finish_step(step)

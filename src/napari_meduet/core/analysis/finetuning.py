@@ -131,11 +131,14 @@ class FinetuningConfig:
     Attributes:
         augmentation: None: in the scans' own style alone.
         ema_decay: of the average of the weights, which predicts.
+        encoder_rate: share of the learning rate at which the encoder is trained: what it knows from its
+            pretraining should not be lost while the rest still knows nothing.
     """
 
     total_steps: int = 10_000
     augmentation: StyleAugmentation | None = None
     ema_decay: float = 0.999
+    encoder_rate: float = 1.0
     pairing: None = None  # each crop is alone
 
     def __post_init__(self) -> None:
@@ -143,6 +146,8 @@ class FinetuningConfig:
             raise ValueError(f"total_steps must be at least 1; got {self.total_steps}.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay lies from 0 to less than 1; got {self.ema_decay}.")
+        if not 0 <= self.encoder_rate <= 1:
+            raise ValueError(f"encoder_rate is a share, 0 to 1; got {self.encoder_rate}.")
 
     def draw(self, network: object, generator: RandomNumbers) -> dict[str, Tensor]:
         """Whether a row is shown in another style, in which, and how far, for one row."""
@@ -209,6 +214,10 @@ class FinetuningObjective(nn.Module):
         )
         parts = {"task": task, "augmented": augmented, "consistency": consistency}
         return {"total": total} | {name: loss.detach() for name, loss in parts.items()}
+
+    def rate_of(self, name: str) -> float:
+        """At which share of the learning rate a parameter is trained."""
+        return self.config.encoder_rate if name.startswith("student.encoder.") else 1.0
 
     @torch.no_grad()
     def finish_step(self, step: int) -> None:

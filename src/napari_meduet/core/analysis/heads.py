@@ -5,6 +5,9 @@ reads features of any size and looks `halo` latent voxels around each place, so 
 part by part.
 """
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
@@ -16,6 +19,17 @@ from napari_meduet.core.transformer import initialise
 SCORE_GAIN = (
     5.0  # of what the last layer writes: at an AdamW rate that suits the rest, scores grow soon enough
 )
+
+
+class HeadStage(NamedTuple):
+    """A step of a head: features of the latent grid in, features of that grid or at last scores out.
+
+    Attributes:
+        reach: latent voxels around a place that it looks at; those of all stages make up the head's halo.
+    """
+
+    compute: Callable[[Tensor], Tensor]
+    reach: int
 
 
 class LightHead(nn.Module):
@@ -35,6 +49,11 @@ class LightHead(nn.Module):
         self.look = ResidualBlock(half)
         self.second = nn.ConvTranspose3d(half, num_classes, 2, stride=2)
         self.apply(initialise)
+
+    @property
+    def stages(self) -> list[HeadStage]:
+        """Its one step: between its doublings there are more numbers than it is worth to keep."""
+        return [HeadStage(self.forward, self.halo)]
 
     def forward(self, features: Float[Tensor, "B F X Y Z"]) -> Float[Tensor, "B K 4*X 4*Y 4*Z"]:
         """Class scores; a tokenizer of stride 4 is meant."""
