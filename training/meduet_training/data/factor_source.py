@@ -84,25 +84,9 @@ class FactorSource:
             seed=seed,
             sample=self.entries[scan].key,
             scan=scan,
-            corner=self._corner(self.entries[scan], generator),
+            corner=corner_with_body(self.entries[scan], self.size, generator),
             shows_whole_scan=float(torch.rand((), generator=generator)) < WHOLE_SCAN_SHARE,
         )
-
-    def _corner(self, entry: FactorEntry, generator: torch.Generator) -> tuple[int, int, int]:
-        """Where a crop begins: the first place tried with enough body in it, or else the best of them."""
-        best, most = (0, 0, 0), -1.0
-        for _ in range(PLACES_TRIED):
-            x, y, z = (
-                int(torch.randint(length - width + 1, (), generator=generator))
-                for length, width in zip(entry.grid, self.size, strict=True)
-            )
-            dx, dy, dz = self.size
-            share = float(entry.coverage[x : x + dx, y : y + dy, z : z + dz].mean())
-            if share > most:
-                best, most = (x, y, z), share
-            if most >= BODY_SHARE:
-                break
-        return best
 
     def _read(self, choice: FactorChoice) -> dict[str, Tensor]:
         entry = self.entries[choice.scan]
@@ -122,3 +106,22 @@ def _pooled(entry: FactorEntry, choice: FactorChoice, crop: dict[str, Tensor]) -
         return {"content": entry.content, "style": entry.style}
     coverage = crop["coverage"].flatten()
     return {name: pooled_factor(crop[name].flatten(0, 2), coverage) for name in ("content", "style")}
+
+
+def corner_with_body(
+    entry: FactorEntry, size: tuple[int, int, int], generator: torch.Generator
+) -> tuple[int, int, int]:
+    """Where a crop begins, in tokens: the first place tried with enough body, or else the best of them."""
+    best, most = (0, 0, 0), -1.0
+    for _ in range(PLACES_TRIED):
+        x, y, z = (
+            int(torch.randint(length - width + 1, (), generator=generator))
+            for length, width in zip(entry.grid, size, strict=True)
+        )
+        dx, dy, dz = size
+        share = float(entry.coverage[x : x + dx, y : y + dy, z : z + dz].mean())
+        if share > most:
+            best, most = (x, y, z), share
+        if most >= BODY_SHARE:
+            break
+    return best
