@@ -11,7 +11,7 @@ from pathlib import Path
 from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model
-from napari_meduet.pipelines.score_slabs import slab_bytes
+from napari_meduet.pipelines.score_slabs import slabs_bytes
 from napari_meduet.tokenizers.tiling import MEMORY_BUDGET_BYTES
 from napari_meduet.volumes.preparation import WorkingGrid
 from napari_meduet.volumes.volume import Volume
@@ -83,7 +83,7 @@ def segmentation_bytes(model: Model, network: LatentUNETR, scan: Volume) -> int:
     numbers = WORKING_COPIES_OF_SEGMENTATION * _product(grid.shape)
     numbers += FEATURE_COPIES * network.config.features * latents
     numbers += scan.voxels.size * (NATIVE_COPIES_OF_MR if scan.modality == "MR" else 1)
-    return int(FLOAT_BYTES * numbers + max(tiles, slab_bytes(model, network, (sides[0], sides[1]))))
+    return int(FLOAT_BYTES * numbers + max(tiles, slabs_bytes(model, network, (sides[0], sides[1], sides[2]))))
 
 
 def free_bytes() -> int | None:

@@ -1,25 +1,33 @@
 """The class scores of a whole scan, a slab at a time (SPEC section 10).
 
-Features lie on the latent grid, 64 times smaller than the scores of one class; the head makes scores of a few
-latent layers at once, with as many around them as it looks at, so that slabs have no seams. (A head that
-normalises over space, as MAISI's decoder does, has faint ones.)
+Features lie on the latent grid, 64 times smaller than the scores of one class. A head is a row of stages. All
+but the last are taken through the whole scan one by one, each in slabs that see as much around them as that
+stage looks at: nothing is computed twice and there are no seams. The last makes the scores, of which only a
+slab ever exists. (A head that normalises over space, as MAISI's decoder does, has faint seams.)
 """
 
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from napari_meduet.core.analysis.heads import HeadStage
 from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.errors import OnProgress
 from napari_meduet.models.files import Model
 from napari_meduet.pipelines.encoding import PreparedScan, finite
 from napari_meduet.pipelines.interruption import interruptible
+from napari_meduet.pipelines.progress import parts
 
-SLAB_BUDGET_BYTES = 512 * 2**20
+SLAB_BUDGET_BYTES = 256 * 2**20
 SCORE_COPIES = 3  # of what a head writes, alive at once
+KEPT_SHARE = 1 / 3  # of what a decoder has alive: what a stage reads and writes, of the whole scan
 FLOAT_BYTES = 4
+DOING = "deciding"
+
+Slab = tuple[int, int]  # first layer along z, and the one after the last
 
 
 def score_slabs(
@@ -37,55 +45,84 @@ def score_slabs(
     Raises:
         InputError: scores are not finite.
     """
-    stride, halo, depth = model.tokenizer.stride, _halo(network), features.shape[-1]
-    first = scan.before[2]
-    last = depth * stride - scan.after[2]  # both in voxels of the padded working volume
+    stages: list[HeadStage] = network.head.stages
+    thickness = slab_layers(model, network, (features.shape[1], features.shape[2]))
+    *looking, deciding = parts(on_progress, *[1] * (len(stages) - 1), 2)
+    for stage, report in zip(stages[:-1], looking, strict=True):
+        features = _through(network, stage, features, thickness, report)
+
+    stride, depth = model.tokenizer.stride, features.shape[-1]
+    first, last = scan.before[2], depth * stride - scan.after[2]  # in voxels of the padded working volume
     columns = tuple(
         slice(low, side * stride - high)
         for low, high, side in zip(scan.before[:2], scan.after[:2], features.shape[1:3], strict=True)
     )
-    layers = slab_layers(model, network, (features.shape[1], features.shape[2]))
-    device = next(network.parameters()).device
-    done = 0.0
-
-    def report() -> None:
-        on_progress(done, "deciding")
-
-    with interruptible(network.head, report):
-        for start in range(first // stride, -(-last // stride), layers):
-            stop = min(start + layers, depth)
-            low, high = max(0, start - halo), min(depth, stop + halo)
-            scores = network.head(features[None, ..., low:high].to(device))[0].float().cpu()
-            finite(scores, "deciding")
-            for layer in range(start, stop):
-                done = (layer - first // stride) / (depth - first // stride)
-                report()
-                top, bottom = max(layer * stride, first), min((layer + 1) * stride, last)
-                if top < bottom:
-                    yield scores[:, *columns, top - low * stride : bottom - low * stride].numpy()
+    wanted = first // stride, -(-last // stride)
+    for (start, stop), scores in _in_slabs(network, stages[-1], features, thickness, wanted, deciding):
+        for layer in range(start, stop):
+            deciding((layer - wanted[0]) / (wanted[1] - wanted[0]), DOING)
+            low, high = max(layer * stride, first), min((layer + 1) * stride, last)
+            yield scores[:, *columns, low - start * stride : high - start * stride].numpy()
 
 
 def slab_layers(model: Model, network: LatentUNETR, sides: tuple[int, int]) -> int:
-    """How many latent layers of scores the head makes at once, of so many latent voxels each."""
-    halo, (x, y) = _halo(network), sides
+    """How many latent layers of a scan, so many latent voxels each, a stage takes at once."""
+    reach, (x, y) = _reach(network), sides
     affordable = SLAB_BUDGET_BYTES // (x * y * head_bytes(model, network))
-    return max(affordable - 2 * halo, halo, 1)
+    return max(affordable - 2 * reach, reach, 1)
 
 
-def slab_bytes(model: Model, network: LatentUNETR, sides: tuple[int, int]) -> int:
-    """What the head takes of memory at once."""
-    x, y = sides
-    layers = slab_layers(model, network, sides) + 2 * _halo(network)
-    return layers * x * y * head_bytes(model, network)
+def slabs_bytes(model: Model, network: LatentUNETR, sides: tuple[int, int, int]) -> int:
+    """What the head takes of memory at its peak, for features of so many latent voxels."""
+    x, y, z = sides
+    layers = min(slab_layers(model, network, (x, y)) + 2 * _reach(network), z)
+    kept = int(KEPT_SHARE * model.tokenizer.bytes_per_latent_voxel)
+    return x * y * (layers * head_bytes(model, network) + z * kept)
 
 
 def head_bytes(model: Model, network: LatentUNETR) -> int:
-    """Working memory of the head for a latent voxel: that of the decoder it is like, and the scores."""
+    """Working memory of the head for a latent voxel: that of the decoder it is like, or the scores."""
     scores = FLOAT_BYTES * network.config.num_classes * model.tokenizer.stride**3
-    return model.tokenizer.bytes_per_latent_voxel + SCORE_COPIES * scores
+    return max(model.tokenizer.bytes_per_latent_voxel, SCORE_COPIES * scores)
 
 
-def _halo(network: LatentUNETR) -> int:
-    halo = network.head.halo
-    assert isinstance(halo, int), "a head says how far it looks"
-    return halo
+def _through(
+    network: LatentUNETR,
+    stage: HeadStage,
+    features: Float[Tensor, "F x y z"],
+    thickness: int,
+    on_progress: OnProgress,
+) -> Float[Tensor, "W x y z"]:
+    """Features of a whole scan after a stage of the head."""
+    depth = features.shape[-1]
+    after = torch.empty(0)
+    for (start, stop), part in _in_slabs(network, stage, features, thickness, (0, depth), on_progress):
+        if start == 0:
+            after = torch.empty(*part.shape[:-1], depth)
+        after[..., start:stop] = part
+    return after
+
+
+def _in_slabs(
+    network: LatentUNETR,
+    stage: HeadStage,
+    features: Float[Tensor, "F x y z"],
+    thickness: int,
+    wanted: Slab,
+    on_progress: OnProgress,
+) -> Iterator[tuple[Slab, Tensor]]:
+    """Each slab of the wanted layers, and what a stage of the head makes of it."""
+    device = next(network.parameters()).device
+    depth, (first, last) = features.shape[-1], wanted
+    for start in range(first, last, thickness):
+        stop = min(start + thickness, last)
+        low, high = max(0, start - stage.reach), min(depth, stop + stage.reach)
+        done = (start - first) / (last - first)
+        with interruptible(network.head, lambda done=done: on_progress(done, DOING)):
+            part = stage.compute(features[None, ..., low:high].to(device))[0].float().cpu()
+        scale = part.shape[-1] // (high - low)
+        yield (start, stop), finite(part[..., (start - low) * scale : (stop - low) * scale], DOING)
+
+
+def _reach(network: LatentUNETR) -> int:
+    return max(stage.reach for stage in network.head.stages)

@@ -7,6 +7,7 @@ grey values. What lies between has the decoder's shapes, and may begin with its 
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -14,7 +15,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from napari_meduet.core.analysis.heads import SCORE_GAIN, LightHead
+from napari_meduet.core.analysis.heads import SCORE_GAIN, HeadStage, LightHead
 from napari_meduet.core.analysis.unetr import UNETRConfig
 from napari_meduet.core.residual import ResidualBlock
 from napari_meduet.tokenizers.maisi import MaisiConfig, MaisiTokenizer, maisi_network
@@ -48,11 +49,20 @@ class WaveletHead(nn.Module):
         nn.init.normal_(self.coefficients.weight, std=0.01)  # no class is preferred at first
         nn.init.zeros_(self.coefficients.bias)
 
+    @property
+    def stages(self) -> list[HeadStage]:
+        """Its steps; whoever takes a large scan through them one by one computes nothing twice."""
+        looks = [HeadStage(partial(_channels_first, block), 1) for block in self.decoder]
+        return [HeadStage(partial(_channels_first, self.widen), 0), *looks, HeadStage(self._scores, 0)]
+
     def forward(self, features: Float[Tensor, "B F x y z"]) -> Float[Tensor, "B K X Y Z"]:
-        wide = self.decoder(self.widen(features.movedim(1, -1)))  # (B, x, y, z, W)
-        cubes = (
-            SCORE_GAIN * self.coefficients(wide).unflatten(-1, (-1, HAAR_VALUES)) @ self.haar
-        )  # (B, x, y, z, K, 64)
+        for stage in self.stages:
+            features = stage.compute(features)
+        return features
+
+    def _scores(self, wide: Float[Tensor, "B W x y z"]) -> Float[Tensor, "B K X Y Z"]:
+        coefficients = SCORE_GAIN * self.coefficients(wide.movedim(1, -1))
+        cubes = coefficients.unflatten(-1, (-1, HAAR_VALUES)) @ self.haar  # (B, x, y, z, K, 64)
         return rearrange(cubes, "b x y z k (p q r) -> b k (x p) (y q) (z r)", p=STRIDE, q=STRIDE, r=STRIDE)
 
     @staticmethod
@@ -75,9 +85,19 @@ class MaisiHead(nn.Module):
     def forward(self, features: Float[Tensor, "B F x y z"]) -> Float[Tensor, "B K X Y Z"]:
         return SCORE_GAIN * self.decoder(features)
 
+    @property
+    def stages(self) -> list[HeadStage]:
+        """Its one step: it changes the grid more than once."""
+        return [HeadStage(self.forward, self.halo)]
+
     @staticmethod
     def decoder_of(tokenizer: MaisiTokenizer) -> nn.Module:
         return tokenizer.network.decoder
+
+
+def _channels_first(layer: nn.Module, features: Float[Tensor, "B V x y z"]) -> Float[Tensor, "B W x y z"]:
+    """A layer that has channels last, for features that have them first."""
+    return layer(features.movedim(1, -1)).movedim(-1, 1)
 
 
 HEADS = {"wavelet": (WaveletHead, WaveletTokenizer), "maisi": (MaisiHead, MaisiTokenizer)}
