@@ -52,8 +52,8 @@ def test_each_structure_counts_alike():
     found = mean_over_structures([0.5, 0.7, 0.2], ["a", "a", "b"], ["p", "q", "q"], seed=0)
     assert found.value == pytest.approx(0.4)
     assert found.num_patients == 2
-    assert found.low == pytest.approx((0.2 + 0.7) / 2)  # q twice
-    assert found.high == pytest.approx(0.5)  # p twice: b is not among them
+    assert found.low == pytest.approx(0.4)  # both; q twice is 0.45
+    assert found.high == pytest.approx(0.5)  # p twice, who lacks b
 
 
 def test_differences_are_of_the_same_structures_in_the_same_scans():
