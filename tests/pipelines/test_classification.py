@@ -107,6 +107,15 @@ def test_what_cannot_be_classified_is_one_sentence(classifying_model, smooth_ct,
         classify(ClassifyRequest(scan, model=model, device=device))
 
 
+def test_a_body_outside_the_profile_is_told(classifying_model, smooth_ct):
+    volume = read_volume(smooth_ct)
+    bright = np.where(volume.values() > -500, 3000.0, -1000.0).astype(np.float32)  # the profile ends at 1500
+    request = ClassifyRequest(volume.with_values(bright), model=classifying_model, device="cpu")
+    result = classify(request)
+    assert any("outside the intensity profile" in warning for warning in result.warnings)
+    assert result.provenance["warnings"] == list(result.warnings)
+
+
 def test_it_can_be_cancelled(classifying_model, smooth_ct):
     told = []
 

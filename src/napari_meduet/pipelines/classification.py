@@ -108,7 +108,7 @@ def classify(request: ClassifyRequest, on_progress: OnProgress = silent) -> Clas
     classifying(0.0, "preparing")
     prepared = prepare_scan(model, volume)
     probabilities, num_windows = classify_prepared(model, model.classifier, prepared, classifying)
-    warnings = doubts_about("scan", volume)
+    warnings = (*doubts_about("scan", volume), *prepared.doubts)
     record = provenance(
         kind="classification",
         modality=volume.modality,

@@ -29,6 +29,7 @@ from napari_meduet.volumes.intensity import IntensityProfile, body_mask, clipped
 from napari_meduet.volumes.preparation import WorkingGrid
 from napari_meduet.volumes.volume import Volume
 
+LARGEST_CLIPPED = 0.05  # of the body, M-03
 WINDOWS_AT_ONCE = 4  # more gain nothing on two CPU cores, and cancelling waits for a whole batch
 
 
@@ -56,6 +57,16 @@ class PreparedScan:
     def values(self) -> np.ndarray:
         """The scan's own voxels (X, Y, Z) in its unit; made when they are first asked for, and kept."""
         return self.volume.values()
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What is doubtful about the scan in these units, one sentence each (M-03)."""
+        if self.clipped_fraction <= LARGEST_CLIPPED:
+            return ()
+        return (
+            f"{self.clipped_fraction:.0%} of the body lie outside the intensity profile that the model was "
+            "trained with.",
+        )
 
     def cropped(self, padded: Float[Tensor, "X Y Z"]) -> np.ndarray:
         """A padded working volume without its padding."""
