@@ -39,7 +39,9 @@ MEDUET = {
 TOKENIZER = {"channels": 4, "width": 8, "encoder_blocks": 1, "decoder_blocks": 1}
 
 
-def save_tiny_model(folder: Path, seed: int = 0, name: str = "tiny", is_grey: bool = False) -> Path:
+def save_tiny_model(
+    folder: Path, seed: int = 0, name: str = "tiny", is_grey: bool = False, depth: int = 1
+) -> Path:
     """A model folder with random weights, the same for the same seed.
 
     Args:
@@ -47,7 +49,8 @@ def save_tiny_model(folder: Path, seed: int = 0, name: str = "tiny", is_grey: bo
     """
     torch.manual_seed(seed)
     tokenizer = WaveletTokenizer(WaveletConfig(**TOKENIZER))
-    meduet = MeDUET(MeDUETConfig(**{**MEDUET, "grid": tuple(MEDUET["grid"])}))
+    sizes = {**MEDUET, "depth": depth}
+    meduet = MeDUET(MeDUETConfig(**{**sizes, "grid": tuple(MEDUET["grid"])}))
     if is_grey:
         for weight in tokenizer.parameters():
             weight.data.zero_()
@@ -58,7 +61,7 @@ def save_tiny_model(folder: Path, seed: int = 0, name: str = "tiny", is_grey: bo
         tokenizer=TokenizerCard(
             name="wavelet", config=TOKENIZER, latent_mean=(0.1,) * 4, latent_std=(0.5,) * 4
         ),
-        meduet=MEDUET,
+        meduet=sizes,
         profiles={"CT": ProfileCard(name=CT_FULL.name, knots=CT_FULL.knots), "MR": ProfileCard(name="mr")},
         working_spacing_mm=1.5,
         domains=("site a",),

@@ -34,6 +34,8 @@ class FinetuningData(BaseModel):
         scans: a manifest, a folder of scans with an index.json, or one of nnU-Net or MSD.
         made: where encoded scans are kept, so that they are computed once.
         modality: scans of this one alone; None: of all.
+        unseen: domains whose scans are the test, and are not learnt from (data/asked_scans.py).
+        patients: hashes of those whose labels are learnt; None: of all.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +44,8 @@ class FinetuningData(BaseModel):
     scans: Path
     made: Path = Path("caches/examples")
     modality: Modality | None = None
+    unseen: tuple[str, ...] = ()
+    patients: tuple[str, ...] | None = None
 
 
 class FinetuningRun(BaseModel):

@@ -15,14 +15,15 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
+from meduet_training.data.asked_scans import asked_scans
 from meduet_training.data.cohort import read_cohort, trainable
 from meduet_training.data.example_cache import ExampleEntry, cache_examples, open_examples
 from meduet_training.data.label_task import LabelTask, label_task
-from meduet_training.data.labelled_scans import LabelledScan, labelled_scans
+from meduet_training.data.labelled_scans import LabelledScan, check_labelled, labelled_scans
 from meduet_training.data.labelled_source import HELD_POSES, LabelledSource, num_poses
 from meduet_training.data.scan import Scan
 from meduet_training.data.step_batches import Share
-from meduet_training.evaluation.segmenter_validation import Patience, SegmenterValidation
+from meduet_training.evaluation.segmenter_validation import RESULTS_TABLE, SegmenterValidation, TestSplit
 from meduet_training.finetuning import augmentation_for, held_out, style_bank
 from meduet_training.generator_run import train_watched
 from meduet_training.machinery.fabric import decided_by_first, join_fabric
@@ -37,6 +38,7 @@ from napari_meduet.core.analysis.unetr import UNETRConfig
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model, load_model
 from napari_meduet.models.segmenters import begin_segmenter, build_segmenter
+from napari_meduet.volumes.volume import Modality
 
 MOST_SCANS_IN_HELD_POSES = 6
 OTHERS_NOTE = "Crops of {count} patients of the train split who are held out."
@@ -76,14 +78,15 @@ def run_segmenter(run: SegmenterRun, folder: Path) -> None:
                 "A segmenter cannot be cut by fsdp; use ddp, or recompute where memory is short."
             )
         model = load_model(run.data.model, "cpu")
-        cohort = [scan for scan in read_cohort(run.data.scans) if run.data.modality in (None, scan.modality)]
+        cohort = asked_scans(read_cohort(run.data.scans), run.data)
         learnable = trainable(cohort)
         task, scans = learnt_labels(run, learnable)
         training = for_task(run, model, task, scans, learnable)
         bank = None
         if cast(SegmentationConfig, training.objective).augmentation is not None:
-            bank = style_bank(model, cohort, {scan.first.modality for scan in scans})
+            bank = style_bank(model, cohort, _modalities(scans))
         division = divided(task, scans)
+        tests = test_scans(run, task, [scan for scan in cohort if scan.modality in _modalities(scans)])
     fabric = join_fabric(run.hardware)
     with known_to_all():
         entries, judged_by = (
@@ -98,6 +101,8 @@ def run_segmenter(run: SegmenterRun, folder: Path) -> None:
         check_training(
             training, source, Share(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
         )
+        on_device = load_model(run.data.model, fabric.device.type)
+        test_split = TestSplit(model=on_device, task=task, scans=tests)
     if fabric.is_global_zero:
         say_on_stderr(f"Classes, by the numbers in what it will write: {task.in_words()}.")
         say_on_stderr(division.note)
@@ -110,8 +115,11 @@ def run_segmenter(run: SegmenterRun, folder: Path) -> None:
         folder,
         build=partial(_objective, training, model, bank),
         on_new=partial(begin, model=model, training=training),
-        sights=SegmenterValidation(judges, model, task.names, Patience(validations=run.patience), division.note),
+        sights=SegmenterValidation(judges, test_split, run.patience, division.note),
     )
+    results = folder / RESULTS_TABLE
+    if fabric.is_global_zero and results.is_file():
+        print(results.read_text(encoding="utf-8"), end="")
 
 
 def learnt_labels(run: SegmenterRun, scans: Sequence[Scan]) -> tuple[LabelTask, list[LabelledScan]]:
@@ -122,6 +130,9 @@ def learnt_labels(run: SegmenterRun, scans: Sequence[Scan]) -> tuple[LabelTask, 
     """
     data = run.data
     labelled = labelled_scans(data.scans, scans, data.names, data.sequences)
+    check_labelled(labelled, scans, data.sequences)
+    if data.patients is not None:
+        labelled = [scan for scan in labelled if scan.first.patient in data.patients]
     task = label_task([scan.names for scan in labelled], data.classes)
     fitting = [scan for scan in labelled if any(task.meaning(scan.names).annotated[1:])]
     if left_out := len(labelled) - len(fitting):
@@ -129,6 +140,14 @@ def learnt_labels(run: SegmenterRun, scans: Sequence[Scan]) -> tuple[LabelTask, 
             f"{left_out} of {len(labelled)} labelled scans have none of the classes and are left out."
         )
     return task, fitting
+
+
+def test_scans(run: SegmenterRun, task: LabelTask, cohort: Sequence[Scan]) -> list[LabelledScan]:
+    """The labelled scans of the test split in which somebody looked for some of the classes; maybe none."""
+    data = run.data
+    tests = [scan for scan in cohort if scan.split == "test"]
+    labelled = labelled_scans(data.scans, tests, data.names, data.sequences)
+    return [scan for scan in labelled if any(task.meaning(scan.names).annotated[1:])]
 
 
 def for_task(
@@ -144,7 +163,7 @@ def for_task(
         learnable: all scans to train on, labelled or not.
     """
     asked = cast(SegmentationConfig, run.training.objective)
-    modalities = tuple(sorted({scan.first.modality for scan in scans}))
+    modalities = tuple(sorted(_modalities(scans)))
     channels = len(scans[0].channels)
     of_these = sum(scan.modality in modalities for scan in learnable) // channels
     augmentation = None
@@ -158,11 +177,22 @@ def for_task(
         "latent_channels": channels * model.meduet.config.latent_channels,
         "num_classes": len(task.names),
     }
+    try:
+        network = replace(cast(UNETRConfig, run.training.network), **sizes)
+    except ValueError as error:
+        raise InputError(
+            f"{run.data.model.name}: no segmenter can read this model's latents. {error}"
+        ) from error
     return replace(
         run.training,
-        network=replace(cast(UNETRConfig, run.training.network), **sizes),
+        network=network,
         objective=replace(
-            asked, augmentation=augmentation, labels=task.labels, names=task.names, modalities=modalities
+            asked,
+            encoder_rate=asked.encoder_rate if run.start == "meduet" else 1.0,
+            augmentation=augmentation,
+            labels=task.labels,
+            names=task.names,
+            modalities=modalities,
         ),
         model_sha256=model.sha256,
         start=run.start,
@@ -203,6 +233,10 @@ def begin(objective: nn.Module, *, model: Model, training: Pretraining) -> None:
     except ValueError as error:
         raise InputError(f"{error} Or begin with --start scratch.") from error
     objective.teacher.load_state_dict(objective.student.state_dict())
+
+
+def _modalities(scans: Sequence[LabelledScan]) -> set[Modality]:
+    return {scan.first.modality for scan in scans}
 
 
 def _annotated(task: LabelTask, scan: LabelledScan) -> list[str]:

@@ -8,7 +8,7 @@ so that no seam shows. What the network makes of a window is the caller's busine
 import math
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 Position = tuple[int, int, int]
@@ -42,11 +42,11 @@ def _starts(length: int, width: int, overlap: float) -> list[int]:
 
 
 def cut_window(
-    latent: Float[Tensor, "*B X Y Z"], position: Position, size: Position
-) -> Float[Tensor, "*B x y z"]:
+    volume: Shaped[Tensor, "*B X Y Z"], position: Position, size: Position
+) -> Shaped[Tensor, "*B x y z"]:
     """The window that begins at the position, as a view."""
     x, y, z = (slice(start, start + width) for start, width in zip(position, size, strict=True))
-    return latent[..., x, y, z]
+    return volume[..., x, y, z]
 
 
 def blending_weights(size: Position) -> Float[Tensor, "X Y Z"]:

@@ -1,4 +1,5 @@
-"""Which scans there are: those of a manifest (`meduet-cohort`), or of the `index.json` beside volumes.
+"""Which scans there are: those of a manifest (`meduet-cohort`), of the `index.json` beside volumes, or of a
+folder of nnU-Net or the Medical Segmentation Decathlon.
 
 Patients become hashes here and stay hashes everywhere.
 """
@@ -8,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, get_args
 
+from meduet_training.data.datasets import DATASET, in_decathlon
 from meduet_training.data.manifest import SUFFIXES, read_manifest
 from meduet_training.data.scan import Scan, Split
 from napari_meduet.errors import InputError
@@ -17,13 +19,15 @@ INDEX = "index.json"
 
 
 def read_cohort(path: Path) -> list[Scan]:
-    """The scans that a manifest, or the `index.json` in a folder, lists, in its order.
+    """The scans that a manifest, or the `index.json` or dataset.json in a folder, lists, in its order.
 
     Raises:
         InputError: there is none, a record lacks a field or cannot be meant, or a scan is missing.
     """
     if path.is_file() or path.suffix in SUFFIXES:
         return read_manifest(path)
+    if (path / DATASET).is_file() and not (path / INDEX).is_file():
+        return _of_decathlon(path)
     return [_scan(path, number, record) for number, record in enumerate(index_records(path), start=1)]
 
 
@@ -45,6 +49,38 @@ def index_records(folder: Path) -> list[Any]:
     if not isinstance(records, list) or not records:
         raise InputError(f"{folder.name}/{INDEX} must be a list with a record for each scan.")
     return records
+
+
+def _of_decathlon(folder: Path) -> list[Scan]:
+    """The scans of imagesTr and imagesTs; every case is a patient, every sequence a domain."""
+    scans = []
+    for candidate in in_decathlon(folder):
+        if candidate.modality is None:
+            raise InputError(
+                f"{folder.name}/{DATASET}: a channel is named after no modality; call it CT, or by the MR "
+                "sequence, such as T1."
+            )
+        scans.append(
+            Scan(
+                path=candidate.path,
+                domain=candidate.domain + (f"-{candidate.sequence}" if candidate.sequence else ""),
+                patient=_hashed(candidate.patient),
+                modality=candidate.modality,
+                split=candidate.split or "train",
+                licence=candidate.licence,
+                may_train=candidate.may_train,
+                sequence=candidate.sequence,
+                labels_path=candidate.labels,
+                volume_index=candidate.volume_index,
+            )
+        )
+    if not scans:
+        raise InputError(f"{folder.name}: holds a {DATASET}, but no images in imagesTr or imagesTs.")
+    return scans
+
+
+def _hashed(patient: str) -> str:
+    return hashlib.sha256(patient.encode()).hexdigest()[:12]
 
 
 def trainable(scans: list[Scan]) -> list[Scan]:
@@ -69,7 +105,7 @@ def _scan(folder: Path, number: int, record: Any) -> Scan:
         scan = Scan(
             path=folder / record["path"],
             domain=record["domain"] + (f"-{sequence}" if sequence else ""),
-            patient=hashlib.sha256(record["patient_group"].encode()).hexdigest()[:12],
+            patient=_hashed(record["patient_group"]),
             modality=record["modality"],
             split=record["split"],
             licence=record["licence"],

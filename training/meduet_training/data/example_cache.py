@@ -29,7 +29,7 @@ from napari_meduet.pipelines.labels import labels_on
 from napari_meduet.volumes.files import write_atomically
 from napari_meduet.volumes.volume import Modality
 
-FORMAT = "1"
+FORMAT = "2"
 SUFFIX = ".example.safetensors"
 POSE_SEED = 10  # poses are the same in every run, so that they are encoded once
 
@@ -112,7 +112,7 @@ def cache_examples(
             path = _path(folder, model, scan, meaning, pose)
             entry = _kept(path, scan, pose)
             if entry is None:
-                prepared = prepared or _prepared(model, scan)
+                prepared = prepared or prepared_scan(model, scan)
                 _write(path, model, scan, prepared, meaning, pose)
                 entry = _kept(path, scan, pose)
                 assert entry is not None, "it was just written"
@@ -134,7 +134,7 @@ def open_examples(
 
 
 def _path(folder: Path, model: Model, scan: LabelledScan, meaning: LabelMap, pose: int) -> Path:
-    """Of an entry: what is the same for all poses of a scan, then the pose."""
+    """Of an entry: a digest of what is the same for all poses of a scan, then one of the pose."""
     status = scan.labels_path.stat()
     words = [
         FORMAT,
@@ -143,10 +143,19 @@ def _path(folder: Path, model: Model, scan: LabelledScan, meaning: LabelMap, pos
         f"{scan.labels_path.name} {status.st_size} {status.st_mtime_ns}",
         f"{sorted(meaning.classes.items())} {meaning.annotated} {sorted(meaning.ignored)}",
     ]
-    return folder / f"{hashlib.sha256(' '.join(words).encode()).hexdigest()[:16]}-{pose:04d}{SUFFIX}"
+    return folder / f"{_digest(' '.join(words))}-{_digest(repr(_pose(pose)))}{SUFFIX}"
 
 
-def _prepared(model: Model, scan: LabelledScan) -> tuple[list[PreparedScan], np.ndarray]:
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _pose(number: int) -> Pose:
+    """The pose of that number; 0 is the scan's own."""
+    return Pose() if number == 0 else Pose.drawn(generator_of(POSE_SEED, number))
+
+
+def prepared_scan(model: Model, scan: LabelledScan) -> tuple[list[PreparedScan], np.ndarray]:
     """The scans as the tokenizer sees them, and their labels.
 
     Raises:
@@ -188,9 +197,8 @@ def _write(
 ) -> None:
     """Encode a scan in a pose and write its entry, whole or not at all."""
     channels, labels = prepared
-    posed = Pose() if pose == 0 else Pose.drawn(generator_of(POSE_SEED, pose))
     try:
-        examples = [make_example(model, channel, labels, meaning, posed) for channel in channels]
+        examples = [make_example(model, channel, labels, meaning, _pose(pose)) for channel in channels]
     except InputError as error:
         raise InputError(f"{scan.labels_path.name}: {error}") from error
     first = examples[0]

@@ -95,7 +95,7 @@ def _check_classes(classes: Mapping[str, Sequence[str]], found: set[str]) -> Non
         for source in (name, *sources):
             if owner.setdefault(source, name) != name:
                 raise InputError(
-                    f"data.classes: {source} is in both {owner[source]} and {name}; in one alone."
+                    f"data.classes: {source} belongs to both {owner[source]} and {name}; join it to one."
                 )
         if not found & {name, *sources}:
             close = difflib.get_close_matches(sources[0], sorted(found), n=1)

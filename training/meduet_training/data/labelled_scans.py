@@ -48,7 +48,7 @@ def labelled_scans(
             out.
 
     Raises:
-        InputError: no scan has labels, a label file is not there, or a patient has a sequence twice.
+        InputError: a label file is not there, or a patient has a sequence twice.
     """
     together = [(scan,) for scan in cohort] if not sequences else _by_sequences(cohort, sequences)
     labelled = [
@@ -56,11 +56,6 @@ def labelled_scans(
         for channels in together
         if (path := next((scan.labels_path for scan in channels if scan.labels_path), None)) is not None
     ]
-    if not labelled:
-        raise InputError(
-            f"None of the {len(cohort)} scans has labels: the list needs seg_path (index.json), labels (a "
-            "manifest) or a folder labelsTr (nnU-Net)."
-        )
     absent = [path.name for _, path in labelled if not path.is_file()]
     if absent:
         raise InputError(
@@ -86,16 +81,31 @@ def _by_sequences(cohort: Sequence[Scan], sequences: Sequence[str]) -> list[tupl
                 f"data.sequences: a patient has {scan.sequence} more than once, so it is not known which "
                 "scans belong together; leave one of them out of the list."
             )
-    found = [
+    return [
         tuple(own[name] for name in sequences) for own in by_patient.values() if len(own) == len(sequences)
     ]
-    if not found:
+
+
+def check_labelled(
+    labelled: Sequence[LabelledScan], cohort: Sequence[Scan], sequences: Sequence[str]
+) -> None:
+    """Refuse a cohort without labels.
+
+    Raises:
+        InputError: with what the list needs.
+    """
+    if labelled:
+        return
+    if sequences:
         known = sorted({scan.sequence for scan in cohort if scan.sequence})
         raise InputError(
-            f"data.sequences: no patient has all of {', '.join(sequences)}; the list knows "
+            f"data.sequences: no patient has labels and all of {', '.join(sequences)}; the list knows "
             f"{', '.join(known) or 'no sequences'}."
         )
-    return found
+    raise InputError(
+        f"None of the {len(cohort)} scans to train on has labels: the list needs seg_path (index.json), "
+        "labels (a manifest) or a folder labelsTr (nnU-Net)."
+    )
 
 
 def _numbers_as_names(path: Path) -> Names:

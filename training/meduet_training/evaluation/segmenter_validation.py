@@ -1,65 +1,59 @@
 """What a segmenter in training finds in scans it does not learn from: Dice of each class, and overlays.
 
-These are `Sights` (reporting/sights.py). Dice is that of fixed crops, drawn as the training draws, all of them
-together; it is the average of the weights that is looked at, as it is what will predict. The best so far is
-kept in the run's folder. Where it has not risen for a while, the run is asked to end.
+These are `Sights` (reporting/sights.py). Dice is that of fixed crops, drawn as the training draws, of all of
+them together; the average of the weights is looked at, as it is what will predict. The best so far is kept in
+the run's folder. Where it has not risen for a while, the run is asked to end.
 """
 
+import copy
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch import nn
 
-from meduet_training.best_weights import write_best
+from meduet_training.best_weights import read_best, write_best
+from meduet_training.data.label_task import LabelTask
+from meduet_training.data.labelled_scans import LabelledScan
 from meduet_training.data.labelled_source import LabelledChoice, LabelledSource
 from meduet_training.evaluation.label_panel import LabelledSlices, label_panel
+from meduet_training.evaluation.patience import Patience
+from meduet_training.evaluation.reporting import Part
+from meduet_training.evaluation.segmenter_results import measure_scans, results_table
 from meduet_training.evaluation.validation import middle_slices
 from napari_meduet.core.analysis.finetuning import IGNORED, SegmentationObjective
 from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.models.files import Model
 from napari_meduet.tokenizers.tokenizer import Tokenizer
+from napari_meduet.volumes.files import write_atomically
 from napari_meduet.volumes.intensity import IntensityProfile
 
 NUM_CROPS = 24
 AT_ONCE = 2  # of them
 SHOWN = 3  # crops of a picture
 SCORE = "dice"
+RESULTS, RESULTS_TABLE = "results.json", "results.md"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
-    """How long a run goes on that gets no better.
+class TestSplit:
+    """The labelled scans that nothing is learnt or chosen from.
 
     Attributes:
-        validations: so many in a row may bring nothing; 0: any number.
+        model: on the training's device.
     """
 
-    validations: int
-
-    def reason_to_end(self, rows: Sequence[Mapping[str, Any]]) -> str:
-        """A sentence, once there is one."""
-        best = best_row(rows)
-        if (
-            best is None
-            or not self.validations
-            or sum(row["step"] > best["step"] for row in rows) < self.validations
-        ):
-            return ""
-        return (
-            f"the validation Dice has not risen for {self.validations} validations; the weights of the best, "
-            f"{best[SCORE]:.3f} after step {best['step']}, are kept."
-        )
-
-
-def best_row(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The first of the rows with the highest Dice."""
-    scored = [row for row in rows if row.get(SCORE) is not None]
-    return max(scored, key=lambda row: row[SCORE], default=None)
+    model: Model
+    task: LabelTask
+    scans: Sequence[LabelledScan]
 
 
 class SegmenterValidation:
@@ -67,16 +61,15 @@ class SegmenterValidation:
 
     Args:
         source: draws them; its seed and step -1 say which.
-        model: its tokenizer decodes them for the eye.
-        names: of the classes, the background first.
+        tests: are measured once, at the end; its tokenizer decodes crops for the eye.
+        validations: so many in a row may bring nothing before the run ends; 0: any number.
         note: where the crops come from, for captions.
     """
 
-    def __init__(
-        self, source: LabelledSource, model: Model, names: Sequence[str], patience: Patience, note: str
-    ) -> None:
-        self._source, self._model, self._names = source, model, names
-        self._patience, self._note = patience, note
+    def __init__(self, source: LabelledSource, tests: TestSplit, validations: int, note: str) -> None:
+        self._source, self._tests, self._note = source, tests, note
+        self._model, self._names = tests.model, tests.task.names
+        self._patience = Patience(validations=validations, score=SCORE, words="Dice")
         self._choices = source.choose(-1, NUM_CROPS)
 
     @property
@@ -106,7 +99,7 @@ class SegmenterValidation:
 
     def keep(self, objective: SegmentationObjective, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
         """The weights, if this was the best validation so far."""
-        best = best_row(rows)
+        best = self._patience.best(rows)
         if best is not None and best is rows[-1]:
             write_best(folder, objective.teacher, best["step"], best[SCORE])
 
@@ -114,7 +107,26 @@ class SegmenterValidation:
         return self._patience.reason_to_end(rows)
 
     def at_end(self, objective: SegmentationObjective, seed: int, folder: Path) -> None:
-        """Nothing beside the last panels."""
+        """Dice and NSD of the best weights on the test split, if it has labels."""
+        if not self._tests.scans:
+            return
+        network = copy.deepcopy(objective.teacher)
+        if best := read_best(folder):
+            network.load_state_dict(best.tensors)
+        with Progress(console=Console(stderr=True)) as bar:
+            shown = bar.add_task("Test scans", total=len(self._tests.scans))
+            results = measure_scans(
+                self._tests.model,
+                network,
+                self._tests.task,
+                self._tests.scans,
+                lambda number, of: bar.update(shown, completed=number),
+            )
+            bar.update(shown, completed=len(self._tests.scans))
+        if results:
+            table = results_table(results, self._names[1:], seed)
+            scans = [asdict(each) for each in results]
+            write_results(folder, table, scans)
 
     @torch.inference_mode()
     def dice(self, objective: SegmentationObjective) -> dict[str, float]:
@@ -138,13 +150,14 @@ class SegmenterValidation:
         }
 
     def _fullest(self) -> list[LabelledChoice]:
-        """The crops that show most in their middle slice."""
-        labelled = []
-        for choice in self._choices:
-            middle = self._truth(choice)
-            labelled.append(int(((middle != 0) & (middle != IGNORED)).sum()))
-        order = sorted(range(len(labelled)), key=lambda row: (-labelled[row], row))
-        return [self._choices[row] for row in order[:SHOWN]]
+        """The crops that show most classes in their middle slice, of as many scans as there are."""
+        shown = [len(np.unique(self._truth(choice))) for choice in self._choices]
+        order = sorted(range(len(shown)), key=lambda row: (-shown[row], row))
+        by_scan: dict[str, list[LabelledChoice]] = {}
+        for choice in (self._choices[row] for row in order):
+            by_scan.setdefault(self._source.entries[choice.example].scan, []).append(choice)
+        in_turns = chain.from_iterable(zip_longest(*by_scan.values()))
+        return list(islice((choice for choice in in_turns if choice is not None), SHOWN))
 
     def _truth(self, choice: LabelledChoice) -> np.ndarray:
         """(X, Y), the classes in the middle axial slice of a whole crop."""
@@ -174,3 +187,11 @@ class SegmenterValidation:
             truth=self._truth(choice),
             found=found[..., found.shape[-1] // 2].numpy(),
         )
+
+
+def write_results(folder: Path, table: Part, scans: Sequence[Mapping[str, Any]]) -> None:
+    """Keep the table in a run's folder, for people and for programs."""
+    words = json.dumps(table.as_data() | {"scans": list(scans)}, indent=2) + "\n"
+    for name, text in ((RESULTS, words), (RESULTS_TABLE, table.as_markdown())):
+        with write_atomically(folder / name, overwrite=True) as temporary:
+            temporary.write_text(text, encoding="utf-8")

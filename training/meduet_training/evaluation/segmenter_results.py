@@ -1,0 +1,121 @@
+"""How a trained segmenter does on the labelled test scans, said once at the end of its run.
+
+More, beside other methods, is `meduet-evaluate segmentation`'s business (segmentation_evaluation.py).
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from meduet_training.data.example_cache import prepared_scan
+from meduet_training.data.label_task import LabelTask
+from meduet_training.data.labelled_scans import LabelledScan
+from meduet_training.evaluation.estimates import mean_estimate
+from meduet_training.evaluation.reporting import Figure, Part, Table
+from meduet_training.evaluation.segmentation_scores import (
+    METRICS,
+    Score,
+    mean_over_structures,
+    measured_structures,
+)
+from meduet_training.evaluation.surface_distance import TOLERANCE_MM
+from napari_meduet.core.analysis.unetr import LatentUNETR
+from napari_meduet.models.files import Model
+from napari_meduet.pipelines.encoding import PreparedScan, encode_posterior, padded_units
+from napari_meduet.pipelines.progress import silent
+from napari_meduet.pipelines.score_slabs import score_slabs
+from napari_meduet.pipelines.segmentation import blended_features
+
+METHOD = "trained"
+HOW = (
+    "The weights that did best on the validation, on the labelled scans of the test split: Dice, and the "
+    f"share of both surfaces within {TOLERANCE_MM:g} mm of the other (NSD), on each scan's own grid. A "
+    "structure is judged where the truth names and holds it. Intervals draw patients."
+)
+
+
+@torch.inference_mode()
+def measure_scans(
+    model: Model,
+    network: LatentUNETR,
+    task: LabelTask,
+    scans: Sequence[LabelledScan],
+    on_scan: Callable[[int, int], None] = lambda number, of: None,
+) -> list[Score]:
+    """Every structure in every scan whose truth holds it.
+
+    Args:
+        on_scan: is told, before each, how many are done of how many.
+
+    Raises:
+        InputError: a scan or its labels cannot be used.
+    """
+    scores = []
+    for number, scan in enumerate(scans):
+        on_scan(number, len(scans))
+        channels, labels = prepared_scan(model, scan)
+        meaning, spacing_mm = task.meaning(scan.names), channels[0].volume.spacing_mm
+        found = classes_found(model, network, channels)
+        truth = meaning.target(labels)
+        measured = measured_structures(found, truth, meaning.annotated, spacing_mm, TOLERANCE_MM)
+        scores += [
+            Score(
+                method=METHOD,
+                structure=task.names[k],
+                scan=number + 1,
+                domain=scan.first.domain,
+                patient=scan.first.patient,
+                overlap=overlap,
+                surface=surface,
+            )
+            for k, (overlap, surface) in measured.items()
+            if surface is not None
+        ]
+    return scores
+
+
+def classes_found(model: Model, network: LatentUNETR, scans: Sequence[PreparedScan]) -> np.ndarray:
+    """The class of every voxel (X, Y, Z) of the scans' one grid; several are the sequences of a patient."""
+    latent = torch.cat([encode_posterior(model, padded_units(scan), silent)[0].cpu() for scan in scans])
+    features = blended_features(network, latent, silent)
+    slabs = score_slabs(model, network, features, scans[0], silent)
+    return scans[0].grid.labels_from_scores(slabs, network.config.num_classes)
+
+
+def results_table(scores: Sequence[Score], names: Sequence[str], seed: int) -> Part:
+    """Each structure's mean with its interval, the mean over structures, and the single scans."""
+    figures = []
+    for metric, of in METRICS.items():
+        over_all = mean_over_structures(
+            [of(score) for score in scores],
+            [score.structure for score in scores],
+            [score.patient for score in scores],
+            seed,
+        )
+        figures.append(Figure(what=f"{metric}: mean over structures", estimate=over_all))
+        for name in names:
+            own = [score for score in scores if score.structure == name]
+            if own:
+                found = mean_estimate([of(score) for score in own], [score.patient for score in own], seed)
+                figures.append(Figure(what=f"{metric}: {name}", estimate=found))
+    rows = [
+        (
+            score.structure,
+            str(score.scan),
+            score.domain,
+            score.dice,
+            score.surface.nsd,
+            score.overlap.truth_ml,
+            score.overlap.found_ml,
+        )
+        for score in scores
+    ]
+    columns = ("structure", "scan", "domain", "Dice", "NSD", "true mL", "found mL")
+    return Part(
+        title="Test scans",
+        how=HOW,
+        figures=tuple(figures),
+        tables=(Table(title="Single scans", columns=columns, rows=rows),),
+        seed=seed,
+    )
