@@ -1,29 +1,47 @@
 """Run by test_closing.py in a process of its own: close the window in the middle of a job, and leave.
 
-usage: closing.py window|dock
+usage: closing.py window|dock swap|teach
 """
 
 import sys
 import time
 
 import napari
+import numpy as np
 from conftest import PLUGIN, WIDGET, a_scan
-from fakes import FakePipeline
+from fakes import FakePipeline, FakeTeaching
 from qtpy.QtCore import QTimer
 
 from napari_meduet.gui.layers import image_layer
-from napari_meduet.pipelines import restyling
-
-pipeline = FakePipeline()
-pipeline.gate.clear()
-restyling.open_swap = pipeline.open_swap
 
 viewer = napari.Viewer()
 for seed, name in enumerate("AB"):
     data, state, _ = image_layer(a_scan(seed), name)
     viewer.add_image(data, **state)
-dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
-widget.run.button.click()
+
+if sys.argv[2] == "swap":
+    from napari_meduet.pipelines import restyling
+
+    pipeline = FakePipeline()
+    restyling.open_swap = pipeline.open_swap
+    dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
+    button = widget.run.button
+else:
+    from napari_meduet.pipelines import teaching
+
+    pipeline = FakeTeaching()
+    teaching.teach = pipeline.teach
+    dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "MeDUET segmentation")
+    widget.teach.form.examples.add_painting()
+    viewer.layers.selection.active.data_setitem((np.array([1]), np.array([1]), np.array([1])), 1)
+    button = widget.teach.train.button
+pipeline.gate.clear()
+
+
+def begin():
+    """As soon as there is something to run."""
+    button.click()
+    QTimer.singleShot(20, close if widget.is_busy else begin)
 
 
 def close():
@@ -48,7 +66,7 @@ def leave_when_stopped():
         QTimer.singleShot(20, leave_when_stopped)
 
 
-QTimer.singleShot(0, close)
+QTimer.singleShot(0, begin)
 napari.run()
 while not pipeline.is_cancelled:
     time.sleep(0.01)

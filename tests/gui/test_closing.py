@@ -7,9 +7,11 @@ import pytest
 SCRIPT = Path(__file__).with_name("closing.py")
 
 
-@pytest.mark.parametrize("what", ["window", "dock"])
-def test_closing_in_the_middle_of_a_job_stops_it_and_leaves_no_trace(what):
-    process = subprocess.run([sys.executable, SCRIPT, what], capture_output=True, text=True, timeout=300)
+@pytest.mark.parametrize("arguments", ["window swap", "dock swap", "window teach", "dock teach"])
+def test_closing_in_the_middle_of_a_job_stops_it_and_leaves_no_trace(arguments):
+    process = subprocess.run(
+        [sys.executable, SCRIPT, *arguments.split()], capture_output=True, text=True, timeout=300
+    )
     assert process.returncode == 0, process.stderr
     assert "Traceback" not in process.stderr, process.stderr
     assert "deleted" not in process.stderr, process.stderr

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
+_TO_LET_GO: set[Callable[[], None]] = set()  # one for each layer box there is
+
 Choice = tuple[str, Any]  # what stands in the list, and what it means
 
 
@@ -126,7 +128,15 @@ class LayerBox(ChoiceBox):
         for emitter in followed:
             emitter.connect(self.refill)
         callback = (ref(self), "refill")  # as napari keeps it; a method would keep this box alive
-        self.destroyed.connect(lambda: [emitter.disconnect(callback) for emitter in followed])
+
+        def let_go() -> None:
+            for emitter in followed:
+                emitter.disconnect(callback)
+            _TO_LET_GO.discard(let_go)
+
+        # held here as well: the garbage collector would empty it before the box it is collected with is gone
+        _TO_LET_GO.add(let_go)
+        self.destroyed.connect(let_go)
         self.refill()
 
     def refill(self) -> None:

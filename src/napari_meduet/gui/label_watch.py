@@ -71,6 +71,7 @@ class LabelWatch(QObject):
         self._counting = None
 
     def _take(self, layer: Labels, places: dict[int, LabelPlace]) -> None:
+        self._rest()
         if layer is self.layer:
             self.places = places
             self.counted.emit()

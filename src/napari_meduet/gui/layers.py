@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 KEY = "meduet"  # in layer.metadata
 AXIS_LABELS = ("z", "y", "x")
 DIFFERENCE = {"kind": "difference"}  # what such a layer carries instead of a scan
+SEGMENTATION = "segmentation"  # the kind of provenance that labels made by a model have
 LAYER_UNITS = ("mm", "mm", "mm")
 
 LayerData = tuple[np.ndarray, dict[str, Any], str]
@@ -70,7 +71,22 @@ def image_layer(volume: Volume, name: str) -> LayerData:
 
 def labels_layer(volume: Volume, name: str) -> LayerData:
     """A segmentation as a Labels layer; the array is a copy, since labels are there to be painted on."""
-    return to_layer_array(volume.voxels).copy(), _state(volume, name), "labels"
+    names = known_names(volume.synthetic or {})
+    named = {"features": name_features({0: "background"} | names)} if names else {}
+    return to_layer_array(volume.voxels).copy(), _state(volume, name) | named, "labels"
+
+
+def known_names(record: Mapping[str, Any]) -> dict[int, str]:
+    """What the provenance of a segmentation calls its labels; nothing where it is of something else."""
+    labels = record.get("labels")
+    if not isinstance(labels, Mapping):
+        return {}
+    return {int(label): str(name) for label, name in labels.items() if str(label).isdecimal()}
+
+
+def name_features(names: Mapping[int, str]) -> dict[str, np.ndarray]:
+    """The feature table of a layer whose labels have these names; napari shows them under the mouse."""
+    return {"index": np.array(list(names), int), "name": np.array(list(names.values()), object)}
 
 
 def empty_labels(layer: "Layer", name: str) -> LayerData:
@@ -151,7 +167,7 @@ def is_synthetic(layer: "Layer") -> bool:
 
 def is_segmented(layer: "Layer") -> bool:
     """Whether a model made the layer's labels."""
-    return isinstance(layer, Labels) and layer.metadata.get(KEY, {}).get("kind") == "segmentation"
+    return isinstance(layer, Labels) and layer.metadata.get(KEY, {}).get("kind") == SEGMENTATION
 
 
 def modality_of(layer: "Layer") -> str | None:

@@ -5,7 +5,7 @@ its segmentation plugins keep them). Labels without names are taken for the mode
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,17 +20,16 @@ _NAME_COLUMNS = ("name", "label", "class")
 
 def label_names(layer: "Labels") -> dict[int, str]:
     """What the layer calls its labels; empty where it does not."""
-    table = layer.features
+    return names_in(layer.features)
+
+
+def names_in(table: Any) -> dict[int, str]:
+    """What the feature table of a layer calls its labels."""
     column = next((column for column in _NAME_COLUMNS if column in table), None)
     if column is None:
         return {}
     numbered = table.set_index("index") if "index" in table else table
     return {int(number): str(name) for number, name in zip(numbered.index, numbered[column], strict=True)}
-
-
-def name_features(names: Mapping[int, str]) -> dict[str, np.ndarray]:
-    """The feature table of a layer whose labels have these names; napari shows them under the mouse."""
-    return {"index": np.array(list(names), int), "name": np.array(list(names.values()), object)}
 
 
 def mask_of(layer: "Labels", classes: Mapping[int, str]) -> np.ndarray:

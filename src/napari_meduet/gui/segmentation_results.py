@@ -9,7 +9,6 @@ from napari.layers import Labels
 
 from napari_meduet.gui.label_colormap import label_colormap
 from napari_meduet.gui.layers import is_segmented, labels_layer
-from napari_meduet.gui.mask_classes import name_features
 from napari_meduet.gui.results import bring_into_view
 
 if TYPE_CHECKING:
@@ -38,8 +37,7 @@ def show_segmentation(
     if is_there:
         scan.visible = True
     data, state, _ = labels_layer(result.label_volume(), name)
-    features = name_features({0: "background", **result.names})
-    layer = Labels(data, **state, features=features, colormap=label_colormap(), opacity=OPACITY)
+    layer = Labels(data, **state, colormap=label_colormap(), opacity=OPACITY)
     viewer.add_layer(layer)
     bring_into_view(viewer, layer)
     return layer

@@ -126,7 +126,7 @@ class SegmentationWidget(Dock):
     def closed(self) -> None:
         """What was learnt is a network; nothing is counted any more."""
         self.teach.forget()
-        self.structures.watch.follow(None)
+        self.structures.closed()
 
 
 def _column(*parts: QWidget) -> QWidget:

@@ -42,6 +42,13 @@ class StructuresPanel(QWidget):
         viewer.layers.events.removed.connect(self._removed)
         viewer.layers.events.renamed.connect(self._renamed)
 
+    def closed(self) -> None:
+        """Its dock is no longer in a window."""
+        self.watch.follow(None)
+        self._viewer.layers.selection.events.active.disconnect(self._selected)
+        self._viewer.layers.events.removed.disconnect(self._removed)
+        self._viewer.layers.events.renamed.disconnect(self._renamed)
+
     def _show(self) -> None:
         layer = self.watch.layer
         assert layer is not None

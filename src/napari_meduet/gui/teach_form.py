@@ -8,8 +8,8 @@ from qtpy.QtWidgets import QLabel, QSpinBox, QVBoxLayout, QWidget
 
 from napari_meduet.errors import InputError
 from napari_meduet.gui.forms import ChoiceBox, rows
-from napari_meduet.gui.layers import modality_of
-from napari_meduet.gui.mask_classes import label_names, name_features
+from napari_meduet.gui.layers import modality_of, name_features
+from napari_meduet.gui.mask_classes import label_names
 from napari_meduet.gui.teach_examples import TeachExamples
 from napari_meduet.gui.teach_names import TeachNames
 from napari_meduet.pipelines.requests import MOST_TEACHING_STEPS, TeachRequest

@@ -1,0 +1,239 @@
+"""Teach, by clicking: examples, names, a lesson that is stopped or cancelled, and what it is used for."""
+
+import gc
+import weakref
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+from conftest import PLUGIN, a_scan
+from fakes import FakeTeaching
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QFileDialog
+from test_layers import oblique
+from test_swap_widget import PAUSE_MS
+
+from napari_meduet.errors import InputError
+from napari_meduet.gui.dock import NARROWEST
+from napari_meduet.gui.layers import image_layer
+from napari_meduet.gui.segmentation_widget import TEACH, SegmentationWidget
+from napari_meduet.gui.teach_names import NAME
+from napari_meduet.pipelines import teaching
+from napari_meduet.volumes.files import read_volume, write_volume
+
+
+@pytest.fixture
+def pipeline(monkeypatch) -> FakeTeaching:
+    """A teaching that is quick, can be held up, and counts its calls."""
+    fake = FakeTeaching()
+    monkeypatch.setattr(teaching, "teach", fake.teach)
+    return fake
+
+
+@pytest.fixture
+def widget(make_napari_viewer, pipeline, qtbot) -> SegmentationWidget:
+    """The page Teach in a viewer with three scans, an oblique `C` uppermost."""
+    viewer = make_napari_viewer(show=False)
+    for scan, name in ((a_scan(0), "A"), (a_scan(1), "B"), (replace(a_scan(2), affine=oblique()), "C")):
+        data, state, _ = image_layer(scan, name)
+        viewer.add_image(data, **state)
+    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "MeDUET segmentation")
+    widget.pages.setCurrentIndex(TEACH)
+    widget.viewer = viewer
+    yield widget
+    pipeline.gate.set()
+    qtbot.waitUntil(lambda: not widget.is_busy, timeout=10_000)
+    rest(widget, qtbot)
+
+
+def names(widget) -> list[str]:
+    return [layer.name for layer in widget.viewer.layers]
+
+
+def rest(widget, qtbot):
+    """Wait for the counts of labels."""
+    rows = widget.teach.form.examples.rows
+    qtbot.waitUntil(lambda: not any(row.watch.is_counting for row in rows), timeout=5_000)
+    qtbot.waitUntil(lambda: not widget.structures.watch.is_counting, timeout=5_000)
+
+
+def click(widget, qtbot, button):
+    """One press, apart from the press before it."""
+    qtbot.wait(PAUSE_MS)
+    qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def paint(widget, qtbot, label: int):
+    """A stroke with the brush in the selected layer."""
+    layer = widget.viewer.layers.selection.active
+    layer.brush_size = 3
+    layer.paint((4, 5, label), label)
+    rest(widget, qtbot)
+
+
+def finish(widget, qtbot):
+    qtbot.waitUntil(lambda: not widget.is_busy, timeout=10_000)
+
+
+def test_two_painted_scans_teach_and_the_others_get_labels(widget, pipeline, qtbot, tmp_path, monkeypatch):
+    teach, layers = widget.teach, widget.viewer.layers
+    form, status = teach.form, teach.train.status
+    assert "'C' has no labels" in status.text()
+    assert not teach.train.button.isEnabled()
+    click(widget, qtbot, form.examples.paint)
+    painted = layers["labels of C"]
+    assert layers.selection.active is painted
+    assert painted.mode == "paint"
+    assert np.array_equal(painted.affine.affine_matrix, layers["C"].affine.affine_matrix)
+    rest(widget, qtbot)
+    assert "Nothing is painted in 'labels of C'" in status.text()
+    paint(widget, qtbot, 1)
+    click(widget, qtbot, form.examples.paint)  # a second example, of the next scan
+    assert [(scan.name, labels.name) for scan, labels in form.examples.pairs()] == [
+        ("C", "labels of C"),
+        ("B", "labels of B"),
+    ]
+    paint(widget, qtbot, 1)
+    paint(widget, qtbot, 4)
+    assert form.names.names() == {1: "structure 1", 4: "structure 4"}
+    form.names.rows.item(0, NAME).setText("heart")
+    assert list(painted.features["name"]) == ["heart", "structure 4"]
+    form.names.rows.item(1, NAME).setText("heart")
+    assert "'heart'" in status.text()
+    form.names.rows.item(1, NAME).setText("liver")
+    assert teach.train.button.isEnabled()
+    assert not teach.use.apply.button.isEnabled()
+
+    # what is painted while it learns does not reach the lesson; its curve is seen until somebody is satisfied
+    pipeline.gate.clear()
+    for _ in range(20):
+        qtbot.mouseClick(teach.train.button, Qt.MouseButton.LeftButton)
+    qtbot.waitUntil(lambda: len(teach.curve.points) > 3, timeout=5_000)
+    assert pipeline.calls == 1
+    assert not widget.run.button.isEnabled()
+    painted.fill((0, 0, 0), 3)
+    qtbot.waitUntil(lambda: teach.stop.isVisibleTo(widget), timeout=5_000)
+    assert "Dice" in teach.told.text()
+    assert not teach.curve.grab().toImage().isNull()
+    qtbot.mouseClick(teach.stop, Qt.MouseButton.LeftButton)
+    finish(widget, qtbot)
+    assert pipeline.was_stopped
+    assert "Learnt" in status.text()
+    assert not teach.stop.isVisibleTo(widget)
+    request = pipeline.lesson
+    assert dict(request.names) == {1: "heart", 4: "liver"}
+    assert request.background is None
+    (scan, labels), (_, others) = request.examples
+    assert np.allclose(scan.affine, oblique())
+    assert scan.voxels.shape == labels.shape
+    assert labels[0, 0, 0] == 0
+    assert labels[1, 5, 4] == 1
+    assert set(np.unique(others)) == {0, 1, 4}
+    assert np.array_equal(labels, pipeline.painted[0])
+
+    # the other open scans, each in a layer of its own
+    before = {layer.name: np.array(layer.data) for layer in layers}
+    click(widget, qtbot, teach.use.apply.button)
+    finish(widget, qtbot)
+    assert names(widget)[len(before) :] == ["A ▸ taught"]
+    assert "Done: 1 scan" in teach.use.apply.status.text()
+    assert all(np.array_equal(layers[name].data, was) for name, was in before.items())
+    teach.use.scans.choose(layers["C"])
+    click(widget, qtbot, teach.use.apply.button)
+    finish(widget, qtbot)
+    assert np.array_equal(layers["C ▸ taught"].affine.affine_matrix, layers["C"].affine.affine_matrix)
+
+    # a folder, where one file fails
+    scans, target = tmp_path / "scans", tmp_path / "labels"
+    scans.mkdir()
+    target.mkdir()
+    write_volume(scans / "good.nii.gz", a_scan(3), provenance={"synthetic": False})
+    nib.save(nib.Nifti1Image(np.full((9, 9, 9), 9000, np.int16), np.eye(4)), scans / "bright.nii.gz")
+    (scans / "cut.nii.gz").write_bytes(b"\x1f\x8b" + bytes(40))
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *args: str(target))
+    teach.use.scans.choose(scans)
+    click(widget, qtbot, teach.use.apply.button)
+    finish(widget, qtbot)
+    assert [path.name for path in sorted(target.glob("*.gz"))] == ["good_segmentation.nii.gz"]
+    assert set(np.unique(read_volume(target / "good_segmentation.nii.gz").voxels)) == {0, 1, 2}
+    assert "1 written, 2 failed" in teach.use.apply.status.text()
+    assert "much too bright" in widget.notice.story.toPlainText()
+    assert "cut.nii.gz" in widget.notice.story.toPlainText()
+
+    # and as a model
+    folder = tmp_path / "mine"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *args: (str(folder), ""))
+    click(widget, qtbot, teach.use.save)
+    finish(widget, qtbot)
+    assert (folder / "card.json").is_file()
+    assert widget.model.path() == folder
+
+
+def test_strokes_cancel_faults_and_layers_that_go(widget, pipeline, qtbot):
+    teach, layers = widget.teach, widget.viewer.layers
+    form, status = teach.form, teach.train.status
+    click(widget, qtbot, form.examples.paint)
+    paint(widget, qtbot, 1)
+    form.unpainted.choose(True)
+    assert form.names.names() == {1: "structure 1", 2: "background"}
+    assert "strokes of background too, with label 2" in status.text()
+    form.names.rows.cellClicked.emit(1, NAME)
+    assert layers["labels of C"].selected_label == 2
+    paint(widget, qtbot, 2)
+    pipeline.gate.clear()
+    click(widget, qtbot, teach.train.button)
+    qtbot.waitUntil(lambda: len(teach.curve.points) > 2, timeout=5_000)
+    assert pipeline.lesson.background == 2
+    assert dict(pipeline.lesson.names) == {1: "structure 1"}
+    click(widget, qtbot, teach.train.button)
+    assert teach.train.button.text() == "Cancelling…"
+    finish(widget, qtbot)
+    assert pipeline.is_cancelled
+    assert "nothing was changed" in status.text()
+    assert not teach.use.apply.button.isEnabled()
+    lesson = weakref.ref(pipeline.lesson)
+    pipeline.lesson = pipeline.painted = None
+    qtbot.wait(50)
+    gc.collect()
+    assert lesson() is None  # nor what it held
+
+    # it learns on although its layers go
+    click(widget, qtbot, teach.train.button)
+    qtbot.waitUntil(lambda: pipeline.calls == 2, timeout=5_000)
+    layers.remove("labels of C")
+    layers.remove("C")
+    pipeline.gate.set()
+    finish(widget, qtbot)
+    assert "Choose the scan" in status.text() or "has no labels" in status.text()
+    assert not teach.train.button.isEnabled()
+    assert teach.use.apply.button.isEnabled()
+
+    # faults are sentences; labels of another grid, the same scan twice and no example are refused
+    form.unpainted.choose(False)
+    other = widget.viewer.add_labels(np.ones((3, 4, 5), np.uint8), name="other grid")
+    row = form.examples.rows[0]
+    row.scan.choose(layers["B"])
+    row.labels.choose(other)
+    assert "'other grid' lies on another grid than 'B'" in status.text()
+    data, state, _ = image_layer(a_scan(1), "like B")
+    row.labels.choose(
+        widget.viewer.add_labels(np.ones(data.shape, np.uint8), affine=state["affine"], units="mm")
+    )
+    rest(widget, qtbot)
+    for error, sentence in (
+        (InputError("its loss is no longer finite."), "finite"),
+        (MemoryError(), "memory"),
+    ):
+        pipeline.raises = error
+        click(widget, qtbot, teach.train.button)
+        finish(widget, qtbot)
+        assert sentence in widget.notice.sentence.text()
+    click(widget, qtbot, form.examples.add)
+    form.examples.rows[1].scan.choose(layers["B"])
+    assert "twice" in status.text()
+    for row in list(form.examples.rows):
+        qtbot.mouseClick(row.remove, Qt.MouseButton.LeftButton)
+    assert "Add an example" in status.text()
+    QApplication.processEvents()
+    assert widget.area.widget().minimumSizeHint().width() <= NARROWEST
