@@ -50,7 +50,6 @@ from napari_meduet.volumes.volume import Volume
 
 MADE_BY = b"segmentation, made by napari-meduet"
 MILLIMETRES = 2
-LARGEST_CLIPPED = 0.05  # of the body, M-03
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -327,12 +326,7 @@ def _check_scan(model: Model, network: LatentUNETR, prepared: PreparedScan) -> N
 
 
 def _doubts(prepared: PreparedScan, statistics: dict[int, LabelVolume]) -> list[str]:
-    doubts = []
-    if prepared.clipped_fraction > LARGEST_CLIPPED:
-        doubts.append(
-            f"{prepared.clipped_fraction:.0%} of the body lie outside the intensity profile that the model "
-            "was trained with."
-        )
+    doubts = [*prepared.doubts]
     if not any(found.num_voxels for found in statistics.values()):
         doubts.append("None of the structures that the segmenter knows was found.")
     return doubts

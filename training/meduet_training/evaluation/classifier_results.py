@@ -33,7 +33,7 @@ def results_table(
     scores = classification_scores(probabilities, labels, [entry.patient for entry in entries], seed)
     shown = np.unique(labels)
     figures = (
-        Figure(what="balanced accuracy", estimate=scores.accuracy, beside=f"chance {1 / len(shown):.2f}"),
+        Figure(what="balanced accuracy", estimate=scores.accuracy, beside=f"chance {1 / len(names):.2f}"),
         Figure(what="AUC", estimate=scores.auc, beside="chance 0.50"),
     )
     rows = [
