@@ -134,7 +134,6 @@ def test_few_scans_are_turned_often_and_many_not_at_all():
     [
         (lambda image: image.slicer[:-2], r"0_seg\.nii\.gz: the labels measure"),
         (lambda image: type(image)(image.dataobj, 2 * image.affine), "lie elsewhere in space"),
-        (lambda image: type(image)(np.zeros(SHAPE, np.int16), image.affine), "0 everywhere"),
         (lambda image: type(image)(np.asarray(image.dataobj) + 5, image.affine), "holds label 5, 6, 9"),
         (lambda image: type(image)(-np.asarray(image.dataobj), image.affine), "labels are 0 or more"),
     ],
@@ -146,3 +145,16 @@ def test_labels_that_cannot_be_used_are_named_with_the_reason(given, tmp_path, c
     with pytest.raises(InputError, match=sentence):
         cache_examples(model, [replace(scans[0], labels_path=path)], task, (0,), tmp_path / "made")
     assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_a_scan_in_which_nothing_was_found_is_learnt_from_all_the_same(given, tmp_path):
+    model, scans, task = given
+    image = nib.load(scans[0].labels_path)
+    path = tmp_path / "0_seg.nii.gz"
+    nib.save(type(image)(np.zeros(SHAPE, np.int16), image.affine), path)
+    (entry,) = cache_examples(model, [replace(scans[0], labels_path=path)], task, (0,), tmp_path / "made")
+    source = LabelledSource([entry], task, (8, 8, 8), 4, 0)
+    batch = source.read(source.choose(0, 3))
+    assert entry.classes == ()
+    assert not batch["target"][batch["target"] != IGNORED].any()
+    assert batch["annotated"].all()

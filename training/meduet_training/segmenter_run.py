@@ -101,8 +101,8 @@ def run_segmenter(run: SegmenterRun, folder: Path) -> None:
         check_training(
             training, source, Share(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
         )
-        on_device = load_model(run.data.model, fabric.device.type)
-        test_split = TestSplit(model=on_device, task=task, scans=tests)
+        looking = load_model(run.data.model, fabric.device.type) if fabric.is_global_zero else model
+        test_split = TestSplit(model=looking, task=task, scans=tests)
     if fabric.is_global_zero:
         say_on_stderr(f"Classes, by the numbers in what it will write: {task.in_words()}.")
         say_on_stderr(division.note)

@@ -135,14 +135,19 @@ def make_example(
     meaning: LabelMap,
     pose: Pose = Pose(),
     on_progress: OnProgress = silent,
+    *,
+    may_be_empty: bool = False,
 ) -> Example:
     """A prepared scan and its labels (native grid) as networks learn from them.
 
+    Args:
+        may_be_empty: somebody looked for the classes and there may be none, as in a scan without a tumour.
+
     Raises:
-        InputError: nothing in the labels is a class, or known.
+        InputError: nothing in the labels is a class, though something must be.
     """
     target = meaning.target(scan.grid.labels_to_working(labels))
-    if not ((target != 0) & (target != IGNORED)).any():
+    if not (may_be_empty or ((target != 0) & (target != IGNORED)).any()):
         raise InputError(
             "These labels show none of the classes that are to be learnt. Give labels of the same scan, with "
             "at least one structure in them, or other names."

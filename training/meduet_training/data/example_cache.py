@@ -174,9 +174,7 @@ def prepared_scan(model: Model, scan: LabelledScan) -> tuple[list[PreparedScan],
     where = scan.labels_path.name
     labels = labels_on(first, scan.labels_path)
     numbers = {int(number) for number in np.unique(labels)} - {0}
-    if not numbers:
-        raise InputError(f"{where}: the labels are 0 everywhere, so there is nothing to learn from.")
-    if min(numbers) < 0:
+    if min(numbers, default=0) < 0:
         raise InputError(f"{where}: labels are 0 or more; this file holds {min(numbers)}.")
     if unnamed := sorted(numbers - scan.names.keys()):
         raise InputError(
@@ -197,10 +195,9 @@ def _write(
 ) -> None:
     """Encode a scan in a pose and write its entry, whole or not at all."""
     channels, labels = prepared
-    try:
-        examples = [make_example(model, channel, labels, meaning, _pose(pose)) for channel in channels]
-    except InputError as error:
-        raise InputError(f"{scan.labels_path.name}: {error}") from error
+    examples = [
+        make_example(model, channel, labels, meaning, _pose(pose), may_be_empty=True) for channel in channels
+    ]
     first = examples[0]
     whole = replace(
         first,
