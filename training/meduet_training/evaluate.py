@@ -1,4 +1,4 @@
-"""`meduet-evaluate`: what a network's factors know, what a generator makes, and the report of a run.
+"""`meduet-evaluate`: what factors know, what a generator makes, a segmenter and a classifier find; reports.
 
 Torch is imported inside the commands, so that `--help` opens at once.
 """
@@ -15,7 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="What a network's factors know, what a generator makes, and the report of a run.",
+    help="What factors know, what a generator makes, what segmenters and classifiers find; reports of runs.",
 )
 
 
@@ -85,10 +85,11 @@ def synthesis(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an evaluation.")] = False,
 ) -> None:
     """Is what a generator makes real, varied, new, and what was asked for?"""
+    from meduet_training.evaluation.reporting import check_section
     from meduet_training.evaluation.synthesis_evaluation import (
+        SECTION,
         SYNTHESIS_JSON,
         SynthesisQuestion,
-        check_document,
         evaluate_synthesis,
         write_evaluation,
     )
@@ -102,7 +103,7 @@ def synthesis(
         if (output / SYNTHESIS_JSON).exists() and not overwrite:
             raise InputError(f"{output.name}: holds an evaluation; give another folder, or --overwrite.")
         if document is not None:
-            check_document(document)
+            check_section(document, SECTION)
         question = SynthesisQuestion(
             model=model,
             data=data,
@@ -124,6 +125,124 @@ def synthesis(
         found = evaluate_synthesis(question, lambda text: typer.echo(text, err=True), typer.echo)
         write_evaluation(found, question, output)
         write_synthesis_pictures(found, output)
+        typer.echo(f"Wrote {output}.")
+
+
+@app.command()
+def segmentation(
+    model: Annotated[Path, typer.Argument(help="A model folder with a segmenter.")],
+    data: Annotated[
+        Path, typer.Option(help="A manifest, or a folder of scans with labels; its test split judges.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for figures and pictures.")],
+    names: Annotated[
+        Path | None, typer.Option(help="YAML that names the labels, where the list does not.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="What the segmenter was trained by: its data.classes join the truth's labels too."),
+    ] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Another model with a segmenter; as often as you like.")
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Beside a threshold for lungs, and registered atlases.")
+    ] = False,
+    tolerance: Annotated[float, typer.Option(min=0.0, help="Of NSD, in mm.")] = 3.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the intervals.")] = 2025,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    document: Annotated[
+        Path | None, typer.Option(help="A page with markers for the tables, such as docs/benchmarks.md.")
+    ] = None,
+    card: Annotated[bool, typer.Option("--card", help="Put the figures on the model's card.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an evaluation.")] = False,
+) -> None:
+    """How well are structures found, of patients never seen? Dice and NSD, beside what is simpler."""
+    from meduet_training.evaluation.reporting import check_section
+    from meduet_training.evaluation.segmentation_evaluation import (
+        SECTION,
+        SEGMENTATION_JSON,
+        SegmentationQuestion,
+        evaluate_segmentation,
+        put_on_card,
+        write_evaluation,
+    )
+    from meduet_training.machinery.folders import check_writable
+    from meduet_training.machinery.messages import plain_errors
+    from meduet_training.reporting.segmentation_pictures import write_segmentation_picture
+    from napari_meduet.errors import InputError
+
+    with plain_errors():
+        if (output / SEGMENTATION_JSON).exists() and not overwrite:
+            raise InputError(f"{output.name}: holds an evaluation; give another folder, or --overwrite.")
+        if document is not None:
+            check_section(document, SECTION)
+        question = SegmentationQuestion(
+            model=model,
+            data=data,
+            names=names,
+            config=config,
+            against=tuple(against or ()),
+            baselines=baselines,
+            tolerance_mm=tolerance,
+            seed=seed,
+            device=device,
+        )
+        check_writable(output)
+        found = evaluate_segmentation(
+            question,
+            lambda text: typer.echo(text, err=True),
+            lambda segmented, task: write_segmentation_picture(segmented, task, output),
+        )
+        write_evaluation(found, output, document)
+        if card:
+            put_on_card(found, model)
+        typer.echo(found.as_markdown())
+        typer.echo(f"Wrote {output}.")
+
+
+@app.command()
+def classification(
+    model: Annotated[Path, typer.Argument(help="A model folder with a classifier.")],
+    data: Annotated[
+        Path, typer.Option(help="A manifest, or a folder with an index.json; its test split judges.")
+    ],
+    target: Annotated[str, typer.Option(help="The column that says the class of each scan.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for figures.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of the intervals.")] = 2025,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    document: Annotated[
+        Path | None, typer.Option(help="A page with markers for the tables, such as docs/benchmarks.md.")
+    ] = None,
+    card: Annotated[bool, typer.Option("--card", help="Put the figures on the model's card.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an evaluation.")] = False,
+) -> None:
+    """Does a classifier tell scans of patients that it never saw? AUC and balanced accuracy."""
+    from meduet_training.evaluation.classification_evaluation import (
+        CLASSIFICATION_JSON,
+        SECTION,
+        ClassificationQuestion,
+        evaluate_classification,
+        put_on_card,
+        write_evaluation,
+    )
+    from meduet_training.evaluation.reporting import check_section
+    from meduet_training.machinery.folders import check_writable
+    from meduet_training.machinery.messages import plain_errors
+    from napari_meduet.errors import InputError
+
+    with plain_errors():
+        if (output / CLASSIFICATION_JSON).exists() and not overwrite:
+            raise InputError(f"{output.name}: holds an evaluation; give another folder, or --overwrite.")
+        if document is not None:
+            check_section(document, SECTION)
+        question = ClassificationQuestion(model=model, data=data, target=target, seed=seed, device=device)
+        check_writable(output)
+        found = evaluate_classification(question, lambda text: typer.echo(text, err=True))
+        write_evaluation(found, output, document)
+        if card:
+            put_on_card(found, model)
+        typer.echo(found.part.as_markdown())
         typer.echo(f"Wrote {output}.")
 
 

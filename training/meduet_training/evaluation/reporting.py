@@ -90,9 +90,9 @@ class Part:
             for figure in self.figures
         ]
         columns = ("figure", "value", "95 % interval", "n / patients", "goal", "beside")
-        blocks = [f"### {self.title}", f"{self.how} Seed {self.seed}.", _markdown(columns, rows)]
+        blocks = [f"### {self.title}", f"{self.how} Seed {self.seed}.", markdown_table(columns, rows)]
         for table in self.tables:
-            blocks += [f"**{table.title}**", _markdown(table.columns, table.rows)]
+            blocks += [f"**{table.title}**", markdown_table(table.columns, table.rows)]
         return "\n\n".join(blocks) + "\n"
 
 
@@ -102,11 +102,13 @@ def case_name(scan: Scan) -> str:
 
 
 def check_section(document: Path, name: str) -> None:
-    """Refuse a document without exactly one place for the text of that name.
+    """Refuse a document without exactly one place for the text of that name, before hours are spent on it.
 
     Raises:
-        InputError: it has no such markers.
+        InputError: there is no such page, or it has no such markers.
     """
+    if not document.is_file():
+        raise InputError(f"{document.name}: there is no such page.")
     begin, end, section = _section(name)
     if len(section.findall(document.read_text("utf-8"))) != 1:
         raise InputError(f"{document.name}: exactly one pair of the markers {begin} and {end} is expected.")
@@ -130,7 +132,8 @@ def _section(name: str) -> tuple[str, str, re.Pattern[str]]:
     return begin, end, re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
 
 
-def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Rows under the names of their columns; a dash where a cell is None."""
     lines = [columns, ["---"] * len(columns), *[[_shown(cell) for cell in row] for row in rows]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from meduet_training.evaluation.generated_crops import CropMaker
-from meduet_training.evaluation.reporting import Part, check_section, write_section
+from meduet_training.evaluation.reporting import Part, write_section
 from meduet_training.evaluation.synthesis_control import style_part, surface_part
 from meduet_training.evaluation.synthesis_counterfactuals import Sweep, counterfactual_part, sweeps
 from meduet_training.evaluation.synthesis_material import Material, gather_material
 from meduet_training.evaluation.synthesis_memory import memory_part
 from meduet_training.evaluation.synthesis_quality import quality_part
 from meduet_training.evaluation.volume_features import volume_extractor
-from napari_meduet.errors import InputError
 from napari_meduet.models.card import GENERATOR_FILE, read_card
 from napari_meduet.models.files import load_model, save_figures
 from napari_meduet.pipelines.requests import SynthesisRequest
@@ -126,17 +125,6 @@ def evaluate_synthesis(
         show(part.as_markdown())
         say(f"{name}: done after {time.monotonic() - began:.0f} s")
     return SynthesisEvaluation(parts=parts, settings=settings, material=material, swept=swept)
-
-
-def check_document(document: Path) -> None:
-    """Refuse a page without the markers before hours are spent.
-
-    Raises:
-        InputError: there is no such page, or it has no markers.
-    """
-    if not document.is_file():
-        raise InputError(f"{document.name}: there is no such page.")
-    check_section(document, SECTION)
 
 
 def write_evaluation(found: SynthesisEvaluation, question: SynthesisQuestion, folder: Path) -> None:
