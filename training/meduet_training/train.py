@@ -375,6 +375,84 @@ def export_classifier(
         )
 
 
+class Task(StrEnum):
+    segmentation = "segmentation"
+    classification = "classification"
+
+
+@app.command("label-budgets")
+def label_budgets(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the study.")],
+    task: Annotated[Task, typer.Option(help="What is learnt.")] = Task.segmentation,
+    budgets: Annotated[
+        str, typer.Option(help="With commas: one (a patient for each class), or percent of the patients.")
+    ] = "one,10,50,100",
+    arms: Annotated[
+        str, typer.Option(help="Ways of learning, with commas; gains are over the first.")
+    ] = "scratch,meduet,meduet+style",
+    seeds: Annotated[int, typer.Option(min=1, help="So many draws of patients, weights and crops.")] = 5,
+    unseen: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DOMAIN", help="Test on this domain, learn from the others; may be repeated."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file as segmenter or classifier reads it, for all runs.")
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="A model folder: gives latents, styles and the start.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A manifest, or a folder with an index.json or an nnU-Net dataset.json."),
+    ] = None,
+    names: Annotated[
+        Path | None, typer.Option(help="Segmentation: YAML or JSON that names the labels.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Classification: the column that holds the class of each scan.")
+    ] = None,
+    modality: Annotated[
+        ModalityOption | None, typer.Option(help="Learn from scans of this one alone.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Where encoded scans are kept.")] = None,
+    preset: Annotated[
+        TaskPreset | None, typer.Option(help="Batch and length of each run; tiny by default.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Length of each run.")] = None,
+    batch: Batch = None,
+    device: RunDevice = None,
+    settings: Settings = None,
+) -> None:
+    """Learn from few and from many labels, from scratch and from MeDUET, with and without other styles."""
+    from meduet_training.budgets.command import budget_task, chosen_arms
+    from meduet_training.budgets.draws import budgets_in
+    from meduet_training.budgets.running import run_budgets
+    from meduet_training.budgets.study import as_markdown
+    from meduet_training.machinery.messages import is_first_process, known_to_all, plain_errors
+
+    said = {
+        "preset": preset and preset.value,
+        "data": {
+            "model": model,
+            "scans": data,
+            "names": names,
+            "target": target,
+            "modality": modality and modality.value,
+            "made": cache,
+            "unseen": unseen or None,
+        },
+        "training": {"batch": batch, "objective": {"total_steps": steps}},
+        "hardware": {"device": device},
+    }
+    with plain_errors():
+        with known_to_all():
+            chosen, ways = budgets_in(budgets), chosen_arms(arms)
+            asked = budget_task(task.value, output, config, said, settings)
+        study = run_budgets(asked, chosen, ways, seeds, output)
+        if is_first_process():
+            typer.echo(as_markdown(study), nl=False)
+
+
 @app.command()
 def figures(
     model: Annotated[Path, typer.Option(help="The model folder; its card is rewritten.")] = EMBEDDED,
