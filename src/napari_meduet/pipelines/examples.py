@@ -26,7 +26,7 @@ from napari_meduet.pipelines.progress import silent
 LARGEST_TURN = 12.0  # degrees about each axis
 SCALES = (0.85, 1.2)
 TONES = (0.0, 0.25, 0.5, 0.75, 1.0)  # profile units
-LARGEST_SHIFT = 0.2  # of a tone; that of air stays
+LARGEST_SHIFT = 0.3  # of a tone; that of air stays
 FOREGROUND_SHARE = 0.7  # of the crops are drawn around a voxel of a class, each class alike
 BLOCK = 12  # latent voxels, 72 mm: of each crop so much is learnt at a time; the rest is context
 MODALITIES = ("CT", "MR")  # their numbers in a batch and in a bank of styles
