@@ -254,3 +254,27 @@ def test_a_pretext_without_pairs_takes_any_batch():
     )
     assert batches[0]["latent"].shape[0] == 3
     assert "partner" not in batches[0]
+
+
+def test_a_run_ends_where_its_watch_asks_for_it_and_stays_ended(tmp_path):
+    class Satisfied(Losses):
+        def reason_to_end(self, step):
+            return "nothing more to learn." if step >= 2 else ""
+
+    training, told = engine_training(), []
+    source = WindowSource(engine_windows(), training.seed)
+    for expected in ([1, 2], []):
+        watch = Satisfied()
+        run_pretraining(
+            make_fabric("cpu"),
+            source,
+            for_source(training, source),
+            tmp_path,
+            hardware=Hardware(workers=0),
+            upkeep=Upkeep(checkpoint_every=100, validate_every=1),
+            watch=watch,
+            say=told.append,
+        )
+        assert watch.seen == expected
+        assert newest_checkpoint(tmp_path).step == 2
+    assert told == [f"Ended after step 2 of {STEPS}: nothing more to learn."] * 2

@@ -231,3 +231,15 @@ def test_curves_that_cannot_be_written_are_told_in_one_sentence(tmp_path):
     with pytest.raises(InputError, match="tensorboard: no folder can be made there") as refusal:
         looking.on_step(watching.record(0))
     assert str(refusal.value).endswith("(File exists); choose another.")
+
+
+def test_a_validation_that_a_kill_prevented_is_missed_and_one_of_a_later_step_is_not_counted(tmp_path):
+    """The reason to end is asked of the rows up to the step that a run goes on from."""
+    folder = tmp_path / "run"
+    looking = watching.run(folder, last=50, validate_after=(30, 50))
+    asked = []
+    looking._validation.reason_to_end = lambda rows: asked.append([row["step"] for row in rows]) or "enough"
+    assert [looking.lacks_validation(step) for step in (20, 30, 50)] == [True, False, False]
+    assert looking.reason_to_end(40) == "enough"
+    assert asked == [[30]]
+    assert not watching.watch(tmp_path / "other", validation=None).lacks_validation(30)

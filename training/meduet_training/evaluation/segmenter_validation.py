@@ -29,6 +29,7 @@ from meduet_training.evaluation.patience import Patience
 from meduet_training.evaluation.reporting import Part
 from meduet_training.evaluation.segmenter_results import measure_scans, results_table
 from meduet_training.evaluation.validation import middle_slices
+from meduet_training.reporting.run_report import RESULTS
 from napari_meduet.core.analysis.finetuning import IGNORED, SegmentationObjective
 from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.models.files import Model
@@ -40,7 +41,7 @@ NUM_CROPS = 24
 AT_ONCE = 2  # of them
 SHOWN = 3  # crops of a picture
 SCORE = "dice"
-RESULTS, RESULTS_TABLE = "results.json", "results.md"
+RESULTS_TABLE = "results.md"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ from napari_meduet.errors import InputError
 from napari_meduet.volumes.files import write_atomically
 
 REPORT, VALIDATION, PANELS, FACTORS = "report.html", "validation.jsonl", "panels", "factors"
+RESULTS = "results.json"  # of a task, on the test split
 TEMPLATE = "report.html.jinja"
 PANEL = re.compile(r"step-(\d+)-(\w+)\.png")
 FACTOR_NAMES = {"style": "style s₀", "content": "content c₀"}
@@ -60,7 +61,7 @@ def write_report(folder: Path) -> Path:
     """
     card = read_run_card(folder)
     rows, validation = read_rows(folder / LOG), read_rows(folder / VALIDATION)
-    factors = _factors(folder / FACTORS)
+    factors = _json(folder, f"{FACTORS}/{FACTORS_JSON}")
     environment = Environment(
         loader=PackageLoader("meduet_training", "reporting"), autoescape=True, undefined=StrictUndefined
     )
@@ -81,13 +82,10 @@ def write_report(folder: Path) -> Path:
         panels=_panels(folder / PANELS),
         probe_chart=_probe_chart(validation),
         reconstruction=_curves(
-            validation,
-            {
-                "reconstruction": "reconstruction error of the validation crops",
-                "loss": "loss of the validation crops",
-                "dice": "mean Dice of the validation crops",
-            },
+            validation, {"reconstruction": "reconstruction error of the validation crops"}
         ),
+        judged=_judged(validation),
+        results=_json(folder, RESULTS),
         factors=factors,
         factor_rows=_factor_rows(factors),
         maps=_maps(folder / FACTORS / FACTORS_CSV),
@@ -135,6 +133,21 @@ def _curves(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> lis
             steps, values = zip(*points, strict=True)
             charts.append(Markup(curve(title, steps, values)))  # noqa: S704 - made by charts.py
     return charts
+
+
+def _judged(validation: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    """Charts of what a network without factors was judged by."""
+    titles = {
+        "loss": "loss of the validation crops",
+        "dice": "mean Dice of the validation crops",
+        "balanced_accuracy": "balanced accuracy of the validation scans",
+    }
+    classes = {name for row in validation for name in row.get("classes", {})}
+    flat_rows = [
+        {**row, **{f"Dice of {name}": dice for name, dice in row.get("classes", {}).items()}}
+        for row in validation
+    ]
+    return _curves(flat_rows, titles | {f"Dice of {name}": f"Dice of {name}" for name in sorted(classes)})
 
 
 def _timing(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -226,16 +239,15 @@ def _last_with_factors(validation: Sequence[Mapping[str, Any]]) -> Mapping[str, 
     return next((row for row in reversed(validation) if "factors" in row), None)
 
 
-def _factors(folder: Path) -> dict[str, Any] | None:
-    path = folder / FACTORS_JSON
+def _json(folder: Path, name: str) -> dict[str, Any] | None:
+    """What a file of a run's folder holds; None where there is none."""
+    path = folder / name
     if not path.is_file():
         return None
     try:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise InputError(
-            f"{FACTORS}/{FACTORS_JSON}: is damaged; delete it, or make it anew with meduet-evaluate factors."
-        ) from error
+        raise InputError(f"{name}: is damaged; delete it, and what made it makes it anew.") from error
 
 
 def _factor_rows(factors: Mapping[str, Any] | None) -> list[dict[str, str]]:
