@@ -1,6 +1,7 @@
 """`meduet-evaluate segmentation` on a minute segmenter: files, card and page; mistakes are told."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +17,11 @@ from meduet_training.data.label_task import LabelTask
 from meduet_training.data.labelled_scans import labelled_scans
 from meduet_training.evaluate import app
 from meduet_training.evaluation.segmentation_methods import atlas_method, threshold_method
+from napari_meduet.core.analysis.unetr import UNETRConfig
 from napari_meduet.models.card import SEGMENTER_FILE, read_card
-from napari_meduet.models.files import copy_model, load_model
+from napari_meduet.models.files import copy_model, load_model, save_segmenter
+from napari_meduet.models.segmenters import build_segmenter
+from napari_meduet.pipelines.encoding import prepare_scan
 from napari_meduet.pipelines.requests import SegmentRequest
 from napari_meduet.pipelines.segmentation import segment
 from napari_meduet.volumes.files import read_volume
@@ -164,10 +168,48 @@ def test_atlases_are_of_the_scans_own_kind_and_no_more_than_help(given):
     cohort = read_cohort(given / "scans")
     (train, test) = (labelled_scans(given / "scans", [cohort[k]])[0] for k in (0, 1))
     task = LabelTask(labels=(0, 3), sources={"organ": ("left organ", "right organ")})
-    method = atlas_method(load_model(given / "model", "cpu"), task, [train] * 10)
+    model = load_model(given / "model", "cpu")
+    method = atlas_method(model, task, [train] * 10)
     assert method.origin == {"num_atlases": 3}
-    volume = read_volume(given / "scans" / "Smith1.nii.gz")
+    prepared = [prepare_scan(model, read_volume(given / "scans" / "Smith1.nii.gz"))]
     other = replace(test, channels=(replace(test.first, sequence="T1"),))
-    assert method.answer(other, volume).names == {}
-    assert not method.answer(other, volume).labels.any()
-    assert threshold_method().answer(test, volume).names == {1: "lung_left", 2: "lung_right"}
+    assert method.answer(other, prepared).names == {}
+    assert not method.answer(other, prepared).labels.any()
+    assert threshold_method().answer(test, prepared).names == {1: "lung_left", 2: "lung_right"}
+
+
+def test_sequences_that_are_seen_together_are_judged_together(given, tmp_path):
+    """A segmenter of two sequences is asked about both at once, and refuses one."""
+    shutil.copytree(given / "model", tmp_path / "pair")
+    config = UNETRConfig(
+        grid=(2, 2, 2), width=24, depth=4, heads=2, features=8, num_classes=3, latent_channels=8
+    )
+    network = build_segmenter(config, read_card(tmp_path / "pair").tokenizer)
+    save_segmenter(tmp_path / "pair", config, network.state_dict(), CLASSES, ("MR",), {})
+    records = []
+    for number, sequence in enumerate(("T1", "T2")):
+        save_phantom(tmp_path / f"{sequence}.nii.gz", modality="MR", seed=number)
+        save_labels(tmp_path / f"{sequence}.nii.gz", tmp_path / f"{sequence}_seg.nii.gz")
+        records.append(
+            {
+                "path": f"{sequence}.nii.gz", "seg_path": f"{sequence}_seg.nii.gz", "labels": NAMES,
+                "domain": "site a", "modality": "MR", "sequence": sequence, "patient_group": "Smith",
+                "split": "test", "licence": "CC0", "licence_grade": "A",
+            }
+        )  # fmt: skip
+    (tmp_path / "index.json").write_text(json.dumps(records))
+    joined = CONFIG.replace("{classes", "{sequences: [T1, T2], classes")
+    for name, text, code in (("both", joined, 0), ("alone", CONFIG, 2)):
+        (tmp_path / f"{name}.yaml").write_text(text)
+        done = call(
+            given,
+            tmp_path / name,
+            "--config",
+            tmp_path / f"{name}.yaml",
+            model=tmp_path / "pair",
+            data=tmp_path,
+        )
+        assert done.exit_code == code, done.output
+    data = json.loads((tmp_path / "both" / "segmentation.json").read_text())
+    assert (data["num_scans"], data["structures"]["organ"]["pair"]["Dice"]["num_samples"]) == (1, 1)
+    assert "reads 2 scans of a patient at once, not 1" in " ".join(done.output.split())

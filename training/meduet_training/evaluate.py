@@ -140,7 +140,7 @@ def segmentation(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="What the segmenter was trained by: its data.classes join the truth's labels too."),
+        typer.Option(help="What the segmenter was trained by: its data.classes join the truth's labels."),
     ] = None,
     against: Annotated[
         list[Path] | None, typer.Option(help="Another model with a segmenter; as often as you like.")

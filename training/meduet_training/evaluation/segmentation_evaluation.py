@@ -6,16 +6,17 @@ names: other structures in it are nobody's business, and structures that the seg
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from meduet_training.data.cohort import read_cohort
+from meduet_training.data.example_cache import prepared_scan
 from meduet_training.data.label_task import LabelTask
 from meduet_training.data.labelled_scans import LabelledScan, labelled_scans
-from meduet_training.data.scan import Scan, Split, read_scan
+from meduet_training.data.scan import Scan, Split
 from meduet_training.evaluation.reporting import write_section
 from meduet_training.evaluation.segmentation_methods import (
     Method,
@@ -29,8 +30,7 @@ from meduet_training.evaluation.segmentation_scores import Score, measured_struc
 from meduet_training.segmenter_config import read_segmenter_run
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import SegmenterCard
-from napari_meduet.models.files import save_figures
-from napari_meduet.pipelines.labels import labels_on
+from napari_meduet.models.files import Model, save_figures
 from napari_meduet.volumes.files import write_atomically
 from napari_meduet.volumes.volume import Volume
 
@@ -45,7 +45,8 @@ class SegmentationQuestion:
     Attributes:
         data: the list of scans; its labelled test scans judge, its labelled train scans are the atlases.
         names: a file that names the labels, where the list does not.
-        config: that the segmenter was trained by: the truth's labels are joined to classes as it says.
+        config: that the segmenter was trained by: it says which labels of the truth are joined to classes,
+            and which sequences are seen together.
         against: other models with segmenters.
         baselines: whether the threshold and the atlases are tried too.
     """
@@ -97,17 +98,18 @@ def evaluate_segmentation(
     model, name = networks[0]
     card = model.card.segmenter
     assert card is not None, "open_networks refuses models without"
-    task = _task(question, card)
+    joined, sequences = _configured(question)
+    task = _task(card, joined)
     cohort = [scan for scan in read_cohort(question.data) if scan.modality in card.modalities]
-    tests = _labelled(question, task, cohort, "test")
-    methods = [network_method(each, called) for each, called in networks]
+    tests = _labelled(question, task, cohort, sequences, "test")
+    methods = [network_method(each, called, prepared_by=model) for each, called in networks]
     if question.baselines:
-        atlases = _labelled(question, task, cohort, "train")
+        atlases = _labelled(question, task, cohort, sequences, "train")
         methods += [threshold_method(), atlas_method(model, task, atlases)]
     scores: list[Score] = []
     absent: list[tuple[str, str, int, float]] = []
     for number, scan in enumerate(tests, start=1):
-        segmented = _segmented(number, scan, task, methods, say)
+        segmented = _segmented(number, scan, model, task, methods, say)
         _judge(segmented, task, question.tolerance_mm, scores, absent)
         on_segmented(segmented, task)
     if not scores:
@@ -145,12 +147,17 @@ def put_on_card(found: SegmentationEvaluation, model: Path) -> None:
     save_figures(model, found.as_figures(), of="segmenter")
 
 
-def _task(question: SegmentationQuestion, card: SegmenterCard) -> LabelTask:
-    """The model's classes, and the names of labels that count as them."""
-    joined = {}
-    if question.config is not None:
-        given = {"data": {"model": str(question.model), "scans": str(question.data)}}
-        joined = read_segmenter_run(question.config, given).data.classes or {}
+def _configured(question: SegmentationQuestion) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]:
+    """The names that each class joins, and the sequences that are seen together."""
+    if question.config is None:
+        return {}, ()
+    given = {"data": {"model": str(question.model), "scans": str(question.data)}}
+    data = read_segmenter_run(question.config, given).data
+    return data.classes or {}, data.sequences
+
+
+def _task(card: SegmenterCard, joined: Mapping[str, Sequence[str]]) -> LabelTask:
+    """The model's classes, and the names of labels that count as them, their own among these."""
     names = [each.name for each in card.classes[1:]]
     return LabelTask(
         labels=tuple(each.label for each in card.classes),
@@ -159,15 +166,19 @@ def _task(question: SegmentationQuestion, card: SegmenterCard) -> LabelTask:
 
 
 def _labelled(
-    question: SegmentationQuestion, task: LabelTask, cohort: Sequence[Scan], split: Split
+    question: SegmentationQuestion,
+    task: LabelTask,
+    cohort: Sequence[Scan],
+    sequences: Sequence[str],
+    split: Split,
 ) -> list[LabelledScan]:
     """The scans of a split in whose labels somebody looked for a structure of the task.
 
     Raises:
         InputError: there is none.
     """
-    scans = [scan for scan in cohort if scan.split == split and scan.labels_path is not None]
-    labelled = labelled_scans(question.data, scans, question.names) if scans else []
+    scans = [scan for scan in cohort if scan.split == split]
+    labelled = labelled_scans(question.data, scans, question.names, sequences)
     fitting = [scan for scan in labelled if any(task.meaning(scan.names).annotated[1:])]
     if fitting:
         return fitting
@@ -187,17 +198,18 @@ def _labelled(
 def _segmented(
     number: int,
     scan: LabelledScan,
+    model: Model,
     task: LabelTask,
     methods: Sequence[Method],
     say: Callable[[str], None],
 ) -> Segmented:
     """A test scan with the answer of each method."""
-    volume = read_scan(scan.first)
-    truth = task.meaning(scan.names).target(labels_on(volume, scan.labels_path))
+    prepared, labels = prepared_scan(model, scan)
+    truth, volume = task.meaning(scan.names).target(labels), prepared[0].volume
     found, known = {}, {}
     for method in methods:
         began = time.monotonic()
-        answer = method.answer(scan, volume)
+        answer = method.answer(scan, prepared)
         meaning = task.meaning(answer.names)
         if any(meaning.annotated[1:]):
             found[method.name], known[method.name] = meaning.target(answer.labels), meaning.annotated

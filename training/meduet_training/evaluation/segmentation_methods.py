@@ -10,20 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
+from meduet_training.data.example_cache import prepared_scan
 from meduet_training.data.label_names import Names
 from meduet_training.data.label_task import LabelTask
 from meduet_training.data.labelled_scans import LabelledScan
-from meduet_training.data.scan import read_scan
 from meduet_training.evaluation import threshold_baseline
 from meduet_training.evaluation.atlas_baseline import Atlas, atlas_classes
+from meduet_training.evaluation.segmenter_results import classes_found
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import SEGMENTER_FILE
 from napari_meduet.models.files import Model
-from napari_meduet.pipelines.encoding import prepare_scan
-from napari_meduet.pipelines.labels import labels_on
+from napari_meduet.pipelines.encoding import PreparedScan, prepare_scan
 from napari_meduet.pipelines.memory import check_segmentation_memory
 from napari_meduet.pipelines.segmentation import load_segmenting_model, segment_prepared
-from napari_meduet.volumes.volume import Volume
 
 MOST_ATLASES = 3  # for a class: more take longer than they help
 
@@ -43,27 +42,12 @@ class Method:
     Attributes:
         name: in tables.
         origin: what a figure must not be quoted without: digests of a model, number of atlases.
-        answer: where the structures of a scan are.
+        answer: where the structures of a scan are, or of sequences that are seen together.
     """
 
     name: str
     origin: Mapping[str, str | int]
-    answer: Callable[[LabelledScan, Volume], Answer]
-
-
-def network_method(model: Model, name: str) -> Method:
-    """A model's segmenter."""
-    network, card = model.segmenter, model.card.segmenter
-    assert network is not None, "open_networks refuses models without"
-    assert card is not None
-
-    def answer(scan: LabelledScan, volume: Volume) -> Answer:
-        check_segmentation_memory(model, network, volume)
-        indices = segment_prepared(model, network, prepare_scan(model, volume))
-        return Answer(labels=indices, names={k: each.name for k, each in enumerate(card.classes) if k})
-
-    origin = {"model_sha256": model.sha256, "segmenter_sha256": model.card.files[SEGMENTER_FILE].sha256}
-    return Method(name=name, origin=origin, answer=answer)
+    answer: Callable[[LabelledScan, Sequence[PreparedScan]], Answer]
 
 
 def open_networks(paths: Sequence[Path], device: str) -> list[tuple[Model, str]]:
@@ -82,10 +66,40 @@ def open_networks(paths: Sequence[Path], device: str) -> list[tuple[Model, str]]
     return models
 
 
+def network_method(model: Model, name: str, prepared_by: Model) -> Method:
+    """A model's segmenter.
+
+    Args:
+        prepared_by: the model for which scans are prepared; another prepares them for itself.
+    """
+    network, card = model.segmenter, model.card.segmenter
+    assert network is not None, "open_networks refuses models without"
+    assert card is not None
+    names = {k: each.name for k, each in enumerate(card.classes) if k}
+
+    def answer(scan: LabelledScan, prepared: Sequence[PreparedScan]) -> Answer:
+        channels, of_one = network.config.latent_channels, model.tokenizer.channels
+        if channels != of_one * len(prepared):
+            raise InputError(
+                f"The segmenter of {name} reads {channels // of_one} scans of a patient at once, not "
+                f"{len(prepared)}; say which sequences with --config (data.sequences)."
+            )
+        if model.sha256 != prepared_by.sha256:
+            prepared = [prepare_scan(model, each.volume) for each in prepared]
+        check_segmentation_memory(model, network, prepared[0].volume)
+        if len(prepared) == 1:
+            return Answer(labels=segment_prepared(model, network, prepared[0]), names=names)
+        return Answer(labels=classes_found(model, network, prepared), names=names)
+
+    origin = {"model_sha256": model.sha256, "segmenter_sha256": model.card.files[SEGMENTER_FILE].sha256}
+    return Method(name=name, origin=origin, answer=answer)
+
+
 def threshold_method() -> Method:
     """The lungs of CT by a threshold."""
 
-    def answer(scan: LabelledScan, volume: Volume) -> Answer:
+    def answer(scan: LabelledScan, prepared: Sequence[PreparedScan]) -> Answer:
+        volume = prepared[0].volume
         names = threshold_baseline.NAMES if volume.modality == "CT" else {}
         return Answer(labels=threshold_baseline.threshold_lungs(volume), names=names)
 
@@ -95,34 +109,32 @@ def threshold_method() -> Method:
 def atlas_method(model: Model, task: LabelTask, labelled: Sequence[LabelledScan]) -> Method:
     """Registration of labelled scans, of those of a scan's own modality and sequence.
 
+    Of sequences that are seen together, the first is registered.
+
     Args:
-        model: its profiles and working grid are used.
+        model: for which scans are prepared.
         labelled: none of them is judged.
     """
     chosen = _enough(task, labelled)
     opened: dict[Path, Atlas] = {}
 
     def opened_atlas(scan: LabelledScan) -> Atlas:
-        if scan.labels_path not in opened:
-            volume = read_scan(scan.first)
-            prepared, meaning = prepare_scan(model, volume), task.meaning(scan.names)
-            classes = meaning.target(labels_on(volume, scan.labels_path))
-            opened[scan.labels_path] = Atlas(
-                units=prepared.units,
-                classes=prepared.grid.labels_to_working(classes),
-                annotated=meaning.annotated,
-            )
-        return opened[scan.labels_path]
+        path = scan.first.path
+        if path not in opened:
+            (first, *_), labels = prepared_scan(model, scan)
+            meaning = task.meaning(scan.names)
+            classes = first.grid.labels_to_working(meaning.target(labels))
+            opened[path] = Atlas(units=first.units, classes=classes, annotated=meaning.annotated)
+        return opened[path]
 
-    def answer(scan: LabelledScan, volume: Volume) -> Answer:
+    def answer(scan: LabelledScan, prepared: Sequence[PreparedScan]) -> Answer:
+        first = prepared[0]
         atlases = [opened_atlas(each) for each in chosen if _kind(each) == _kind(scan)]
         if not atlases:
-            return Answer(labels=np.zeros(volume.voxels.shape, np.uint8), names={})
-        prepared = prepare_scan(model, volume)
-        spacing = model.card.working_spacing_mm
+            return Answer(labels=np.zeros(first.volume.voxels.shape, np.uint8), names={})
         known = np.any([atlas.annotated for atlas in atlases], axis=0)
         return Answer(
-            labels=atlas_classes(prepared.units, prepared.grid, spacing, atlases),
+            labels=atlas_classes(first.units, first.grid, model.card.working_spacing_mm, atlases),
             names={k: name for k, name in enumerate(task.names) if k and known[k]},
         )
 
