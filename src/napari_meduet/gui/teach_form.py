@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from napari_meduet.gui.model_box import ModelBox
 
-UNPAINTED = [("background", False), ("unknown: only strokes count", True)]
+UNPAINTED = [("background", False), ("unknown: strokes only", True)]
 
 
 class TeachForm(QWidget):

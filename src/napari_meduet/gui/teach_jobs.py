@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_meduet.errors import OnProgress
+from napari_meduet.errors import InputError, OnProgress
+from napari_meduet.gui.label_places import label_places
+from napari_meduet.gui.teach_names import default_name
 from napari_meduet.pipelines.progress import part
 from napari_meduet.pipelines.requests import TeachRequest
 from napari_meduet.volumes.volume import Volume
@@ -22,6 +24,8 @@ ScanLater = Callable[[], Volume]
 
 def teach_examples(
     examples: Sequence[tuple[ScanLater, np.ndarray]],
+    names: Mapping[int, str],
+    background: int | None,
     options: Mapping[str, Any],
     stop: Event,
     on_point: "Callable[[TaughtSoFar], None]",
@@ -31,11 +35,24 @@ def teach_examples(
 
     Args:
         examples: scans, made of their layers here, each with labels (X, Y, Z) on its voxels.
-        options: what the request says beside the examples.
+        names: of labels; some may not be painted, and some that are may have been given none yet.
+        background: the label of strokes on it, as the request has it.
+        options: what the request says beside these.
+
+    Raises:
+        InputError: nothing is painted, or as `teach`.
     """
     from napari_meduet.pipelines.teaching import teach
 
-    request = TeachRequest([(scan(), labels) for scan, labels in examples], **options)
+    painted = {label for _, labels in examples for label in label_places(labels)} - {background}
+    if not painted:
+        raise InputError("Nothing is painted yet: take the brush, and paint on a few slices of each example.")
+    request = TeachRequest(
+        [(scan(), labels) for scan, labels in examples],
+        {label: names.get(label) or default_name(label) for label in sorted(painted)},
+        background=background,
+        **options,
+    )
     return teach(request, on_progress, on_curve=on_point, should_stop=stop.is_set)
 
 

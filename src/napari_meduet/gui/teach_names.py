@@ -100,7 +100,7 @@ class TeachNames(QWidget):
             self._show()
 
     def _name(self, number: int) -> str:
-        return self._typed.get(number) or self._found.get(number) or f"structure {number}"
+        return self._typed.get(number) or self._found.get(number) or default_name(number)
 
     def _numbers(self) -> list[int]:
         return sorted(self._found.keys() | self._added)
@@ -137,3 +137,8 @@ class TeachNames(QWidget):
         self._added.add(number)
         self._show()
         self.picked.emit(number)
+
+
+def default_name(number: int) -> str:
+    """What a label is called that nobody named."""
+    return f"structure {number}"

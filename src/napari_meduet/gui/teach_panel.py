@@ -108,17 +108,10 @@ class TeachPanel(QWidget):
     def _train(self) -> None:
         self.form.examples.keep()
         pairs = self.form.examples.pairs()
-        is_strokes = self.form.unpainted.value()
-        painted = self.form.examples.numbers()
+        names = self.form.names
+        background = names.background() if self.form.unpainted.value() else None
         examples = [(scan_later(scan), to_voxels(np.array(labels.data))) for scan, labels in pairs]
-        background = self.form.names.background() if is_strokes else None
         options = {
-            "names": {
-                number: name
-                for number, name in self.form.names.names().items()
-                if number in painted and number != background
-            },
-            "background": background,
             "steps": self.form.steps.value(),
             "model": self._model.path(),
             "device": self._device.value(),
@@ -126,7 +119,9 @@ class TeachPanel(QWidget):
         self.curve.clear()
         self.told.setVisible(False)
         self._stop = Event()
-        call = partial(teach_examples, examples, options, self._stop, self._points.send)
+        call = partial(
+            teach_examples, examples, names.names(), background, options, self._stop, self._points.send
+        )
         learnt = partial(self._learnt, [scan for scan, _ in pairs])
         self._start("Teaching", call, learnt, self.train)
 
