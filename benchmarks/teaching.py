@@ -88,7 +88,7 @@ class Scans:
     def labels(self, case: str, numbers: Mapping[str, int]) -> np.ndarray:
         """Labels of a case on its scan's voxels; structures have these numbers, all else is 0."""
         record = self._records[case]
-        given = np.asanyarray(nib.load(self._folder / record["seg_path"]).dataobj).astype(np.int64)
+        given = read_volume(self._folder / record["seg_path"], modality="MR").voxels
         labels = np.zeros(given.shape, np.uint8)
         for label, name in record["labels"].items():
             if name in numbers:

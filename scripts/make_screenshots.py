@@ -1,20 +1,26 @@
 """Take the pictures of the documentation: napari itself, the plugin's own samples, the embedded model.
 
-    xvfb-run -a -s "-screen 0 1400x900x24" python scripts/make_screenshots.py
+    xvfb-run -a -s "-screen 0 1400x900x24" python scripts/make_screenshots.py [--only PICTURE] [--third CT]
 
 Writes `docs/images/*.png`. Nothing is drawn by hand: each picture is the window after pressing its buttons.
+The lesson needs a chest CT beside the two samples; strokes are painted on those as a person would.
 """
 
+import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import napari
+import numpy as np
 from PIL import Image
 from qtpy.QtWidgets import QApplication
+from scipy.ndimage import binary_dilation, binary_erosion, binary_fill_holes
 
 from napari_meduet.gui.demo import PLUGIN, WIDGET
 from napari_meduet.gui.dock import Dock
+from napari_meduet.gui.segmentation_widget import TEACH, SegmentationWidget
 from napari_meduet.gui.swap_widget import SwapWidget
 from napari_meduet.gui.synthesis_widget import SynthesisWidget
 
@@ -142,8 +148,108 @@ def new_chests(model: Path | None = None) -> None:
     viewer.close()
 
 
-if __name__ == "__main__":
+def structures() -> None:
+    """What the embedded segmenter finds in the CT sample."""
+    viewer, widget = open_sample("ct", "MeDUET segmentation")
+    assert isinstance(widget, SegmentationWidget)
+    widget.run.button.click()
+    finish(widget)
+    settle(2)  # its voxels are counted
+    widget.structures.table.rows.setCurrentCell(1, 0)
+    take(viewer, "segmentation")
+    viewer.close()
+
+
+def lesson(third: Path) -> None:
+    """Bone and fat, taught by strokes on both CT samples, found in a third scan."""
+    viewer, widget = open_sample("ct", "MeDUET segmentation")
+    assert isinstance(widget, SegmentationWidget)
+    viewer.open(third, plugin=PLUGIN)
+    viewer.layers[-1].name = "CT, another patient"
+    viewer.layers[-1].visible = False
+    teach = widget.teach
+    widget.pages.setCurrentIndex(TEACH)
+    for name in ("CT, soft kernel", "CT, sharp kernel"):
+        if name != "CT, soft kernel":
+            teach.form.examples.add.click()
+        teach.form.examples.rows[-1].scan.choose(viewer.layers[name])
+        teach.form.examples.paint.click()
+        paint_strokes(np.asarray(viewer.layers[name].data), viewer.layers.selection.active)
+        settle(2)  # its labels are counted
+    for row, name in enumerate(("bone", "fat", "background")):
+        teach.form.names.rows.item(row, 1).setText(name)
+    teach.form.unpainted.choose(True)
+    teach.form.steps.setValue(200)
+    show_only(viewer, "CT, soft kernel", "labels of CT, soft kernel")
+    viewer.reset_view()
+    take(viewer, "teach_paint")
+    teach.train.button.click()
+    while widget.is_busy and (not teach.curve.points or teach.curve.points[-1].step < 150):
+        settle(0.1)
+    widget.area.ensureWidgetVisible(teach.told)
+    take(viewer, "teach_curve")
+    teach.stop.click()
+    finish(widget)
+    teach.use.apply.button.click()
+    finish(widget)
+    settle(2)
+    viewer.reset_view()
+    widget.area.ensureWidgetVisible(widget.structures.table)
+    take(viewer, "teach_result")
+    viewer.close()
+
+
+def paint_strokes(hu: np.ndarray, layer: Any) -> None:
+    """Short strokes on four axial slices: 1 bone, 2 fat, 3 what is neither."""
+    random = np.random.default_rng(0)
+    for plane in np.linspace(0, len(hu) - 1, 6).astype(int)[1:-1]:
+        values = hu[plane]
+        body = binary_fill_holes(binary_erosion(values > -200, iterations=3))
+        tissues = (
+            (1, values > 250, 1, 8),
+            (2, (values > -140) & (values < -60), 2, 8),
+            (3, (values > 0) & (values < 120), 2, 6),
+            (3, body & (values < -600), 5, 3),
+            (3, ~binary_dilation(body, iterations=15), 5, 3),
+        )
+        for label, tissue, depth, count in tissues:
+            inside = binary_erosion(tissue, iterations=depth)
+            places = np.argwhere(inside)
+            for y, x in places[random.permutation(len(places))[:count]]:
+                near = np.zeros(values.shape, bool)
+                near[max(y - 1, 0) : y + 2, max(x - 9, 0) : x + 10] = True  # a short stroke along x
+                rows, columns = np.nonzero(near & tissue)
+                layer.data_setitem((np.full(len(rows), plane), rows, columns), label)
+
+
+def show_only(viewer: napari.Viewer, *names: str) -> None:
+    """Hide every other layer, and go to the slice of the second that is painted most."""
+    for layer in viewer.layers:
+        layer.visible = layer.name in names
+    data = np.asarray(viewer.layers[names[1]].data)
+    fullest = int(np.count_nonzero(data, axis=(1, 2)).argmax())
+    point = viewer.layers[names[1]].data_to_world((fullest, 0, 0))
+    viewer.dims.set_point(0, point[0])
+
+
+def main() -> None:
+    pictures: dict[str, Callable[[], None]] = {
+        "chest": chest,
+        "brain": brain,
+        "new_chests": new_chests,
+        "structures": structures,
+    }
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=[*pictures, "lesson"])
+    parser.add_argument("--third", type=Path, help="a chest CT for the lesson, which is left out otherwise")
+    options = parser.parse_args()
+    if options.third is not None:
+        pictures["lesson"] = lambda: lesson(options.third)
     IMAGES.mkdir(parents=True, exist_ok=True)
-    chest()
-    brain()
-    new_chests()
+    for name, picture in pictures.items():
+        if options.only in (None, name):
+            picture()
+
+
+if __name__ == "__main__":
+    main()
