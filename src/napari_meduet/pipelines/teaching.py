@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -40,6 +40,7 @@ from napari_meduet.models.segmenters import begin_segmenter, build_segmenter
 from napari_meduet.pipelines.encoding import PreparedScan, prepare_scan
 from napari_meduet.pipelines.examples import Example, LabelMap, Pose, draw_crop, make_example, read_crop
 from napari_meduet.pipelines.factors import read_scan
+from napari_meduet.pipelines.interruption import interruptible
 from napari_meduet.pipelines.labels import labels_on
 from napari_meduet.pipelines.progress import part, parts, silent
 from napari_meduet.pipelines.requests import Scan, ScanChoice, TeachRequest
@@ -181,6 +182,7 @@ def teach(
     )
     objective.to(model.device)
     steps = _learn(objective, examples, request, model, generator, learning, on_curve, should_stop)
+    learning(1.0, "done")
     network = objective.teacher.eval().half().float()  # as it will be saved
     return Taught(
         model=model,
@@ -249,9 +251,12 @@ def _begun(model: Model, classes: Sequence[MaskClass], modalities: Sequence[Moda
     """The network before it is taught: the model's segmenter as far as it fits, or MeDUET's encoder."""
     known, card = model.segmenter, model.card.segmenter
     if known is None or card is None or not set(modalities) <= set(card.modalities):
-        config = UNETRConfig(
-            num_classes=len(classes), features=FEATURES, head="light", **sizes_of(model.meduet.config)
-        )
+        try:
+            config = UNETRConfig(
+                num_classes=len(classes), features=FEATURES, head="light", **sizes_of(model.meduet.config)
+            )
+        except ValueError as error:
+            raise InputError(f"{error} Choose a model with a larger encoder.") from error
         network = build_segmenter(config, model.card.tokenizer)
         begin_segmenter(network, model, "meduet")
         return network
@@ -260,6 +265,23 @@ def _begun(model: Model, classes: Sequence[MaskClass], modalities: Sequence[Moda
     fitting = {name: given[name] for name, tensor in made.items() if given[name].shape == tensor.shape}
     network.load_state_dict(made | fitting)
     return network
+
+
+def _batch(
+    examples: Sequence[Example], objective: SegmentationObjective, model: Model, generator: Generator
+) -> SegmentationBatch:
+    """Crops of examples, each example as likely as any other."""
+    size: Position = objective.student.config.latent_shape[1:]
+    rows = []
+    for _ in range(ROWS):
+        example = examples[int(torch.randint(len(examples), (), generator=generator))]
+        crop = draw_crop(example, size, model.tokenizer.stride, generator)
+        row = read_crop(example, crop, size, model.tokenizer.stride, generator)
+        rows.append(row | objective.config.draw(None, generator))
+    return cast(
+        SegmentationBatch,
+        {name: torch.stack([row[name] for row in rows]).to(model.device) for name in rows[0]},
+    )
 
 
 def _learn(
@@ -277,8 +299,6 @@ def _learn(
     Raises:
         InputError: the loss is no longer finite.
     """
-    size: Position = objective.student.config.latent_shape[1:]
-    stride, drawn = model.tokenizer.stride, objective.config
     groups: dict[float, list[torch.nn.Parameter]] = {}
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad:
@@ -289,17 +309,13 @@ def _learn(
     began, told, losses = time.monotonic(), 0, []
     objective.train()
     for step in range(request.steps):
-        on_progress(step / request.steps, f"learning, step {step + 1} of {request.steps}")
+        report = partial(on_progress, step / request.steps, f"learning, step {step + 1} of {request.steps}")
+        report()
         if should_stop():
             return step
-        rows = []
-        for _ in range(ROWS):
-            example = examples[int(torch.randint(len(examples), (), generator=generator))]
-            crop = draw_crop(example, size, stride, generator)
-            row = read_crop(example, crop, size, stride, generator)
-            rows.append(row | drawn.draw(None, generator))
-        batch = {name: torch.stack([row[name] for row in rows]).to(model.device) for name in rows[0]}
-        loss = objective(cast(SegmentationBatch, batch), step)["total"]
+        batch = _batch(examples, objective, model, generator)
+        with interruptible(objective.student, report):
+            loss = objective(batch, step)["total"]
         losses.append(float(loss.detach()))
         if not math.isfinite(losses[-1]):
             raise InputError(
