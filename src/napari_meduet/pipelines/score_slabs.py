@@ -22,7 +22,7 @@ from napari_meduet.pipelines.interruption import interruptible
 from napari_meduet.pipelines.progress import parts
 
 SLAB_BUDGET_BYTES = 256 * 2**20
-SCORE_COPIES = 3  # of what a head writes, alive at once
+SCORE_COPIES = 4  # of what a head writes, alive at once
 KEPT_SHARE = 1 / 3  # of what a decoder has alive: what a stage reads and writes, of the whole scan
 FLOAT_BYTES = 4
 DOING = "deciding"
