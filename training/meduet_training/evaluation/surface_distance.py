@@ -6,9 +6,11 @@ sub-voxel elements, weighed by their area in mm², so that thick slices count no
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
-from monai.metrics.utils import get_mask_edges, get_surface_distance
+from monai.metrics.utils import get_mask_edges
+from scipy.ndimage import distance_transform_edt
 
 TOLERANCE_MM = 3.0  # organs of scans with slices of 3 mm
 ROUNDING_MM = 1e-3  # a slice of 3.0000001 mm is one of 3 mm
@@ -47,14 +49,19 @@ def surface_agreement(
         return SurfaceAgreement(nsd=0.0, hd95_mm=None)
     edge, true_edge, areas, true_areas = map(np.asarray, get_mask_edges(found, truth, spacing=spacing_mm))
     surfaces = [
-        (np.asarray(get_surface_distance(edge, true_edge, spacing=spacing_mm)), areas[edge]),
-        (np.asarray(get_surface_distance(true_edge, edge, spacing=spacing_mm)), true_areas[true_edge]),
+        (_distance_to(true_edge, spacing_mm)[edge], areas[edge]),
+        (_distance_to(edge, spacing_mm)[true_edge], true_areas[true_edge]),
     ]
     near = sum(float(area[distance <= tolerance_mm + ROUNDING_MM].sum()) for distance, area in surfaces)
     return SurfaceAgreement(
         nsd=near / sum(float(area.sum()) for _, area in surfaces),
         hd95_mm=max(_within(distance, area) for distance, area in surfaces),
     )
+
+
+def _distance_to(edge: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """From everywhere: where much was found that is nothing, looking up each place in a tree takes minutes."""
+    return cast(np.ndarray, distance_transform_edt(~edge, sampling=spacing_mm))
 
 
 def _within(distance: np.ndarray, area: np.ndarray) -> float:
