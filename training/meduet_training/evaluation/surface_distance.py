@@ -60,7 +60,7 @@ def surface_agreement(
 
 
 def _distance_to(edge: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """From everywhere: where much was found that is nothing, looking up each place in a tree takes minutes."""
+    """From everywhere: looking up each place in a tree takes minutes where noise was found all over."""
     return cast(np.ndarray, distance_transform_edt(~edge, sampling=spacing_mm))
 
 
