@@ -7,8 +7,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from meduet_training.data.label_task import LabelTask
+from meduet_training.data.labelled_scans import LabelledScan
+from meduet_training.data.labelled_source import HELD_POSES
 from meduet_training.data.scan import Scan
 from meduet_training.finetuning import augmentation_for, held_out, style_bank
+from meduet_training.segmenter_run import divided
 from napari_meduet.core.analysis.style_augmentation import HALF, ONE_SHOT, TENTH, StyleAugmentation
 from napari_meduet.core.factors import StyleStatistics
 from napari_meduet.errors import InputError
@@ -75,3 +79,22 @@ def test_the_styles_of_a_domain_that_is_only_tested_stay_unseen():
     assert len(seen.styles) == 3
     with pytest.raises(InputError, match="demo knows no styles of CT"):
         style_bank(model, [scan("a", "test"), scan("b", "test")], {"CT"})
+
+
+def labelled(patient: str) -> LabelledScan:
+    channels = (replace(scan("a", "train"), patient=patient),)
+    return LabelledScan(channels=channels, labels_path=Path("a_seg.nii"), names={1: "liver"})
+
+
+def test_all_scans_of_a_patient_learn_or_all_judge_and_few_scans_judge_themselves_in_other_poses():
+    task = LabelTask(labels=(0, 1), sources={"liver": ("liver",)})
+    many = divided(task, [labelled(f"p{number // 2}") for number in range(12)])
+    learned, judges = ({each.first.patient for each in some} for some in (many.learned, many.judges))
+    assert (len(learned), len(judges), learned & judges) == (5, 1, set())
+    assert (len(many.judges), many.judges_poses) == (2, (0,))
+    assert many.note == "Crops of patients of the train split who are held out: 1 of 6."
+    few = divided(task, [labelled("p0"), labelled("p1")])
+    assert few.judges == few.learned
+    assert not set(few.poses) & set(few.judges_poses)
+    assert few.judges_poses == HELD_POSES
+    assert "too few patients" in few.note

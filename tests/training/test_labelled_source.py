@@ -78,12 +78,15 @@ def test_an_example_that_is_there_is_kept_and_a_damaged_one_is_made_again(given,
 
 
 def test_what_is_made_is_named_after_scan_labels_task_and_pose_and_after_no_patient(given, cached):
-    model, scans, _ = given
+    model, scans, task = given
     folder, entries = cached
     assert len({entry.path.name for entry in entries}) == 4
     assert len({entry.scan for entry in entries}) == 2
     joined = label_task([scan.names for scan in scans], {"both": ["organ", "bone"]})
     assert open_examples(model, scans, joined, (0,), folder) == []
+    (first,) = scans[0].channels
+    tested = replace(scans[0], channels=(replace(first, split="test"),))
+    assert open_examples(model, [tested], task, (0,), folder) == entries[:1]
     held = b"".join(path.read_bytes() for path in folder.iterdir())
     assert b"patient" not in held
     assert b".nii" not in held

@@ -23,7 +23,8 @@ from meduet_training.data.labelled_scans import LabelledScan, check_labelled, la
 from meduet_training.data.labelled_source import HELD_POSES, LabelledSource, num_poses
 from meduet_training.data.scan import Scan
 from meduet_training.data.step_batches import Share
-from meduet_training.evaluation.segmenter_validation import RESULTS_TABLE, SegmenterValidation, TestSplit
+from meduet_training.evaluation.run_results import RESULTS_TABLE
+from meduet_training.evaluation.segmenter_validation import SegmenterValidation, TestSplit
 from meduet_training.finetuning import augmentation_for, held_out, style_bank
 from meduet_training.generator_run import train_watched
 from meduet_training.machinery.fabric import decided_by_first, join_fabric
@@ -41,7 +42,7 @@ from napari_meduet.models.segmenters import begin_segmenter, build_segmenter
 from napari_meduet.volumes.volume import Modality
 
 MOST_SCANS_IN_HELD_POSES = 6
-OTHERS_NOTE = "Crops of {count} patients of the train split who are held out."
+OTHERS_NOTE = "Crops of patients of the train split who are held out: {held} of {all}."
 OWN_NOTE = (
     "Crops of scans that the segmenter learns from, turned as the training never turns them: there are too "
     "few patients to hold one out, so this Dice says how well it knows them, not how it will do on others."
@@ -216,7 +217,7 @@ def divided(task: LabelTask, scans: Sequence[LabelledScan]) -> Division:
         poses=tuple(range(num_poses(len(learned)))),
         judges=judges or learned[:MOST_SCANS_IN_HELD_POSES],
         judges_poses=(0,) if judges else HELD_POSES,
-        note=OTHERS_NOTE.format(count=len(held)) if judges else OWN_NOTE,
+        note=OTHERS_NOTE.format(held=len(held), all=len(by_patient)) if judges else OWN_NOTE,
     )
 
 

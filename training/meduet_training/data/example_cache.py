@@ -139,7 +139,7 @@ def _path(folder: Path, model: Model, scan: LabelledScan, meaning: LabelMap, pos
     words = [
         FORMAT,
         model.sha256,
-        *(scan_words(channel) for channel in scan.channels),
+        *(scan_words(replace(channel, split="train")) for channel in scan.channels),  # in any split alike
         f"{scan.labels_path.name} {status.st_size} {status.st_mtime_ns}",
         f"{sorted(meaning.classes.items())} {meaning.annotated} {sorted(meaning.ignored)}",
     ]

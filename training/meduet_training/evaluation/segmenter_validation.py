@@ -6,7 +6,6 @@ the run's folder. Where it has not risen for a while, the run is asked to end.
 """
 
 import copy
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,22 +25,19 @@ from meduet_training.data.labelled_scans import LabelledScan
 from meduet_training.data.labelled_source import LabelledChoice, LabelledSource
 from meduet_training.evaluation.label_panel import LabelledSlices, label_panel
 from meduet_training.evaluation.patience import Patience
-from meduet_training.evaluation.reporting import Part
+from meduet_training.evaluation.run_results import write_results
 from meduet_training.evaluation.segmenter_results import measure_scans, results_table
 from meduet_training.evaluation.validation import middle_slices
-from meduet_training.reporting.run_report import RESULTS
 from napari_meduet.core.analysis.finetuning import IGNORED, SegmentationObjective
 from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.models.files import Model
 from napari_meduet.tokenizers.tokenizer import Tokenizer
-from napari_meduet.volumes.files import write_atomically
 from napari_meduet.volumes.intensity import IntensityProfile
 
 NUM_CROPS = 24
 AT_ONCE = 2  # of them
 SHOWN = 3  # crops of a picture
 SCORE = "dice"
-RESULTS_TABLE = "results.md"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,11 +184,3 @@ class SegmenterValidation:
             truth=self._truth(choice),
             found=found[..., found.shape[-1] // 2].numpy(),
         )
-
-
-def write_results(folder: Path, table: Part, scans: Sequence[Mapping[str, Any]]) -> None:
-    """Keep the table in a run's folder, for people and for programs."""
-    words = json.dumps(table.as_data() | {"scans": list(scans)}, indent=2) + "\n"
-    for name, text in ((RESULTS, words), (RESULTS_TABLE, table.as_markdown())):
-        with write_atomically(folder / name, overwrite=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")

@@ -20,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from meduet_training.evaluation.factor_analysis import FACTORS_CSV, FACTORS_JSON
+from meduet_training.evaluation.run_results import RESULTS
 from meduet_training.machinery.progress import LOG
 from meduet_training.machinery.row_log import read_rows
 from meduet_training.reporting.charts import Band, bands, curve, factor_map, map_legend
@@ -29,7 +30,6 @@ from napari_meduet.errors import InputError
 from napari_meduet.volumes.files import write_atomically
 
 REPORT, VALIDATION, PANELS, FACTORS = "report.html", "validation.jsonl", "panels", "factors"
-RESULTS = "results.json"  # of a task, on the test split
 TEMPLATE = "report.html.jinja"
 PANEL = re.compile(r"step-(\d+)-(\w+)\.png")
 FACTOR_NAMES = {"style": "style s₀", "content": "content c₀"}
