@@ -259,3 +259,16 @@ def test_what_does_not_fit_into_memory_is_refused_with_numbers(folder, smooth_ct
     monkeypatch.setattr(memory_module, "free_bytes", lambda: 1000)
     with pytest.raises(InputError, match="GiB"):
         segment(SegmentRequest(smooth_ct, model=folder, device="cpu"))
+
+
+def test_finding_the_largest_parts_counts_as_memory_too(folder, smooth_ct, monkeypatch):
+    """Parts of a finely sliced scan take more than all that went before."""
+    voxels = np.zeros((200, 200, 200), np.int16)
+    scan = ct(voxels, np.diag([0.2, 0.2, 0.2, 1]))
+    model = load_model(folder, "cpu")
+    needed = memory_module.segmentation_bytes(model, model.segmenter, scan)
+    assert needed < memory_module.CLEANING_BYTES * voxels.size
+    monkeypatch.setattr(memory_module, "free_bytes", lambda: needed)
+    memory_module.check_segmentation_memory(model, model.segmenter, scan)
+    with pytest.raises(InputError, match="GiB"):
+        memory_module.check_segmentation_memory(model, model.segmenter, scan, largest_parts=True)

@@ -21,6 +21,7 @@ NATIVE_COPIES = 10
 WORKING_COPIES = 10
 WORKING_COPIES_OF_SEGMENTATION = 6  # finding the body takes most
 FEATURE_COPIES = 2  # their sum and their mean
+CLEANING_BYTES = 8  # a voxel: of the labels, and of the connected parts of one
 NATIVE_COPIES_OF_MR = 3  # a profile is fitted to the values; of CT there are labels alone
 FLOAT_BYTES = 4
 GIB = 2**30
@@ -35,13 +36,16 @@ def check_memory(model: Model, *scans: Volume) -> None:
     _refuse_above_free(max(needed_bytes(model, scan) for scan in scans))
 
 
-def check_segmentation_memory(model: Model, network: LatentUNETR, scan: Volume) -> None:
+def check_segmentation_memory(
+    model: Model, network: LatentUNETR, scan: Volume, *, largest_parts: bool = False
+) -> None:
     """Refuse to segment a scan for which the memory that is free will not do.
 
     Raises:
         InputError: with what is needed and what is free.
     """
-    _refuse_above_free(segmentation_bytes(model, network, scan))
+    cleaning = CLEANING_BYTES * scan.voxels.size if largest_parts else 0
+    _refuse_above_free(max(segmentation_bytes(model, network, scan), cleaning))
 
 
 def check_synthesis_memory(model: Model, shape: tuple[int, int, int]) -> None:
@@ -83,7 +87,9 @@ def segmentation_bytes(model: Model, network: LatentUNETR, scan: Volume) -> int:
     numbers = WORKING_COPIES_OF_SEGMENTATION * _product(grid.shape)
     numbers += FEATURE_COPIES * network.config.features * latents
     numbers += scan.voxels.size * (NATIVE_COPIES_OF_MR if scan.modality == "MR" else 1)
-    return int(FLOAT_BYTES * numbers + max(tiles, slabs_bytes(model, network, (sides[0], sides[1], sides[2]))))
+    return int(
+        FLOAT_BYTES * numbers + max(tiles, slabs_bytes(model, network, (sides[0], sides[1], sides[2])))
+    )
 
 
 def free_bytes() -> int | None:

@@ -157,7 +157,8 @@ def segment(request: SegmentRequest, on_progress: OnProgress = silent) -> Segmen
     reading, segmenting = parts(on_progress, 2, 98)
     reading(0.0, "reading the model")
     model = load_segmenting_model(request.model, request.device)
-    assert model.segmenter is not None and model.card.segmenter is not None
+    assert model.segmenter is not None
+    assert model.card.segmenter is not None
     reading(0.5, "reading the scan")
     volume = read_scan(request.scan, request.choice)
     if volume.modality not in model.card.segmenter.modalities:
@@ -212,7 +213,7 @@ def segment_volume(
         InputError: as `segment`.
     """
     preparing, segmenting, finishing = parts(on_progress, 4, 94, 2)
-    check_segmentation_memory(model, network, volume)
+    check_segmentation_memory(model, network, volume, largest_parts=largest_parts)
     preparing(0.0, "preparing")
     prepared = prepare_scan(model, volume)
     indices = segment_prepared(model, network, prepared, segmenting)
