@@ -30,7 +30,8 @@ from meduet_training.evaluation.overlap import overlap
 from meduet_training.evaluation.threshold_baseline import threshold_lungs
 from napari_meduet.pipelines import read_volume
 from napari_meduet.pipelines.requests import TeachRequest
-from napari_meduet.pipelines.teaching import TaughtSoFar, teach
+from napari_meduet.pipelines.taught import TaughtSoFar
+from napari_meduet.pipelines.teaching import teach
 from napari_meduet.volumes.volume import Volume
 
 GOAL_S = 300.0

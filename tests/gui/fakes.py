@@ -16,7 +16,7 @@ from napari_meduet.pipelines.label_statistics import label_volumes
 from napari_meduet.pipelines.safety import Measurements, judge
 from napari_meduet.pipelines.segmentation import SegmentationResult
 from napari_meduet.pipelines.synthesis_outputs import GuidanceGrid, Preview, SynthesisResult
-from napari_meduet.pipelines.teaching import TaughtSoFar
+from napari_meduet.pipelines.taught import TaughtSoFar
 from napari_meduet.volumes.volume import Volume
 
 
@@ -219,6 +219,8 @@ class FakeTeaching(FakeSegmentation):
 
 class FakeTaught:
     """What a fake teaching taught: the same two structures."""
+
+    modalities = ("CT",)
 
     def __init__(self, pipeline):
         self.pipeline = pipeline

@@ -10,7 +10,7 @@ from qtpy.QtGui import QColor, QFont, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 if TYPE_CHECKING:
-    from napari_meduet.pipelines.teaching import TaughtSoFar
+    from napari_meduet.pipelines.taught import TaughtSoFar
 
 HEIGHT = 120  # pixels
 LOSS_COLOUR, DICE_COLOUR = "#e69f00", "#56b4e9"  # of Okabe and Ito

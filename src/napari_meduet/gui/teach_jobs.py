@@ -17,7 +17,7 @@ from napari_meduet.volumes.volume import Volume
 if TYPE_CHECKING:
     from napari_meduet.pipelines.folder_segmentation import FolderReport
     from napari_meduet.pipelines.segmentation import SegmentationResult
-    from napari_meduet.pipelines.teaching import Taught, TaughtSoFar
+    from napari_meduet.pipelines.taught import Taught, TaughtSoFar
 
 ScanLater = Callable[[], Volume]
 
@@ -61,12 +61,20 @@ def apply_to_scans(
     scans: Sequence[ScanLater],
     on_result: "Callable[[tuple[int, SegmentationResult]], None]",
     on_progress: OnProgress,
-) -> int:
-    """Segment scans one by one, each handed on with its number as soon as it is done; how many there were."""
+) -> dict[int, str]:
+    """Segment scans one by one, each handed on with its number as soon as it is done.
+
+    Returns:
+        Why not, for each that cannot be segmented; it does not stop the others.
+    """
+    failed = {}
     for number, scan in enumerate(scans):
         stage = part(on_progress, number / len(scans), (number + 1) / len(scans))
-        on_result((number, taught.segment(scan(), on_progress=stage)))
-    return len(scans)
+        try:
+            on_result((number, taught.segment(scan(), on_progress=stage)))
+        except InputError as error:
+            failed[number] = str(error)
+    return failed
 
 
 def apply_to_folder(taught: "Taught", folder: Path, target: Path, on_progress: OnProgress) -> "FolderReport":

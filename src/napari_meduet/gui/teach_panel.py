@@ -23,7 +23,7 @@ from napari_meduet.gui.teach_jobs import apply_to_folder, apply_to_scans, save_m
 from napari_meduet.gui.teach_use import TeachUse, ask_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from napari.layers import Layer
     from napari.viewer import Viewer
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from napari_meduet.gui.teach_jobs import ScanLater
     from napari_meduet.pipelines.folder_segmentation import FolderReport
     from napari_meduet.pipelines.segmentation import SegmentationResult
-    from napari_meduet.pipelines.teaching import Taught, TaughtSoFar
+    from napari_meduet.pipelines.taught import Taught, TaughtSoFar
 
 NOTHING_LEARNT = "Train first: then it can be applied, and saved."
 NO_OTHERS = "No other scan is open: open one, or apply to a folder."
@@ -93,7 +93,7 @@ class TeachPanel(QWidget):
         """Why nothing can be applied yet."""
         if self._taught is None:
             return NOTHING_LEARNT
-        return "" if self.use.folder() or self.use.targets(self._taught_with) else NO_OTHERS
+        return "" if self.use.folder() or self._others() else NO_OTHERS
 
     def offer(self, is_busy: bool, is_training: bool) -> None:
         """Enable what can be asked for now."""
@@ -151,7 +151,7 @@ class TeachPanel(QWidget):
                 call = partial(apply_to_folder, self._taught, folder, target)
                 self._start("Segmenting a folder", call, self._folder_done, self.use.apply)
             return
-        targets = self.use.targets(self._taught_with)
+        targets = self._others()
         self._targets = [(layer, layer.name) for layer in targets]
         scans: list[ScanLater] = [scan_later(layer) for layer in targets]
         call = partial(apply_to_scans, self._taught, scans, self._results.send)
@@ -162,10 +162,16 @@ class TeachPanel(QWidget):
         number, result = numbered
         scan, name = self._targets[number]
         show_segmentation(self._viewer, result, f"{name} ▸ taught", scan)
-        self.done = f"{number + 1} of {len(self._targets)} scans have labels now."
+        self.done = f"{number + 1} of {len(self._targets)} scans are done."
 
-    def _applied(self, count: int) -> None:
-        self.done = f"Done: {count} {'scan' if count == 1 else 'scans'}."
+    def _applied(self, failed: dict[int, str]) -> None:
+        self.done = f"{len(self._targets) - len(failed)} of {len(self._targets)} scans have labels now."
+        self._tell({self._targets[number][1]: sentence for number, sentence in failed.items()})
+
+    def _others(self) -> "list[Layer]":
+        """The open scans it can be applied to."""
+        assert self._taught is not None
+        return self.use.targets(self._taught_with, self._taught.modalities)
 
     def _folder_done(self, report: "FolderReport") -> None:
         self.done = f"{len(report.written)} written"
@@ -173,10 +179,14 @@ class TeachPanel(QWidget):
             self.done += f", {len(report.skipped)} there already"
         if report.failed:
             self.done += f", {len(report.failed)} failed"
-            lines = [f"{name}: {sentence}" for name, sentence in report.failed.items()]
-            self._show_problem(
-                Problem(f"{len(report.failed)} of the scans have no labels: {lines[0]}", "\n".join(lines))
-            )
+        self._tell(report.failed)
+
+    def _tell(self, failed: "Mapping[str, str]") -> None:
+        """Say which scans have no labels, and why."""
+        lines = [f"{name}: {sentence}" for name, sentence in failed.items()]
+        if lines:
+            more = f" ({len(lines) - 1} more in the details)" if len(lines) > 1 else ""
+            self._show_problem(Problem(f"No labels for {lines[0]}{more}", "\n".join(lines[1:])))
 
     def _save(self, folder: Path) -> None:
         assert self._taught is not None

@@ -29,10 +29,12 @@ if TYPE_CHECKING:
         SegmentRequest,
         SwapRequest,
         SynthesisRequest,
+        TeachRequest,
     )
     from napari_meduet.pipelines.restyling import open_swap, swap
     from napari_meduet.pipelines.segmentation import segment
     from napari_meduet.pipelines.synthesis import open_synthesis, synthesize
+    from napari_meduet.pipelines.teaching import teach
     from napari_meduet.volumes.files import list_series, read_volume, write_volume
     from napari_meduet.volumes.volume import Volume
 
@@ -52,11 +54,13 @@ _HOMES = {
         "SegmentRequest",
         "SwapRequest",
         "SynthesisRequest",
+        "TeachRequest",
     ),
     "napari_meduet.pipelines.restyling": ("open_swap", "swap"),
     "napari_meduet.pipelines.reconstruction": ("roundtrip",),
     "napari_meduet.pipelines.segmentation": ("segment",),
     "napari_meduet.pipelines.synthesis": ("open_synthesis", "synthesize"),
+    "napari_meduet.pipelines.teaching": ("teach",),
     "napari_meduet.volumes.files": ("list_series", "read_volume", "write_volume"),
     "napari_meduet.volumes.volume": ("Volume",),
 }
@@ -73,6 +77,7 @@ __all__ = [
     "SegmentRequest",
     "SwapRequest",
     "SynthesisRequest",
+    "TeachRequest",
     "Volume",
     "classify",
     "describe",
@@ -88,6 +93,7 @@ __all__ = [
     "segment",
     "swap",
     "synthesize",
+    "teach",
     "write_volume",
 ]
 

@@ -7,18 +7,16 @@ or strokes: then what nobody painted is unknown, and one number stands for the b
 The training of a server is `meduet_training`'s business; it learns by the same losses from the same examples.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Generator
 
 from napari_meduet.core.analysis.encoder_sizes import sizes_of
@@ -33,8 +31,8 @@ from napari_meduet.core.analysis.unetr import LatentUNETR, UNETRConfig
 from napari_meduet.core.schedules import warmup_cosine
 from napari_meduet.core.windows import Position
 from napari_meduet.errors import InputError, OnProgress
-from napari_meduet.models.card import SEGMENTER_FILE, MaskClass, Modality
-from napari_meduet.models.files import Model, copy_model, load_model, save_segmenter
+from napari_meduet.models.card import MaskClass, Modality
+from napari_meduet.models.files import Model, load_model
 from napari_meduet.models.folders import demo_model_path
 from napari_meduet.models.segmenters import begin_segmenter, build_segmenter
 from napari_meduet.pipelines.encoding import PreparedScan, prepare_scan
@@ -43,8 +41,8 @@ from napari_meduet.pipelines.factors import read_scan
 from napari_meduet.pipelines.interruption import interruptible
 from napari_meduet.pipelines.labels import labels_on
 from napari_meduet.pipelines.progress import part, parts, silent
-from napari_meduet.pipelines.requests import Scan, ScanChoice, TeachRequest
-from napari_meduet.pipelines.segmentation import SegmentationResult, segment_volume
+from napari_meduet.pipelines.requests import TeachRequest
+from napari_meduet.pipelines.taught import ANY_CHOICE, Taught, TaughtSoFar
 
 FEATURES = 32
 ROWS = 4  # crops a step
@@ -57,95 +55,6 @@ CLIP = 1.0
 EMA_DECAY = 0.98  # looks back on 50 steps: a teacher waits minutes, not days
 POSES_AIMED_AT = 12  # over all scans
 TOLD_EVERY = 5  # steps
-ANY_CHOICE = ScanChoice()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaughtSoFar:
-    """A point of the curve.
-
-    Attributes:
-        loss: mean over the steps since the last point.
-        dice: of what would be predicted now in the last step's crops, mean over the structures they show;
-            None where they show none.
-        seconds: since the first step.
-    """
-
-    step: int
-    loss: float
-    dice: float | None
-    seconds: float
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Taught:
-    """A segmenter that was taught.
-
-    Attributes:
-        classes: what each output scores, the background first.
-        steps: so many were taken.
-        training: what the card says of how it was made.
-    """
-
-    model: Model
-    model_folder: Path
-    network: LatentUNETR
-    classes: tuple[MaskClass, ...]
-    modalities: tuple[Modality, ...]
-    steps: int
-    training: dict[str, Any]
-
-    @torch.inference_mode()
-    def segment(
-        self,
-        scan: Scan,
-        *,
-        choice: ScanChoice = ANY_CHOICE,
-        largest_parts: bool = False,
-        on_progress: OnProgress = silent,
-    ) -> SegmentationResult:
-        """The structures in a scan.
-
-        Raises:
-            InputError: as `segmentation.segment`.
-        """
-        volume = read_scan(scan, choice)
-        if volume.modality not in self.modalities:
-            raise InputError(
-                f"This segmenter was taught on {' and '.join(self.modalities)} scans; this scan is "
-                f"{volume.modality}. Teach one on such scans."
-            )
-        return segment_volume(
-            self.model,
-            self.network,
-            self.classes,
-            volume,
-            segmenter_sha256=self.sha256,
-            largest_parts=largest_parts,
-            on_progress=on_progress,
-        )
-
-    @cached_property
-    def sha256(self) -> str:
-        """The digest of its weights, which is that of the file they are saved as."""
-        return hashlib.sha256(packed(self.network)).hexdigest()
-
-    def save(self, folder: Path | str, name: str = "") -> None:
-        """Write a model folder: the model it was taught on, with this segmenter.
-
-        Raises:
-            InputError: there is one already, or it cannot be written.
-        """
-        target = Path(folder)
-        copy_model(self.model_folder, target, without={SEGMENTER_FILE}, name=name)
-        save_segmenter(
-            target,
-            self.network.config,
-            self.network.state_dict(),
-            self.classes,
-            self.modalities,
-            self.training,
-        )
 
 
 def teach(
@@ -200,11 +109,6 @@ def teach(
             "seed": request.seed,
         },
     )
-
-
-def packed(network: LatentUNETR) -> bytes:
-    """A segmenter's weights as a model folder holds them."""
-    return save({name: tensor.half().contiguous() for name, tensor in network.state_dict().items()})
 
 
 def _prepared(
