@@ -19,6 +19,8 @@ from meduet_training.budgets.draws import Budget, budgets_in, draw_patients
 from meduet_training.budgets.gains import over_seeds, paired_gain
 from meduet_training.budgets.running import planned_runs
 from meduet_training.budgets.study import Finished, Study, as_data, as_markdown
+from meduet_training.classifier_config import read_classifier_run
+from meduet_training.classifier_run import asked_classes
 from meduet_training.data.asked_scans import asked_scans
 from meduet_training.data.cohort import read_cohort
 from meduet_training.data.labelled_source import LabelledSource
@@ -344,3 +346,69 @@ def test_the_folder_of_another_study_is_refused(given, finished):
     done = call(given, folder, "--arms", "scratch", "--budgets", "one", "--set", "training.batch=3")
     assert done.exit_code == 2
     assert "another study, which differs in training.batch" in done.output
+
+
+# Classification
+
+
+@pytest.fixture(scope="module")
+def sorted_scans(tmp_path_factory):
+    """A model, and scans of two classes: three patients of each to learn from, one of each to judge by."""
+    folder = tmp_path_factory.mktemp("classes")
+    save_tiny_model(folder / "model")
+    records = []
+    for diagnosis, modality in (("lung", "CT"), ("brain", "MR")):
+        for number, split in enumerate(["train", "train", "train", "test"]):
+            name = f"{diagnosis}{number}.nii.gz"
+            save_phantom(folder / name, modality, number, shape=(36, 34, 20))
+            records.append(
+                {
+                    "path": name, "domain": f"site {number % 2}", "patient_group": name,
+                    "modality": modality, "sequence": None, "split": split, "licence": "CC0",
+                    "licence_grade": "A", "diagnosis": diagnosis,
+                }
+            )  # fmt: skip
+    (folder / "index.json").write_text(json.dumps(records))
+    return folder
+
+
+def classify(scans, output, *more):
+    words = ["label-budgets", "--task", "classification", "--model", scans / "model", "--data", scans]
+    words += ["--cache", scans / "made", "-o", output, "--steps", 1, "--batch", 4, "--device", "cpu"]
+    words += ["--set", "hardware.workers=0", "--budgets", "one", "--seeds", 1, "--arms", "scratch", *more]
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_classes_of_scans_take_two_patients_each_of_whom_one_watches(sorted_scans, tmp_path):
+    done = classify(sorted_scans, tmp_path, "--target", "diagnosis")
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert [run["num_patients"] for run in found["runs"]] == [4]
+    assert set(found["runs"][0]["scores"]) == {"AUC", "balanced accuracy"}
+    assert found["about"]["task"] == "classification of diagnosis"
+
+
+def test_an_unseen_domain_is_left_to_the_test_of_a_classifier(sorted_scans):
+    data = {"model": sorted_scans / "model", "scans": sorted_scans, "target": "diagnosis"}
+    run = read_classifier_run(None, {"data": data | {"unseen": ["site 1"]}})
+    _, classified = asked_classes(run)
+    splits = [(each.scan.path.name, each.scan.split) for each in classified]
+    assert splits == [
+        (f"{name}{number}.nii.gz", split)
+        for name in ("lung", "brain")
+        for number, split in enumerate(["train", "test", "train", "test"])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--target", "diagnoses"], "did you mean diagnosis"),
+        ([], "data.target is missing"),
+        (["--target", "modality", "--unseen", "site 0", "--modality", "CT"], "one class alone"),
+    ],
+)
+def test_a_classification_that_cannot_be_is_refused(sorted_scans, tmp_path, options, sentence):
+    done = classify(sorted_scans, tmp_path / "study", *options)
+    assert done.exit_code == 2
+    assert sentence in done.output

@@ -15,9 +15,11 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from meduet_training.classifier_config import ClassifierRun
+from meduet_training.data.asked_scans import asked_scans, asked_splits
 from meduet_training.data.classified_source import ClassifiedSource
 from meduet_training.data.cohort import read_cohort, trainable
 from meduet_training.data.factor_cache import FactorEntry, open_factors
+from meduet_training.data.scan import Scan
 from meduet_training.data.scan_classes import (
     ClassifiedScan,
     class_names,
@@ -66,8 +68,7 @@ def run_classifier(run: ClassifierRun, folder: Path) -> None:
                 "A classifier cannot be cut by fsdp; use ddp, or recompute where memory is short."
             )
         model = load_model(run.data.model, "cpu")
-        cohort = read_cohort(run.data.scans)
-        classified = classified_scans(run.data.scans, cohort, run.data.target, run.data.classes)
+        cohort, classified = asked_classes(run)
         scans = learnable(run, classified)
         class_names(scans, run.data.target)  # refuses before anything is encoded
         num_trainable = Counter(scan.modality for scan in trainable(cohort))
@@ -116,8 +117,25 @@ def run_classifier(run: ClassifierRun, folder: Path) -> None:
         print(results.read_text(encoding="utf-8"), end="")
 
 
+def asked_classes(run: ClassifierRun) -> tuple[list[Scan], list[ClassifiedScan]]:
+    """The scans that the configuration asks for, and those of them whose class is known.
+
+    Raises:
+        InputError: the list cannot be read, or what is asked for is not in it.
+    """
+    data = run.data
+    cohort = read_cohort(data.scans)
+    classified = classified_scans(data.scans, cohort, data.target, data.classes)
+    splits = dict(zip(cohort, asked_splits(cohort, data), strict=True))
+    return asked_scans(cohort, data), [
+        replace(each, scan=replace(each.scan, split=split))
+        for each in classified
+        if (split := splits[each.scan]) is not None
+    ]
+
+
 def learnable(run: ClassifierRun, scans: Sequence[ClassifiedScan]) -> list[ClassifiedScan]:
-    """Those of the train split, of the modality that is asked for, whose licence allows it.
+    """Those of the train split, of the modality and patients that are asked for, whose licence allows it.
 
     Raises:
         InputError: there is none.
@@ -129,8 +147,12 @@ def learnable(run: ClassifierRun, scans: Sequence[ClassifiedScan]) -> list[Class
             f"{run.data.scans.name}: no {f'{modality} ' if modality else ''}scan says something in "
             f"{run.data.target}, so there is nothing to learn."
         )
-    allowed = set(trainable([each.scan for each in chosen]))
-    return [each for each in chosen if each.scan in allowed]
+    allowed, patients = set(trainable([each.scan for each in chosen])), run.data.patients
+    return [
+        each
+        for each in chosen
+        if each.scan in allowed and (patients is None or each.scan.patient in patients)
+    ]
 
 
 def test_scans(

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from meduet_training.budgets.classification import ClassificationBudgets
 from meduet_training.budgets.segmentation import SegmentationBudgets
 from meduet_training.budgets.task import ARMS, BudgetTask
+from meduet_training.classifier_config import read_classifier_run
 from meduet_training.run_config import asked_run
 from meduet_training.segmenter_config import read_segmenter_run
 from napari_meduet.errors import InputError
@@ -41,4 +43,6 @@ def budget_task(
     Raises:
         InputError: the configuration cannot be, nothing can be learnt, or nothing judged.
     """
+    if name == "classification":
+        return ClassificationBudgets(asked_run(read_classifier_run, output, config, options, settings))
     return SegmentationBudgets(asked_run(read_segmenter_run, output, config, options, settings))

@@ -1,6 +1,5 @@
 """Segmentation from few labels, as the budgets' runner asks for it. The runs are segmenter_run.py's."""
 
-import json
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from functools import cache
@@ -9,12 +8,11 @@ from typing import Any, cast
 
 import numpy as np
 
-from meduet_training.budgets.task import check_base
+from meduet_training.budgets.task import check_base, figures_in
 from meduet_training.data.asked_scans import asked_scans
 from meduet_training.data.cohort import read_cohort, trainable
 from meduet_training.data.label_task import LabelTask
 from meduet_training.data.labelled_scans import LabelledScan
-from meduet_training.evaluation.run_results import RESULTS
 from meduet_training.evaluation.segmentation_scores import METRICS
 from meduet_training.evaluation.surface_distance import TOLERANCE_MM
 from meduet_training.finetuning import style_bank
@@ -89,8 +87,7 @@ class SegmentationBudgets:
 
     def scores(self, folder: Path) -> dict[str, float]:
         """Dice and NSD of each structure over the scans that hold it, and of all structures alike."""
-        figures = json.loads((folder / RESULTS).read_text(encoding="utf-8"))["figures"]
-        return {figure["what"].removesuffix(OVER_ALL): figure["value"] for figure in figures}
+        return {what.removesuffix(OVER_ALL): value for what, value in figures_in(folder).items()}
 
     def _shown_by(self, patient: str) -> AbstractSet[str]:
         own = [scan for scan in self._scans if scan.first.patient == patient]

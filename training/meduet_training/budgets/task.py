@@ -1,10 +1,12 @@
 """What the budgets' runner must know of a task: who can be learnt from, how to train, how it was judged."""
 
+import json
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
+from meduet_training.evaluation.run_results import RESULTS
 from meduet_training.finetuning_config import FinetuningRun, Styles
 from napari_meduet.errors import InputError
 
@@ -88,3 +90,9 @@ def check_base(base: FinetuningRun) -> None:
         said.append("data.patients")
     if said:
         raise InputError(f"{said[0]} is decided by arms and budgets, run by run; leave it out.")
+
+
+def figures_in(folder: Path) -> dict[str, float]:
+    """The figures of a finished run, by what they measure."""
+    figures = json.loads((folder / RESULTS).read_text(encoding="utf-8"))["figures"]
+    return {figure["what"]: figure["value"] for figure in figures}
