@@ -105,6 +105,9 @@ def test_the_test_split_is_measured_at_the_end(trained):
     ]
     assert accuracy["value"] == pytest.approx(sum(right) / 2)
     assert "balanced accuracy" in trained[1]
+    page = (trained[0] / "report.html").read_text()
+    assert "Test scans" in page
+    assert "balanced accuracy of the validation scans" in page
 
 
 def test_an_exported_classifier_classifies_a_scan_as_the_run_did(given, trained):

@@ -36,10 +36,16 @@ def results_table(
         Figure(what="balanced accuracy", estimate=scores.accuracy, beside=f"chance {1 / len(names):.2f}"),
         Figure(what="AUC", estimate=scores.auc, beside="chance 0.50"),
     )
-    rows = [
+    confusion = [
         (name, *(int(count) for count in row))
         for number, (name, row) in enumerate(zip(names, scores.confusion, strict=True))
         if number in shown
+    ]
+    single = [
+        (str(number), entry.domain, names[int(label)], names[int(row.argmax())], float(row.max()))
+        for number, (entry, label, row) in enumerate(
+            zip(entries, labels.tolist(), probabilities, strict=True), start=1
+        )
     ]
     return Part(
         title="Test scans",
@@ -49,7 +55,12 @@ def results_table(
             Table(
                 title="Scans of each class, and what they were taken for",
                 columns=("class", *names),
-                rows=rows,
+                rows=confusion,
+            ),
+            Table(
+                title="Single scans",
+                columns=("scan", "domain", "class", "found", "its probability"),
+                rows=single,
             ),
         ),
         seed=seed,
