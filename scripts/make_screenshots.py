@@ -20,9 +20,11 @@ from scipy.ndimage import binary_dilation, binary_erosion, binary_fill_holes
 
 from napari_meduet.gui.demo import PLUGIN, WIDGET
 from napari_meduet.gui.dock import Dock
+from napari_meduet.gui.layers import image_layer
 from napari_meduet.gui.segmentation_widget import TEACH, SegmentationWidget
 from napari_meduet.gui.swap_widget import SwapWidget
 from napari_meduet.gui.synthesis_widget import SynthesisWidget
+from napari_meduet.volumes.files import read_volume
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 WINDOW = (1340, 800)
@@ -164,9 +166,8 @@ def lesson(third: Path) -> None:
     """Bone and fat, taught by strokes on both CT samples, found in a third scan."""
     viewer, widget = open_sample("ct", "MeDUET segmentation")
     assert isinstance(widget, SegmentationWidget)
-    viewer.open(third, plugin=PLUGIN)
-    viewer.layers[-1].name = "CT, another patient"
-    viewer.layers[-1].visible = False
+    data, state, _ = image_layer(read_volume(third, modality="CT"), "CT, another patient")
+    viewer.add_image(data, **state, visible=False)
     teach = widget.teach
     widget.pages.setCurrentIndex(TEACH)
     for name in ("CT, soft kernel", "CT, sharp kernel"):
@@ -181,10 +182,11 @@ def lesson(third: Path) -> None:
     teach.form.unpainted.choose(True)
     teach.form.steps.setValue(200)
     show_only(viewer, "CT, soft kernel", "labels of CT, soft kernel")
+    viewer.layers.selection.active = viewer.layers["labels of CT, soft kernel"]
     viewer.reset_view()
     take(viewer, "teach_paint")
     teach.train.button.click()
-    while widget.is_busy and (not teach.curve.points or teach.curve.points[-1].step < 150):
+    while widget.is_busy and (not teach.curve.points or teach.curve.points[-1].step < 100):
         settle(0.1)
     widget.area.ensureWidgetVisible(teach.told)
     take(viewer, "teach_curve")

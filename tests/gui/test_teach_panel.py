@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import PLUGIN, a_scan
 from fakes import FakeTeaching
+from napari.layers import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFileDialog
 from test_layers import oblique
@@ -132,12 +133,17 @@ def test_two_painted_scans_teach_and_the_others_get_labels(widget, pipeline, qtb
     assert set(np.unique(others)) == {0, 1, 4}
     assert np.array_equal(labels, pipeline.painted[0])
 
-    # the other open scans, each in a layer of its own
+    # the other open scans, each in a layer of its own; one that fails does not stop the others
+    bright = replace(a_scan(4), voxels=np.full((12, 14, 8), 9000, np.int16))
+    for scan, name in ((bright, "bright"), (replace(a_scan(5), modality="MR", unit="arbitrary"), "MR")):
+        data, state, _ = image_layer(scan, name)
+        layers.insert(0, Image(data, **state))
     before = {layer.name: np.array(layer.data) for layer in layers}
     click(widget, qtbot, teach.use.apply.button)
     finish(widget, qtbot)
     assert names(widget)[len(before) :] == ["A ▸ taught"]
-    assert "Done: 1 scan" in teach.use.apply.status.text()
+    assert "1 of 2 scans have labels now" in teach.use.apply.status.text()
+    assert "No labels for bright: This scan is much too bright." in widget.notice.sentence.text()
     assert all(np.array_equal(layers[name].data, was) for name, was in before.items())
     teach.use.scans.choose(layers["C"])
     click(widget, qtbot, teach.use.apply.button)
@@ -158,7 +164,7 @@ def test_two_painted_scans_teach_and_the_others_get_labels(widget, pipeline, qtb
     assert [path.name for path in sorted(target.glob("*.gz"))] == ["good_segmentation.nii.gz"]
     assert set(np.unique(read_volume(target / "good_segmentation.nii.gz").voxels)) == {0, 1, 2}
     assert "1 written, 2 failed" in teach.use.apply.status.text()
-    assert "much too bright" in widget.notice.story.toPlainText()
+    assert "bright.nii.gz: This scan is much too bright. (1 more" in widget.notice.sentence.text()
     assert "cut.nii.gz" in widget.notice.story.toPlainText()
 
     # and as a model

@@ -39,11 +39,13 @@ class LabelWatch(QObject):
             return
         if self.layer is not None:
             self.layer.events.paint.disconnect(self._painted)
+            self.layer.events.data.disconnect(self._painted)
             self.layer.events.set_data.disconnect(self._drawn)
         self.layer, self.places, self._is_painted = layer, {}, False
         self._soon.stop()
         if layer is not None:
             layer.events.paint.connect(self._painted)
+            layer.events.data.connect(self._painted)
             layer.events.set_data.connect(self._drawn)
             self._count()
 

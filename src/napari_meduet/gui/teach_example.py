@@ -25,23 +25,25 @@ class TeachExample(QWidget):
     def __init__(
         self,
         viewer: "ViewerModel",
-        next_scan: "Callable[[list[Layer]], Layer | None]",
-        next_labels: "Callable[[Layer | None, list[Layer]], Layer | None]",
+        next_scan: "Callable[[TeachExample, list[Layer]], Layer | None]",
+        next_labels: "Callable[[TeachExample, list[Layer]], Layer | None]",
     ) -> None:
         """
         Args:
-            next_scan: of the layers given, the one to choose while nobody chose.
-            next_labels: the labels to choose for a scan.
+            next_scan: of the layers given, the one to choose for an example while nobody chose.
+            next_labels: the labels to choose for the scan of an example.
         """
         super().__init__()
         self.watch = LabelWatch(self)
-        self.scan = LayerBox(viewer, is_scan, placeholder="scan", default=next_scan)
+        self.scan = LayerBox(
+            viewer, is_scan, placeholder="scan", default=lambda layers: next_scan(self, layers)
+        )
         self.scan.setToolTip("A scan to learn from")
         self.labels = LayerBox(
             viewer,
             is_label_volume,
             placeholder="labels",
-            default=lambda layers: next_labels(self.scan.value(), layers),
+            default=lambda layers: next_labels(self, layers),
         )
         self.labels.setToolTip("What is painted on it")
         self.remove = QToolButton()
@@ -90,4 +92,6 @@ class TeachExample(QWidget):
     def _labels_changed(self) -> None:
         labels = self.labels.value()
         self.watch.follow(labels if isinstance(labels, Labels) else None)
+        if labels is not None:
+            self.keep()  # another scan that is opened has nothing to do with these labels
         self.changed.emit()

@@ -61,10 +61,6 @@ class TeachExamples(QWidget):
         """The labels that are in some example."""
         return {number for row in self.rows for number in row.watch.places}
 
-    def is_counting(self) -> bool:
-        """Whether there may be labels that are not known yet."""
-        return any(row.watch.is_counting for row in self.rows)
-
     def obstacle(self) -> str:
         """Why nothing can be learnt from them; empty where something can."""
         if not self.rows:
@@ -111,13 +107,14 @@ class TeachExamples(QWidget):
         """The layers that were made here."""
         return [labels for _, labels in self.pairs() if labels.metadata.get(KEY) == PAINTING]
 
-    def _next_scan(self, layers: "list[Layer]") -> "Layer | None":
-        used = [row.scan.value() for row in self.rows]
+    def _next_scan(self, asking: TeachExample, layers: "list[Layer]") -> "Layer | None":
+        """A scan that is no example yet."""
+        used = [row.scan.value() for row in self.rows if row is not asking]
         return uppermost_scan([layer for layer in layers if layer not in used])
 
-    def _next_labels(self, scan: "Layer | None", layers: "list[Layer]") -> "Layer | None":
+    def _next_labels(self, asking: TeachExample, layers: "list[Layer]") -> "Layer | None":
         """Labels on the scan's grid that a person made."""
-        used = [row.labels.value() for row in self.rows]
+        scan, used = asking.scan.value(), [row.labels.value() for row in self.rows if row is not asking]
         free = (layer for layer in layers if layer not in used and not is_segmented(layer))
         return next((layer for layer in free if scan is not None and share_grid(scan, layer)), None)
 

@@ -7,7 +7,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QPushButton, QVBoxLayout, QWidget
 
 from napari_meduet.gui.forms import LayerBox, rows
-from napari_meduet.gui.layers import is_scan, is_synthetic
+from napari_meduet.gui.layers import is_scan, is_synthetic, modality_of
 from napari_meduet.gui.run_bar import RunBar
 from napari_meduet.models.folders import models_folder
 
@@ -54,17 +54,19 @@ class TeachUse(QWidget):
         chosen = self.scans.value()
         return chosen if isinstance(chosen, Path) else None
 
-    def targets(self, examples: "Collection[Layer]") -> "list[Layer]":
+    def targets(self, examples: "Collection[Layer]", modalities: "Collection[str]") -> "list[Layer]":
         """The open scans that are chosen.
 
         Args:
             examples: what it was taught with, which are no others.
+            modalities: of these; others cannot be segmented.
         """
         chosen = self.scans.value()
         if chosen != ALL_OTHERS:
             return [chosen]
         scans = (layer for layer in self._viewer.layers if is_scan(layer) and not is_synthetic(layer))
-        return [scan for scan in scans if scan not in examples]
+        others = (scan for scan in scans if scan not in examples)
+        return [scan for scan in others if modality_of(scan) in (None, *modalities)]
 
     def _ask_model(self) -> None:
         path, _ = QFileDialog.getSaveFileName(self, "Name of the model", str(models_folder() / "taught"))
