@@ -51,6 +51,7 @@ class ClassificationBudgets:
             "test_scans": len(tests),
             "test_patients": len({each.scan.patient for each in tests}),
             "test_domains": sorted({each.scan.domain for each in tests}),
+            "score_of_a_run": "every class of the test scans counts alike",
         }
 
     def shown_by(self, patient: str) -> AbstractSet[str]:

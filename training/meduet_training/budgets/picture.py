@@ -31,15 +31,16 @@ def write_picture(study: Study, folder: Path) -> None:
             for axes in (left, right):
                 axes.set_xticks(
                     range(len(budgets)),
-                    [f"{budget.name}\n{study.patients(budget)} patients" for budget in budgets],
+                    [f"{budget.name}\npatients: {study.patients(budget)}" for budget in budgets],
                 )
                 axes.set_xlim(-0.6, len(budgets) - 0.4)
                 axes.grid(axis="y", alpha=0.25, linewidth=0.6)
         rows[0, 0].legend(frameon=False, fontsize=8)
         seeds = len({run.seed for run in study.runs})
         figure.suptitle(
-            f"{seeds} seeds; dots are runs, bars their means, lines join runs of one seed; gains with 95 % "
-            "intervals over seeds",
+            f"{study.about['task']}, {study.about['test_patients']} test patients, model "
+            f"{study.about['model_sha256'][:8]}, {seeds} seeds\n"
+            "dots: runs; bars: their means; lines: runs of one seed; gains with 95 % intervals over seeds",
             fontsize=8,
         )
         with write_atomically(folder / PICTURE, overwrite=True) as temporary:

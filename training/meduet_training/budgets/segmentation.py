@@ -66,6 +66,7 @@ class SegmentationBudgets:
             "test_scans": len(tests),
             "test_patients": len({scan.first.patient for scan in tests}),
             "test_domains": sorted({scan.first.domain for scan in tests}),
+            "score_of_a_run": "mean over classes of means over test scans",
             "nsd_tolerance_mm": TOLERANCE_MM,
         }
 
