@@ -1,9 +1,12 @@
 """Which structures are judged, and how their scores become one number: by hand."""
 
+import json
+
 import numpy as np
 import pytest
 
 from meduet_training.evaluation.overlap import Overlap
+from meduet_training.evaluation.segmentation_report import Setting, reported
 from meduet_training.evaluation.segmentation_scores import (
     METRICS,
     Score,
@@ -67,3 +70,19 @@ def test_differences_are_of_the_same_structures_in_the_same_scans():
     assert halved is not None
     assert halved.value == pytest.approx(found.value / 2)
     assert paired_difference(ours, [score(7, "a", 1.0)], METRICS["Dice"], seed=0) is None
+
+
+def test_what_is_found_where_nothing_is_is_said():
+    setting = Setting(
+        methods={"m": {"model_sha256": "0" * 64}, "other": {}}, tolerance_mm=3, seed=7, num_scans=2,
+        num_patients=1, not_covered=["tumour"], not_judged=["aorta"],
+        found_where_absent_ml=[("m", "heart", 1, 0.0), ("m", "heart", 2, 12.34), ("other", "heart", 1, 0.0)],
+    )  # fmt: skip
+    found = reported([score(1, "cord", 0.5), score(2, "cord", 0.7)], ["cord", "heart"], setting)
+    text = found.as_markdown()
+    assert "m found structures that are not there in 1 of 2 cases, 12.3 mL at most." in text
+    assert "other found" not in text
+    assert "no class of the segmenter: tumour." in text
+    assert "not judged: aorta." in text
+    assert "| cord | 2 / 1 | 0.600 | 0.300 |" in text  # one patient: no interval, and "other" has no column
+    assert json.dumps(found.as_data(), allow_nan=False)

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from meduet_training.evaluation.estimates import Estimate, mean_estimate
 from meduet_training.evaluation.reporting import Figure, Part, Table
 from meduet_training.evaluation.segmentation_scores import (
@@ -105,8 +107,13 @@ def _words(setting: Setting) -> str:
         words.append(f"In the truth, but no class of the segmenter: {', '.join(setting.not_covered)}.")
     if setting.not_judged:
         words.append(f"In no truth, and not judged: {', '.join(setting.not_judged)}.")
-    for method, structure, scan, found_ml in setting.found_where_absent_ml:
-        words.append(f"Scan {scan} has no {structure}; {method} found {found_ml:.1f} mL of it.")
+    for name in setting.methods:
+        found = [found_ml for method, _, _, found_ml in setting.found_where_absent_ml if method == name]
+        if any(found):
+            words.append(
+                f"{name} found structures that are not there in {np.count_nonzero(found)} of {len(found)} "
+                f"cases, {max(found):.1f} mL at most."
+            )
     return " ".join(words)
 
 
