@@ -17,8 +17,9 @@ from napari_meduet.volumes.files import write_atomically
 BOOTSTRAP_SEED = 0
 HOW = (
     "Every run takes the same number of steps; the runs of one seed learn the same patients' labels from the "
-    "same crops. Scores are means over seeds, gains the differences of runs of one seed. Intervals are 95 % bootstrap intervals over seeds: they tell what "
-    "another draw of patients and weights would change, not what other test patients would."
+    "same crops. Scores are means over seeds, gains the differences of runs of one seed. Intervals are "
+    "95 % bootstrap intervals over seeds: they tell what another draw of patients and weights would change, "
+    "not what other test patients would."
 )
 
 
