@@ -3,10 +3,14 @@
     .venv/bin/python scripts/make_segmenter_labels.py DATA caches/segmenter_labels
 
 Two scans of the train split have labels of the chest. In `ts_example` every structure of TotalSegmentator was
-looked for, so its heart, which lies above it, is known to be absent; the lobes of its lungs are joined. In
-`ts_cta_crop` nobody labelled the lungs: without more, a network learns to call lung background there. They
-are labelled by a threshold: air with some tissue in it, in two large parts. (evaluation/threshold_baseline.py
-would take a lung that the crop cuts for air outside the body.)
+looked for, so its heart, which lies above it, is known to be absent; the lobes of its lungs are joined, but
+there are only the bases. In `ts_cta_crop` nobody labelled the lungs: without more, a network learns to call
+lung background there. They are labelled by a threshold: air with some tissue in it, in two large parts.
+(evaluation/threshold_baseline.py would take a lung that the crop cuts for air outside the body.)
+
+Neither scan shows whole lungs and the air around the patient, and from these two alone a network finds lung
+near the heart only. So two scans without labels lend their lungs, by the threshold of that baseline; of
+nothing else in them is anything learnt.
 """
 
 import json
@@ -21,7 +25,8 @@ from scipy.ndimage import binary_closing, binary_opening, gaussian_filter, label
 
 from meduet_training.data.cohort import index_records
 from meduet_training.evaluation.masks import LUNG_HU
-from napari_meduet.volumes.files import write_atomically
+from meduet_training.evaluation.threshold_baseline import threshold_lungs
+from napari_meduet.volumes.files import read_volume, write_atomically
 
 CLASSES = {
     "lung_left": ("lung_left", "lung_upper_lobe_left", "lung_lower_lobe_left"),
@@ -33,8 +38,10 @@ CLASSES = {
 LOOKED_FOR = {
     "ts_example": tuple(CLASSES),
     "ts_cta_crop": ("lung_left", "lung_right", "heart", "aorta"),
+    "lidc0314": ("lung_left", "lung_right"),
+    "tcga_de_a4ma": ("lung_left", "lung_right"),
 }
-BY_THRESHOLD = ("ts_cta_crop",)
+CROPPED = "ts_cta_crop"
 AIRWAY_HU = -960.0  # below: air alone
 SMOOTHING, OPENING, CLOSING = 0.7, 2, 3  # voxels of 1.5 mm
 TESTED = ("lung1_001", "lung1_002")
@@ -68,11 +75,14 @@ def _record(data: Path, output: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 def _labels(data: Path, record: dict[str, Any]) -> nib.Nifti1Image:
     """The classes of every voxel, by their place in `CLASSES` from 1."""
+    if record["seg_path"] is None:
+        scan = read_volume(data / record["path"], modality="CT")
+        return nib.Nifti1Image(threshold_lungs(scan), scan.affine)
     image = nib.load(data / record["seg_path"])
     given = np.asanyarray(image.dataobj)
     known = LOOKED_FOR[record["case"]]
     classes = np.zeros(given.shape, np.uint8)
-    if record["case"] in BY_THRESHOLD:
+    if record["case"] == CROPPED:
         classes[...] = _thresholded_lungs(nib.load(data / record["path"]))
     for number, (name, sources) in enumerate(CLASSES.items(), start=1):
         numbers = [int(label) for label, source in record["labels"].items() if source in sources]

@@ -1,5 +1,7 @@
 """Labelled scans as networks learn from them: what labels mean, poses, and what a crop shows."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from napari_meduet.pipelines.examples import (
     Example,
     LabelMap,
     Pose,
+    choose_example,
     class_map,
     draw_crop,
     make_example,
@@ -130,26 +133,39 @@ def example_with(place: tuple[int, int, int], side: int = 40) -> Example:
 )
 def test_a_crop_lies_in_its_example_and_its_block_in_the_crop(seed, place):
     example, size = example_with(place), (24, 24, 24)
-    crop = draw_crop(example, size, 4, torch.Generator().manual_seed(seed))
+    around = [None, 0][seed % 2]
+    crop = draw_crop(example, around, size, 4, torch.Generator().manual_seed(seed))
     assert all(0 <= corner <= 40 - 24 for corner in crop.corner)
     assert all(0 <= block <= 24 - BLOCK for block in crop.block)
 
 
-def test_most_blocks_show_a_voxel_of_a_class():
+def test_a_block_drawn_around_a_class_shows_it():
     example, size = example_with((150, 3, 77)), (24, 24, 24)
     generator = torch.Generator().manual_seed(0)
-    shown = 0
-    for _ in range(200):
-        row = read_crop(example, draw_crop(example, size, 4, generator), size, 4, generator)
-        shown += bool((row["target"] == 1).any())
-    assert shown >= 0.6 * 200
+    for _ in range(50):
+        row = read_crop(example, draw_crop(example, 0, size, 4, generator), size, 4, generator)
+        assert bool((row["target"] == 1).any())
+
+
+def test_a_class_that_one_scan_shows_is_as_likely_as_one_that_all_show():
+    generator = torch.Generator().manual_seed(0)
+    chosen = [choose_example([(1,), (1,), (1, 5), ()], generator) for _ in range(4000)]
+    kinds = Counter(
+        ([(1,), (1,), (1, 5), ()][number] + (None,))[around]
+        for number, around in chosen
+        if around is not None
+    )
+    assert kinds[5] == pytest.approx(kinds[1], rel=0.1)
+    anywhere = Counter(number for number, around in chosen if around is None)
+    assert sum(anywhere.values()) == pytest.approx(0.3 * 4000, rel=0.1)
+    assert len(anywhere) == 4  # also the one in which nothing was found
 
 
 def test_the_target_is_that_of_the_block():
     example, size = example_with((0, 0, 0)), (24, 24, 24)
     example.target[...] = torch.arange(160).view(-1, 1, 1) // 4  # as the latent counts
     generator = torch.Generator().manual_seed(3)
-    crop = draw_crop(example, size, 4, generator)
+    crop = draw_crop(example, None, size, 4, generator)
     row = read_crop(example, crop, size, 4, generator)
     first = int(crop.block[0])
     torch.testing.assert_close(

@@ -27,7 +27,7 @@ LARGEST_TURN = 12.0  # degrees about each axis
 SCALES = (0.85, 1.2)
 TONES = (0.0, 0.25, 0.5, 0.75, 1.0)  # profile units
 LARGEST_SHIFT = 0.3  # of a tone; that of air stays
-FOREGROUND_SHARE = 0.7  # of the crops are drawn around a voxel of a class, each class alike
+FOREGROUND_SHARE = 0.7  # of the crops are drawn around a voxel of a class
 BLOCK = 12  # latent voxels, 72 mm: of each crop so much is learnt at a time; the rest is context
 MODALITIES = ("CT", "MR")  # their numbers in a batch and in a bank of styles
 PLACES_KEPT = 4096  # voxels of each class that crops may be drawn around
@@ -117,15 +117,15 @@ class Example:
     modality: str
 
     @cached_property
+    def classes(self) -> tuple[int, ...]:
+        """The classes in it but the background."""
+        return tuple(k for k in np.unique(self.target.numpy()).tolist() if k not in (0, IGNORED))
+
+    @cached_property
     def places(self) -> list[np.ndarray]:
-        """Some voxels (N, 3) of each class in it but the background, those alike far apart."""
-        found = []
-        for label in np.unique(self.target.numpy()):
-            if label in (0, IGNORED):
-                continue
-            places = np.argwhere(self.target.numpy() == label)
-            found.append(places[:: max(1, len(places) // PLACES_KEPT)])
-        return found or [np.argwhere(self.target.numpy() != IGNORED)[::PLACES_KEPT]]
+        """Some voxels (N, 3) of each of its classes, evenly spread."""
+        found = (np.argwhere(self.target.numpy() == label) for label in self.classes)
+        return [places[:: max(1, len(places) // PLACES_KEPT)] for places in found]
 
 
 def make_example(
@@ -200,21 +200,46 @@ class Crop:
     block: Position
 
 
-def draw_crop(example: Example, size: Position, stride: int, generator: Generator) -> Crop:
-    """A window whose block has a voxel of some class in it, each class alike; or anywhere."""
+def choose_example(classes: Sequence[Sequence[int]], generator: Generator) -> tuple[int, int | None]:
+    """Which example a crop is taken from, and which of its classes it is drawn around; None: anywhere.
+
+    Each class that any example shows is as likely as every other, however few show it.
+
+    Args:
+        classes: of each example.
+    """
+    chance, kind, place = torch.rand(3, generator=generator).tolist()
+    shown = sorted({each for of_one in classes for each in of_one})
+    if chance >= FOREGROUND_SHARE or not shown:
+        return int(place * len(classes)), None
+    chosen = shown[int(kind * len(shown))]
+    showing = [number for number, of_one in enumerate(classes) if chosen in of_one]
+    number = showing[int(place * len(showing))]
+    return number, list(classes[number]).index(chosen)
+
+
+def draw_crop(
+    example: Example, around: int | None, size: Position, stride: int, generator: Generator
+) -> Crop:
+    """A window of an example.
+
+    Args:
+        around: the block holds a voxel of this one of the example's classes, by its place among them; None:
+            it lies anywhere.
+    """
     sides = example.mean.shape[1:]
     draw = torch.rand(9, generator=generator).tolist()
-    if draw[0] < FOREGROUND_SHARE:
-        places = example.places[int(draw[1] * len(example.places))]
+    if around is not None:
+        places = example.places[around]
         place = places[int(draw[2] * len(places))] // stride
     else:
         place = [int(at * side) for at, side in zip(draw[:3], sides, strict=True)]
     corners, blocks = [], []
     for at, side, width, first, second in zip(place, sides, size, draw[3:6], draw[6:], strict=True):
-        corner = min(max(int(at - first * width), 0), side - width)
+        corner = min(max(int(at - first * (width - 1)), 0), side - width)
         corners.append(corner)
         block = min(BLOCK, width)
-        blocks.append(min(max(int(at - corner - second * block), 0), width - block))
+        blocks.append(min(max(int(at - corner - second * (block - 1)), 0), width - block))
     return Crop(corner=cast(Position, tuple(corners)), block=cast(Position, tuple(blocks)))
 
 

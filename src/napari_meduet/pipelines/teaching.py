@@ -36,7 +36,15 @@ from napari_meduet.models.files import Model, load_model
 from napari_meduet.models.folders import demo_model_path
 from napari_meduet.models.segmenters import begin_segmenter, build_segmenter
 from napari_meduet.pipelines.encoding import PreparedScan, prepare_scan
-from napari_meduet.pipelines.examples import Example, LabelMap, Pose, draw_crop, make_example, read_crop
+from napari_meduet.pipelines.examples import (
+    Example,
+    LabelMap,
+    Pose,
+    choose_example,
+    draw_crop,
+    make_example,
+    read_crop,
+)
 from napari_meduet.pipelines.factors import read_scan
 from napari_meduet.pipelines.interruption import interruptible
 from napari_meduet.pipelines.labels import labels_on
@@ -174,12 +182,13 @@ def _begun(model: Model, classes: Sequence[MaskClass], modalities: Sequence[Moda
 def _batch(
     examples: Sequence[Example], objective: SegmentationObjective, model: Model, generator: Generator
 ) -> SegmentationBatch:
-    """Crops of examples, each example as likely as any other."""
+    """Crops of examples."""
     size: Position = objective.student.config.latent_shape[1:]
     rows = []
     for _ in range(ROWS):
-        example = examples[int(torch.randint(len(examples), (), generator=generator))]
-        crop = draw_crop(example, size, model.tokenizer.stride, generator)
+        number, around = choose_example([example.classes for example in examples], generator)
+        example = examples[number]
+        crop = draw_crop(example, around, size, model.tokenizer.stride, generator)
         row = read_crop(example, crop, size, model.tokenizer.stride, generator)
         rows.append(row | objective.config.draw(None, generator))
     return cast(

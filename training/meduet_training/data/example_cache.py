@@ -206,21 +206,20 @@ def _write(
         body=torch.stack([each.body for each in examples]).amax(dim=0),
     )
     places = [torch.from_numpy(found.astype(np.int16)) for found in whole.places]
-    owners = [int(whole.target[*found[0].tolist()]) for found in places]
-    sizes = torch.tensor([len(found) for found in places])
+    sizes = torch.tensor([len(found) for found in places], dtype=torch.long)
     tensors = {
         "mean": whole.mean.half(),
         "log_variance": whole.log_variance.half(),
         "body": whole.body.half(),
         "target": whole.target,
         "annotated": whole.annotated,
-        "places": torch.cat(places),
-        "class_of_place": torch.tensor(owners, dtype=torch.uint8).repeat_interleave(sizes),
+        "places": torch.cat([torch.empty(0, 3, dtype=torch.int16), *places]),
+        "class_of_place": torch.tensor(whole.classes, dtype=torch.uint8).repeat_interleave(sizes),
     }
     words = {
         "format": FORMAT,
         "latent_shape": " ".join(map(str, whole.mean.shape)),
-        "classes": " ".join(str(owner) for owner in owners if owner),
+        "classes": " ".join(map(str, whole.classes)),
     }
     with write_atomically(path, overwrite=True) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, words)

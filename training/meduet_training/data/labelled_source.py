@@ -1,7 +1,7 @@
 """Crops of labelled scans, as the training of a segmenter draws them (`source.BatchSource`).
 
-Every scan is as likely as every other, in any of its poses. Most crops are drawn around a voxel of a class,
-each class of the scan alike (`pipelines/examples.draw_crop`). The posterior's noise is drawn anew each time.
+Most crops are drawn around a voxel of a class, each class alike however few scans show it, in any pose
+(`pipelines/examples.choose_example`). The posterior's noise is drawn anew each time.
 """
 
 import hashlib
@@ -15,10 +15,9 @@ from torch import Tensor
 
 from meduet_training.data.example_cache import ExampleEntry, StoredExample
 from meduet_training.data.label_task import LabelTask
-from meduet_training.data.sampling import one_of
 from meduet_training.data.source import Choice, Purpose, generator_of, row_seed
 from napari_meduet.core.windows import Position
-from napari_meduet.pipelines.examples import Crop, draw_crop, read_crop
+from napari_meduet.pipelines.examples import Crop, choose_example, draw_crop, read_crop
 
 EXAMPLES_AIMED_AT = 24  # over all poses: turning a scan once more is worth it where there are few
 MOST_POSES = 12
@@ -48,9 +47,6 @@ class LabelledSource:
         self.entries, self.size, self.stride, self.seed = list(entries), size, stride, seed
         self._task = task
         self.domains = tuple(sorted({entry.domain for entry in entries}))
-        self._poses: dict[str, list[int]] = {}  # of each scan
-        for number, entry in enumerate(self.entries):
-            self._poses.setdefault(entry.scan, []).append(number)
         self._opened: dict[int, StoredExample] = {}
         self.latent_shape = (entries[0].latent_shape[0], *size)
 
@@ -61,7 +57,7 @@ class LabelledSource:
 
     @property
     def num_scans(self) -> dict[str, int]:
-        return dict(Counter(self.entries[poses[0]].domain for poses in self._poses.values()))
+        return dict(Counter({entry.scan: entry.domain for entry in self.entries}.values()))
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """0 and 1: examples hold standardised latents."""
@@ -87,14 +83,14 @@ class LabelledSource:
 
     def _choose(self, seed: int) -> LabelledChoice:
         generator = generator_of(seed, Purpose.choosing)
-        number = one_of(self._poses[one_of(list(self._poses), generator)], generator)
+        number, around = choose_example([entry.classes for entry in self.entries], generator)
         entry = self.entries[number]
         return LabelledChoice(
             domain=self.domains.index(entry.domain),
             seed=seed,
             sample=entry.key,
             example=number,
-            crop=draw_crop(self.example(number), self.size, self.stride, generator),
+            crop=draw_crop(self.example(number), around, self.size, self.stride, generator),
         )
 
     def _read(self, choice: LabelledChoice) -> dict[str, Tensor]:
