@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from napari_meduet.core.analysis.heads import LightHead
+from napari_meduet.core.analysis.heads import SCORE_GAIN, LightHead
 from napari_meduet.core.analysis.unetr import UNETRConfig
 from napari_meduet.tokenizers.heads import HEADS, build_head, start_head
 from napari_meduet.tokenizers.maisi import MaisiConfig
@@ -81,15 +81,15 @@ def test_scores_depend_on_the_halo_alone(axis):
 
 
 @torch.inference_mode()
-def test_a_coefficient_of_one_changes_its_class_by_one_where_it_reaches():
+def test_a_coefficient_of_one_changes_its_class_by_the_gain_where_it_reaches():
     head = build_head(unetr(), "wavelet", asdict(SMALL["wavelet"]))
     head.coefficients.weight.zero_()
     head.coefficients.bias[64] = 1.0  # the mean of class 1
     head.coefficients.bias[2 * 64 + 1] = 1.0  # of class 2 the step along z
     scores = head(torch.zeros(1, FEATURES, 1, 1, 1))[0]
     assert scores[0].abs().max() == 0
-    torch.testing.assert_close(scores[1], torch.ones(4, 4, 4))
-    torch.testing.assert_close(scores[2], 8 * haar_matrix()[1].view(4, 4, 4))
+    torch.testing.assert_close(scores[1], SCORE_GAIN * torch.ones(4, 4, 4))
+    torch.testing.assert_close(scores[2], SCORE_GAIN * 8 * haar_matrix()[1].view(4, 4, 4))
 
 
 @torch.inference_mode()
