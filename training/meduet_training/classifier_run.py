@@ -32,7 +32,7 @@ from meduet_training.evaluation.classifier_validation import ClassifiedEntries, 
 from meduet_training.evaluation.run_results import RESULTS_TABLE
 from meduet_training.finetuning import augmentation_for, style_bank
 from meduet_training.generator_run import factors_of, train_watched
-from meduet_training.machinery.fabric import join_fabric
+from meduet_training.machinery.fabric import join_fabric, refuse_fsdp
 from meduet_training.machinery.messages import known_to_all, say_on_stderr
 from meduet_training.pretraining import Pretraining, check_training
 from meduet_training.task_configs import ClassificationConfig
@@ -63,10 +63,7 @@ def run_classifier(run: ClassifierRun, folder: Path) -> None:
         Failed: the training cannot go on.
     """
     with known_to_all():
-        if run.hardware.strategy == "fsdp":
-            raise InputError(
-                "A classifier cannot be cut by fsdp; use ddp, or recompute where memory is short."
-            )
+        refuse_fsdp(run.hardware, "A classifier")
         model = load_model(run.data.model, "cpu")
         cohort, classified = asked_classes(run)
         scans = learnable(run, classified)

@@ -19,7 +19,7 @@ from meduet_training.data.mask_cache import MaskEntry, open_mask
 from meduet_training.data.scan import Scan
 from meduet_training.data.step_batches import Share
 from meduet_training.generator_run import factors_of, train_watched
-from meduet_training.machinery.fabric import decided_by_first, join_fabric
+from meduet_training.machinery.fabric import decided_by_first, join_fabric, refuse_fsdp
 from meduet_training.machinery.messages import known_to_all, say_on_stderr
 from meduet_training.pretraining import check_training
 from napari_meduet.core.synthesis.control_objective import ControlConfig, ControlObjective
@@ -36,10 +36,7 @@ def run_control(run: ControlRun, folder: Path) -> None:
         Failed: the training cannot go on.
     """
     with known_to_all():
-        if run.hardware.strategy == "fsdp":
-            raise InputError(
-                "A ControlNet cannot be cut by fsdp; use ddp, or recompute where memory is short."
-            )
+        refuse_fsdp(run.hardware, "A ControlNet")
         model = load_model(run.data.model, "cpu")
         generator = model.generator
         if generator is None:

@@ -24,7 +24,7 @@ from meduet_training.data.step_batches import Share
 from meduet_training.evaluation.generator_validation import GeneratorValidation
 from meduet_training.generator_config import GeneratorRun, for_model
 from meduet_training.guarding import guarded
-from meduet_training.machinery.fabric import decided_by_first, join_fabric
+from meduet_training.machinery.fabric import decided_by_first, join_fabric, refuse_fsdp
 from meduet_training.machinery.messages import known_to_all, say_on_stderr
 from meduet_training.pretraining import Pretraining, check_training, run_pretraining
 from meduet_training.reporting.run_watch import watched_run
@@ -50,11 +50,7 @@ def run_generator(run: GeneratorRun, folder: Path) -> None:
         Failed: the training cannot go on.
     """
     with known_to_all():
-        if run.hardware.strategy == "fsdp":
-            raise InputError(
-                "A generator's blocks are modulated from outside and cannot be cut by fsdp; use ddp, or "
-                "recompute where memory is short."
-            )
+        refuse_fsdp(run.hardware, "A generator, whose blocks are modulated from outside,")
         model = load_model(run.data.model, "cpu")
         training = for_model(run.training, model.meduet.config, model.sha256, run.start)
         check_beginning(training, model)

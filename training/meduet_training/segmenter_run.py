@@ -27,7 +27,7 @@ from meduet_training.evaluation.run_results import RESULTS_TABLE
 from meduet_training.evaluation.segmenter_validation import SegmenterValidation, TestSplit
 from meduet_training.finetuning import augmentation_for, held_out, style_bank
 from meduet_training.generator_run import train_watched
-from meduet_training.machinery.fabric import decided_by_first, join_fabric
+from meduet_training.machinery.fabric import decided_by_first, join_fabric, refuse_fsdp
 from meduet_training.machinery.messages import known_to_all, say_on_stderr
 from meduet_training.pretraining import Pretraining, check_training
 from meduet_training.segmenter_config import SegmenterRun
@@ -74,10 +74,7 @@ def run_segmenter(run: SegmenterRun, folder: Path) -> None:
         Failed: the training cannot go on.
     """
     with known_to_all():
-        if run.hardware.strategy == "fsdp":
-            raise InputError(
-                "A segmenter cannot be cut by fsdp; use ddp, or recompute where memory is short."
-            )
+        refuse_fsdp(run.hardware, "A segmenter")
         model = load_model(run.data.model, "cpu")
         cohort = asked_scans(read_cohort(run.data.scans), run.data)
         learnable = trainable(cohort)

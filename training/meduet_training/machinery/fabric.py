@@ -90,6 +90,16 @@ def fit_to_hardware(objective: nn.Module, hardware: Hardware) -> None:
         objective.compile()
 
 
+def refuse_fsdp(hardware: Hardware, what: str) -> None:
+    """Refuse to cut a network that only works whole.
+
+    Raises:
+        InputError: the hardware asks for it.
+    """
+    if hardware.strategy == "fsdp":
+        raise InputError(f"{what} cannot be cut by fsdp; use ddp, or recompute where memory is short.")
+
+
 def join_fabric(hardware: Hardware) -> Fabric:
     """A launched Fabric of all processes of the job, which wait here for each other.
 
