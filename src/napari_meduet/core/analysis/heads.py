@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from napari_meduet.core.residual import ResidualBlock
 from napari_meduet.core.transformer import initialise
 
-SCORE_GAIN = (
-    5.0  # of what the last layer writes: at an AdamW rate that suits the rest, scores grow soon enough
-)
+# Of what the last layer writes: at an AdamW rate that suits the rest, scores grow soon enough.
+SCORE_GAIN = 5.0
 
 
 class HeadStage(NamedTuple):
