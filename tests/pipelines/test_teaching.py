@@ -144,3 +144,13 @@ def test_it_does_not_segment_what_it_was_not_taught_on(taught, tmp_path):
 def test_an_encoder_of_too_few_blocks_is_refused(tiny_model, scan, organ):
     with pytest.raises(InputError, match="larger encoder"):
         teach(TeachRequest([(scan, organ)], {3: "organ"}, model=tiny_model, steps=1))
+
+
+def test_a_save_that_fails_leaves_nothing(taught, tmp_path, monkeypatch):
+    def full(*given, **named):
+        raise InputError("no room")
+
+    monkeypatch.setattr("napari_meduet.pipelines.taught.save_segmenter", full)
+    with pytest.raises(InputError, match="no room"):
+        taught.save(tmp_path / "mine")
+    assert list(tmp_path.iterdir()) == []

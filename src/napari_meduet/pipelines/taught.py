@@ -7,6 +7,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from napari_meduet.pipelines.factors import read_scan
 from napari_meduet.pipelines.progress import silent
 from napari_meduet.pipelines.requests import Scan, ScanChoice
 from napari_meduet.pipelines.segmentation import SegmentationResult, segment_volume
+from napari_meduet.volumes.opening import reason
 
 ANY_CHOICE = ScanChoice()
 
@@ -95,21 +97,30 @@ class Taught:
         return hashlib.sha256(packed(self.network)).hexdigest()
 
     def save(self, folder: Path | str, name: str = "") -> None:
-        """Write a model folder: the model it was taught on, with this segmenter.
+        """Write a model folder, all of it or nothing: the model it was taught on, with this segmenter.
 
         Raises:
-            InputError: there is one already, or it cannot be written.
+            InputError: the folder exists and is not empty, or it cannot be written.
         """
         target = Path(folder)
-        copy_model(self.model_folder, target, without={SEGMENTER_FILE}, name=name)
-        save_segmenter(
-            target,
-            self.network.config,
-            self.network.state_dict(),
-            self.classes,
-            self.modalities,
-            self.training,
-        )
+        if target.is_file() or (target.is_dir() and any(target.iterdir())):
+            raise InputError(f"{target.name}: exists already and is not empty; choose another folder.")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=".taught-", dir=target.parent) as temporary:
+                whole = Path(temporary) / target.name
+                copy_model(self.model_folder, whole, without={SEGMENTER_FILE}, name=name)
+                save_segmenter(
+                    whole,
+                    self.network.config,
+                    self.network.state_dict(),
+                    self.classes,
+                    self.modalities,
+                    self.training,
+                )
+                whole.replace(target)
+        except OSError as error:
+            raise InputError(f"{target.name}: no model can be written there ({reason(error)}).") from error
 
 
 def packed(network: LatentUNETR) -> bytes:
