@@ -70,12 +70,12 @@ class Pose:
     tones: tuple[float, ...] = TONES
 
     @classmethod
-    def drawn(cls, generator: Generator) -> "Pose":
-        """A pose that a patient might be scanned in."""
+    def drawn(cls, generator: Generator, largest_shift: float = LARGEST_SHIFT) -> "Pose":
+        """A pose that a patient might be scanned in, each tone but that of air shifted by so much at most."""
         *turns, size = torch.rand(4, generator=generator).tolist()
         low, high = SCALES
         x, y, z = (LARGEST_TURN * (2 * turn - 1) for turn in turns)
-        shifts = LARGEST_SHIFT * (2 * torch.rand(len(TONES) - 1, generator=generator) - 1)
+        shifts = largest_shift * (2 * torch.rand(len(TONES) - 1, generator=generator) - 1)
         tones = (torch.tensor(TONES[1:]) + shifts).clamp(0, 1).sort().values.tolist()
         return cls(degrees=(x, y, z), scale=low * (high / low) ** size, tones=(0.0, *tones))
 

@@ -62,6 +62,7 @@ WARMUP = 0.05  # of the steps
 CLIP = 1.0
 EMA_DECAY = 0.98  # looks back on 50 steps: a teacher waits minutes, not days
 POSES_AIMED_AT = 12  # over all scans
+LARGEST_SHIFT = 0.1  # of their tones: a person may teach what is known by its HU, such as fat
 TOLD_EVERY = 5  # steps
 
 
@@ -154,7 +155,7 @@ def _examples(
     for stage, (scan, labels, number) in zip(
         parts(part(on_progress, 0.2, 1.0), *[1] * len(wanted)), wanted, strict=True
     ):
-        pose = Pose() if number == 0 else Pose.drawn(generator)
+        pose = Pose() if number == 0 else Pose.drawn(generator, LARGEST_SHIFT)
         examples.append(make_example(model, scan, labels, meaning, pose, stage))
     return examples
 
