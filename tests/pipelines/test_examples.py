@@ -15,6 +15,7 @@ from napari_meduet.models.files import load_model
 from napari_meduet.pipelines.encoding import prepare_scan
 from napari_meduet.pipelines.examples import (
     BLOCK,
+    LARGEST_SHIFTS,
     TONES,
     Example,
     LabelMap,
@@ -74,6 +75,20 @@ def test_the_padding_is_unknown(scan):
     assert known == int(np.prod(prepared.grid.shape)) < example.target.numel()
 
 
+def test_where_strokes_leave_all_else_unknown_the_air_around_the_body_is_background(scan):
+    model, prepared = scan
+    labels = organ_of(prepared)
+    strokes = LabelMap(classes={7: 1}, annotated=(True, True), ignored=frozenset({0}))
+    target = make_example(model, prepared, labels, strokes).target.numpy()
+    (x, y, z), before = prepared.grid.shape, prepared.before
+    target = target[before[0] :, before[1] :, before[2] :][:x, :y, :z]
+    air = ~prepared.body & (prepared.units == 0)
+    assert air.any()
+    assert (target[air] == 0).all()
+    assert (target[prepared.body] != 0).all()
+    assert (target == 1).any()
+
+
 def test_labels_without_a_class_are_refused(scan):
     model, prepared = scan
     with pytest.raises(InputError, match="none of the classes"):
@@ -100,13 +115,15 @@ def test_beyond_a_turned_scan_nothing_is_known():
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**31))
-def test_a_drawn_pose_keeps_tones_in_order_and_air_as_it_is(seed):
-    pose = Pose.drawn(torch.Generator().manual_seed(seed))
+@given(seed=st.integers(0, 2**31), modality=st.sampled_from(["CT", "MR"]))
+def test_a_drawn_pose_keeps_tones_in_order_and_air_as_it_is(seed, modality):
+    pose = Pose.drawn(torch.Generator().manual_seed(seed), modality)
     assert pose.tones[0] == 0.0
     assert list(pose.tones) == sorted(pose.tones)
     assert max(pose.tones) <= 1.0
     assert len(pose.tones) == len(TONES)
+    moved = max(abs(tone - own) for tone, own in zip(pose.tones, TONES, strict=True))
+    assert moved <= LARGEST_SHIFTS[modality]
     turn = pose.matrix() * pose.scale
     torch.testing.assert_close(turn @ turn.T, torch.eye(3))
 

@@ -22,11 +22,13 @@ from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.files import Model
 from napari_meduet.pipelines.encoding import PreparedScan, encode_posterior, padded_body, padding_amounts
 from napari_meduet.pipelines.progress import silent
+from napari_meduet.volumes.volume import Modality
 
 LARGEST_TURN = 12.0  # degrees about each axis
 SCALES = (0.85, 1.2)
 TONES = (0.0, 0.25, 0.5, 0.75, 1.0)  # profile units
-LARGEST_SHIFT = 0.3  # of a tone; that of air stays
+LARGEST_SHIFTS: dict[Modality, float] = {"CT": 0.1, "MR": 0.3}  # of a tone; CT is calibrated, and air stays
+AIR = 0.005  # profile units, at most; lung that a small field of view cuts is brighter
 FOREGROUND_SHARE = 0.7  # of the crops are drawn around a voxel of a class
 BLOCK = 12  # latent voxels, 72 mm: of each crop so much is learnt at a time; the rest is context
 MODALITIES = ("CT", "MR")  # their numbers in a batch and in a bank of styles
@@ -70,12 +72,12 @@ class Pose:
     tones: tuple[float, ...] = TONES
 
     @classmethod
-    def drawn(cls, generator: Generator, largest_shift: float = LARGEST_SHIFT) -> "Pose":
-        """A pose that a patient might be scanned in, each tone but that of air shifted by so much at most."""
+    def drawn(cls, generator: Generator, modality: Modality) -> "Pose":
+        """A pose that a patient might be scanned in."""
         *turns, size = torch.rand(4, generator=generator).tolist()
         low, high = SCALES
         x, y, z = (LARGEST_TURN * (2 * turn - 1) for turn in turns)
-        shifts = largest_shift * (2 * torch.rand(len(TONES) - 1, generator=generator) - 1)
+        shifts = LARGEST_SHIFTS[modality] * (2 * torch.rand(len(TONES) - 1, generator=generator) - 1)
         tones = (torch.tensor(TONES[1:]) + shifts).clamp(0, 1).sort().values.tolist()
         return cls(degrees=(x, y, z), scale=low * (high / low) ** size, tones=(0.0, *tones))
 
@@ -140,6 +142,9 @@ def make_example(
 ) -> Example:
     """A prepared scan and its labels (native grid) as networks learn from them.
 
+    Where nobody looked, the air around the body is background all the same: strokes alone leave a network
+    free to say anything there.
+
     Args:
         may_be_empty: somebody looked for the classes and there may be none, as in a scan without a tumour.
 
@@ -147,6 +152,8 @@ def make_example(
         InputError: nothing in the labels is a class, though something must be.
     """
     target = meaning.target(scan.grid.labels_to_working(labels))
+    if meaning.ignored:
+        target[(target == IGNORED) & ~scan.body & (scan.units <= AIR)] = 0
     if not (may_be_empty or ((target != 0) & (target != IGNORED)).any()):
         raise InputError(
             "These labels show none of the classes that are to be learnt. Give labels of the same scan, with "

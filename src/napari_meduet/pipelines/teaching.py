@@ -34,7 +34,7 @@ from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.card import MaskClass, Modality
 from napari_meduet.models.files import Model, load_model
 from napari_meduet.models.folders import demo_model_path
-from napari_meduet.models.segmenters import begin_segmenter, build_segmenter
+from napari_meduet.models.segmenters import begin_segmenter, build_segmenter, scans_read
 from napari_meduet.pipelines.encoding import PreparedScan, prepare_scan
 from napari_meduet.pipelines.examples import (
     Example,
@@ -62,7 +62,6 @@ WARMUP = 0.05  # of the steps
 CLIP = 1.0
 EMA_DECAY = 0.98  # looks back on 50 steps: a teacher waits minutes, not days
 POSES_AIMED_AT = 12  # over all scans
-LARGEST_SHIFT = 0.1  # of their tones: a person may teach what is known by its HU, such as fat
 TOLD_EVERY = 5  # steps
 
 
@@ -155,7 +154,7 @@ def _examples(
     for stage, (scan, labels, number) in zip(
         parts(part(on_progress, 0.2, 1.0), *[1] * len(wanted)), wanted, strict=True
     ):
-        pose = Pose() if number == 0 else Pose.drawn(generator, LARGEST_SHIFT)
+        pose = Pose() if number == 0 else Pose.drawn(generator, scan.volume.modality)
         examples.append(make_example(model, scan, labels, meaning, pose, stage))
     return examples
 
@@ -163,7 +162,12 @@ def _examples(
 def _begun(model: Model, classes: Sequence[MaskClass], modalities: Sequence[Modality]) -> LatentUNETR:
     """The network before it is taught: the model's segmenter as far as it fits, or MeDUET's encoder."""
     known, card = model.segmenter, model.card.segmenter
-    if known is None or card is None or not set(modalities) <= set(card.modalities):
+    if (
+        known is None
+        or card is None
+        or not set(modalities) <= set(card.modalities)
+        or scans_read(known, model) > 1
+    ):
         try:
             config = UNETRConfig(
                 num_classes=len(classes), features=FEATURES, head="light", **sizes_of(model.meduet.config)

@@ -25,7 +25,7 @@ from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model
 from napari_meduet.pipelines.encoding import PreparedScan, prepare_scan
 from napari_meduet.pipelines.examples import Example, LabelMap, Pose, make_example
-from napari_meduet.pipelines.labels import labels_on
+from napari_meduet.pipelines.labels import check_same_grid, labels_on
 from napari_meduet.volumes.files import write_atomically
 from napari_meduet.volumes.volume import Modality
 
@@ -143,16 +143,16 @@ def _path(folder: Path, model: Model, scan: LabelledScan, meaning: LabelMap, pos
         f"{scan.labels_path.name} {status.st_size} {status.st_mtime_ns}",
         f"{sorted(meaning.classes.items())} {meaning.annotated} {sorted(meaning.ignored)}",
     ]
-    return folder / f"{_digest(' '.join(words))}-{_digest(repr(_pose(pose)))}{SUFFIX}"
+    return folder / f"{_digest(' '.join(words))}-{_digest(repr(_pose(pose, scan)))}{SUFFIX}"
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _pose(number: int) -> Pose:
+def _pose(number: int, scan: LabelledScan) -> Pose:
     """The pose of that number; 0 is the scan's own."""
-    return Pose() if number == 0 else Pose.drawn(generator_of(POSE_SEED, number))
+    return Pose() if number == 0 else Pose.drawn(generator_of(POSE_SEED, number), scan.first.modality)
 
 
 def prepared_scan(model: Model, scan: LabelledScan) -> tuple[list[PreparedScan], np.ndarray]:
@@ -162,17 +162,12 @@ def prepared_scan(model: Model, scan: LabelledScan) -> tuple[list[PreparedScan],
         InputError: a file cannot be used, grids differ, or there is a label that nobody named.
     """
     volumes = [read_scan(channel) for channel in scan.channels]
-    first = volumes[0]
-    for channel, volume in zip(scan.channels, volumes, strict=True):
-        if volume.voxels.shape != first.voxels.shape or not np.allclose(
-            volume.affine, first.affine, atol=0.01
-        ):
-            raise InputError(
-                f"{channel.path.name}: lies on another grid than {scan.first.path.name}; sequences that are "
-                "seen together need one grid."
-            )
+    try:
+        check_same_grid(volumes)
+    except InputError as error:
+        raise InputError(f"{scan.first.path.name}: {error}") from error
     where = scan.labels_path.name
-    labels = labels_on(first, scan.labels_path)
+    labels = labels_on(volumes[0], scan.labels_path)
     numbers = {int(number) for number in np.unique(labels)} - {0}
     if min(numbers, default=0) < 0:
         raise InputError(f"{where}: labels are 0 or more; this file holds {min(numbers)}.")
@@ -195,8 +190,9 @@ def _write(
 ) -> None:
     """Encode a scan in a pose and write its entry, whole or not at all."""
     channels, labels = prepared
+    chosen = _pose(pose, scan)
     examples = [
-        make_example(model, channel, labels, meaning, _pose(pose), may_be_empty=True) for channel in channels
+        make_example(model, channel, labels, meaning, chosen, may_be_empty=True) for channel in channels
     ]
     first = examples[0]
     whole = replace(
