@@ -4,29 +4,38 @@
 
 Two scans of the train split have labels of the chest. In `ts_example` every structure of TotalSegmentator was
 looked for, so its heart, which lies above it, is known to be absent; the lobes of its lungs are joined, but
-there are only the bases. In `ts_cta_crop` nobody labelled the lungs: without more, a network learns to call
-lung background there. They are labelled by a threshold: air with some tissue in it, in two large parts.
-(evaluation/threshold_baseline.py would take a lung that the crop cuts for air outside the body.)
+there are only the bases. `ts_cta_crop` has heart and aorta, in contrast medium; nobody labelled its lungs, so
+without more a network learns to call lung background there. From these two alone a network finds lung near
+the heart only, and no heart without contrast medium. So
 
-Neither scan shows whole lungs and the air around the patient, and from these two alone a network finds lung
-near the heart only. So two scans without labels lend their lungs, by the threshold of that baseline; of
-nothing else in them is anything learnt.
+- lungs are labelled by a threshold where that looked right: in the crop, and in five scans without labels;
+- the crop is shown a second time with the contrast medium taken out of its blood;
+- its heart is laid over two scans of whole chests without contrast medium, by registration.
+
+Of what nobody looked for in a scan, nothing is learnt there.
 """
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import nibabel as nib
 import numpy as np
 import typer
-from scipy.ndimage import binary_closing, binary_opening, gaussian_filter, label
+from scipy.ndimage import binary_closing, binary_dilation, binary_opening, gaussian_filter, label
 
 from meduet_training.data.cohort import index_records
+from meduet_training.evaluation.atlas_baseline import Atlas, atlas_classes
 from meduet_training.evaluation.masks import LUNG_HU
 from meduet_training.evaluation.threshold_baseline import threshold_lungs
+from napari_meduet.models.files import load_model
+from napari_meduet.pipelines.encoding import prepare_scan
 from napari_meduet.volumes.files import read_volume, write_atomically
+from napari_meduet.volumes.volume import Volume
+
+Record = dict[str, Any]
 
 CLASSES = {
     "lung_left": ("lung_left", "lung_upper_lobe_left", "lung_lower_lobe_left"),
@@ -35,15 +44,28 @@ CLASSES = {
     "aorta": ("aorta",),
     "spinal_cord": ("spinal_cord",),
 }
+LUNGS = ("lung_left", "lung_right")
 LOOKED_FOR = {
     "ts_example": tuple(CLASSES),
-    "ts_cta_crop": ("lung_left", "lung_right", "heart", "aorta"),
-    "lidc0314": ("lung_left", "lung_right"),
-    "tcga_de_a4ma": ("lung_left", "lung_right"),
+    "ts_cta_crop": (*LUNGS, "heart", "aorta"),
+    "lidc0314": (*LUNGS, "heart"),
+    "tcga_de_a4ma": (*LUNGS, "heart"),
+    "cmbcrc_01068": LUNGS,
+    "acrin013": LUNGS,
+    "c3l_00189": LUNGS,
 }
 CROPPED = "ts_cta_crop"
+HEART = tuple(CLASSES).index("heart") + 1
 AIRWAY_HU = -960.0  # below: air alone
 SMOOTHING, OPENING, CLOSING = 0.7, 2, 3  # voxels of 1.5 mm
+WINDPIPE_HU, WINDPIPE_MM3, SMOOTHING_MM = -900.0, 3000.0, 1.5
+BETWEEN = (0.35, 0.65)  # of the way from the middle of one lung to that of the other
+BLOOD = (
+    *("aorta", "brachiocephalic_trunk", "common_carotid_artery_left", "subclavian_artery_left"),
+    *("celiac_trunk", "superior_mesenteric_artery", "heart", "pulmonary_artery"),
+)
+BLOOD_HU, TISSUE_HU, NOISE_HU = 45.0, 0.0, 40.0  # without contrast medium; below is fat or air; kept of noise
+EDGE, LOCAL = 2, 1.5  # voxels
 TESTED = ("lung1_001", "lung1_002")
 
 
@@ -51,59 +73,121 @@ def main(
     data: Annotated[Path, typer.Argument(help="The folder of the scans and their index.json.")],
     output: Annotated[Path, typer.Argument(help="Where labels and list are written.")],
 ) -> None:
-    """Write the list and the labels; older ones are replaced."""
+    """Write the list, the labels and a scan without contrast medium; older ones are replaced."""
     output.mkdir(parents=True, exist_ok=True)
-    records = [record for record in index_records(data) if record["case"] in (*LOOKED_FOR, *TESTED)]
-    listed = [_record(data, output, record) for record in records]
+    records = {record["case"]: record for record in index_records(data)}
+    listed = [each for case in LOOKED_FOR for each in _learnt(data, output, records[case], records[CROPPED])]
+    listed += [
+        records[case]
+        | {key: os.path.relpath(data / records[case][key], output) for key in ("path", "seg_path")}
+        for case in TESTED
+    ]
     with write_atomically(output / "index.json", overwrite=True) as temporary:
         temporary.write_text(json.dumps(listed, indent=1), encoding="utf-8")
     typer.echo(f"Wrote {output}.")
 
 
-def _record(data: Path, output: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """A scan of the list, with labels of its own where it is learnt from."""
-    here = {"path": os.path.relpath(data / record["path"], output)}
-    if record["case"] in TESTED:
-        return record | here | {"seg_path": os.path.relpath(data / record["seg_path"], output)}
-    labels = _labels(data, record)
-    path = output / f"{record['case']}_seg.nii.gz"
-    nib.save(labels, path)
-    names = {str(number): name for number, name in enumerate(CLASSES, start=1)}
-    known = {number: name for number, name in names.items() if name in LOOKED_FOR[record["case"]]}
-    return record | here | {"seg_path": path.name, "labels": known}
+def _learnt(data: Path, output: Path, record: Record, cropped: Record) -> Iterator[Record]:
+    """A scan of the list with labels of its own, and that of the crop without contrast medium too."""
+    case = record["case"]
+    labels = f"{case}_seg.nii.gz"
+    nib.save(_labels(data, record, cropped), output / labels)
+    names = {str(number): name for number, name in enumerate(CLASSES, start=1) if name in LOOKED_FOR[case]}
+    learnt = record | {"seg_path": labels, "labels": names}
+    yield learnt | {"path": os.path.relpath(data / record["path"], output)}
+    if case == CROPPED:
+        plain = f"{case}_plain.nii.gz"
+        nib.save(_without_contrast(data, record), output / plain)
+        yield learnt | {"case": f"{case}_plain", "path": plain}
 
 
-def _labels(data: Path, record: dict[str, Any]) -> nib.Nifti1Image:
+def _labels(data: Path, record: Record, cropped: Record) -> nib.Nifti1Image:
     """The classes of every voxel, by their place in `CLASSES` from 1."""
+    known = LOOKED_FOR[record["case"]]
     if record["seg_path"] is None:
         scan = read_volume(data / record["path"], modality="CT")
-        return nib.Nifti1Image(threshold_lungs(scan), scan.affine)
+        classes = _without_windpipe(threshold_lungs(scan), scan)
+        if "heart" in known:
+            classes[_registered_heart(data, record, cropped) & (classes == 0)] = HEART
+        return nib.Nifti1Image(classes, scan.affine)
     image = nib.load(data / record["seg_path"])
-    given = np.asanyarray(image.dataobj)
-    known = LOOKED_FOR[record["case"]]
-    classes = np.zeros(given.shape, np.uint8)
+    classes = np.zeros(image.shape, np.uint8)
     if record["case"] == CROPPED:
         classes[...] = _thresholded_lungs(nib.load(data / record["path"]))
     for number, (name, sources) in enumerate(CLASSES.items(), start=1):
-        numbers = [int(label) for label, source in record["labels"].items() if source in sources]
-        if name in known and numbers:
-            classes[np.isin(given, numbers)] = number
+        if name in known:
+            classes[_shown(image, record, sources)] = number
     return nib.Nifti1Image(classes, image.affine)
 
 
+def _shown(image: nib.Nifti1Image, record: Record, names: tuple[str, ...]) -> np.ndarray:
+    """Where given labels show one of these."""
+    return np.isin(
+        np.asanyarray(image.dataobj),
+        [int(number) for number, name in record["labels"].items() if name in names],
+    )
+
+
 def _thresholded_lungs(scan: nib.Nifti1Image) -> np.ndarray:
-    """1 in the left lung and 2 in the right one, of a scan that shows no air outside the body."""
+    """1 in the left lung and 2 in the right one, of a scan that shows no air outside the body.
+
+    (evaluation/threshold_baseline.py would take a lung that the crop cuts for such air.)
+    """
     values = gaussian_filter(scan.get_fdata(dtype=np.float32), SMOOTHING)
     parts, _ = label(binary_opening((values > AIRWAY_HU) & (values < LUNG_HU), iterations=OPENING))
     largest = [parts == number + 1 for number in np.argsort(np.bincount(parts.ravel())[1:])[-2:]]
     # from left to right in the patient, whichever way the first axis runs
     largest.sort(key=lambda lung: float(scan.affine[0, 0] * np.argwhere(lung)[:, 0].mean()))
     lungs = np.zeros(parts.shape, np.uint8)
-    inner = (slice(CLOSING, -CLOSING),) * 3
     for number, lung in enumerate(largest, start=1):
-        closed = binary_closing(np.pad(lung, CLOSING, mode="edge"), iterations=CLOSING)[inner]
-        lungs[closed & (lungs == 0)] = number
+        lungs[_closed(lung) & (lungs == 0)] = number
     return lungs
+
+
+def _without_windpipe(lungs: np.ndarray, scan: Volume) -> np.ndarray:
+    """Lungs of a threshold without the large airway between them."""
+    values = gaussian_filter(scan.values(), [SMOOTHING_MM / spacing for spacing in scan.spacing_mm])
+    parts, count = label(binary_opening((lungs > 0) & (values < WINDPIPE_HU), iterations=OPENING))
+    left, right = (float(np.argwhere(lungs == number)[:, 0].mean()) for number in (1, 2))
+    for number in range(1, count + 1):
+        part = parts == number
+        way = (float(np.argwhere(part)[:, 0].mean()) - left) / (right - left)
+        if part.sum() * np.prod(scan.spacing_mm) > WINDPIPE_MM3 and BETWEEN[0] < way < BETWEEN[1]:
+            lungs[binary_dilation(part, iterations=OPENING)] = 0
+    return lungs
+
+
+def _closed(mask: np.ndarray) -> np.ndarray:
+    inner = (slice(CLOSING, -CLOSING),) * mask.ndim
+    return binary_closing(np.pad(mask, CLOSING, mode="edge"), iterations=CLOSING)[inner]
+
+
+def _registered_heart(data: Path, record: Record, cropped: Record) -> np.ndarray:
+    """The heart of the crop, laid over another scan."""
+    model = load_model(None, "cpu")
+    scan, source = (
+        prepare_scan(model, read_volume(data / each["path"], modality="CT")) for each in (record, cropped)
+    )
+    heart = _shown(nib.load(data / cropped["seg_path"]), cropped, ("heart",))
+    atlas = Atlas(
+        units=source.units,
+        classes=source.grid.labels_to_working(heart.astype(np.uint8)),
+        annotated=(True, True),
+    )
+    return _closed(atlas_classes(scan.units, scan.grid, model.card.working_spacing_mm, [atlas]) == 1)
+
+
+def _without_contrast(data: Path, record: Record) -> nib.Nifti1Image:
+    """A scan whose blood has the HU that it has without contrast medium, and its own noise."""
+    image = nib.load(data / record["path"])
+    values = image.get_fdata(dtype=np.float32)
+    blood = _shown(nib.load(data / record["seg_path"]), record, BLOOD)
+    bright = binary_dilation(blood, iterations=EDGE) & (values > BLOOD_HU)
+    inside = (binary_dilation(blood) & (values > TISSUE_HU)) | bright
+    weight = gaussian_filter(inside.astype(np.float32), LOCAL)
+    local = gaussian_filter(np.where(inside, values, 0), LOCAL) / np.maximum(weight, 1e-3)
+    plain = BLOOD_HU + np.clip(values - local, -NOISE_HU, NOISE_HU)
+    return nib.Nifti1Image(np.where(inside, plain, values).round().astype(np.int16), image.affine)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from meduet_training.data.source import Choice, Purpose, generator_of, row_seed
 from napari_meduet.core.windows import Position
 from napari_meduet.pipelines.examples import Crop, choose_example, draw_crop, read_crop
 
-EXAMPLES_AIMED_AT = 24  # over all poses: turning a scan once more is worth it where there are few
+EXAMPLES_AIMED_AT = 48  # over all poses: turning a scan once more is worth it where there are few
 MOST_POSES = 12
 HELD_POSES = (1_000, 1_001)  # that no training draws: they judge a run that has no scan to spare
 
