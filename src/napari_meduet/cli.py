@@ -444,6 +444,13 @@ def segment(
             "--output", "-o", help="NIfTI file of labels to write; of a folder of scans, another folder."
         ),
     ],
+    together: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            help="The patient's next sequence on the scan's grid, where the segmenter reads several; repeat.",
+        ),
+    ] = None,
     overlay: Annotated[
         Path | None, typer.Option(help="PNG picture to write: three planes with the labels.")
     ] = None,
@@ -467,6 +474,7 @@ def segment(
     def asked(scan: "Path | Volume") -> SegmentRequest:
         return SegmentRequest(
             scan,
+            together=tuple(together or ()),
             largest_parts=largest_parts,
             model=model,
             device=device.value,
@@ -474,14 +482,14 @@ def segment(
         )
 
     if scan.is_dir() and not output.name.endswith((".nii", ".nii.gz")):
-        if overlay or statistics or overwrite:
+        if overlay or statistics or overwrite or together:
             raise InputError(
-                "--overlay, --statistics and --overwrite are for one scan; a folder of scans gets a table of "
-                "volumes, and labels that are there stay."
+                "--overlay, --statistics, --with and --overwrite are for one scan; a folder of scans gets a "
+                "table of volumes, and labels that are there stay."
             )
         _segment_folder(scan, output, asked)
         return
-    check_output(output, ".nii.gz", ".nii", overwrite=overwrite, inputs=[scan])
+    check_output(output, ".nii.gz", ".nii", overwrite=overwrite, inputs=[scan, *(together or ())])
     for option, path, suffix in (("--overlay", overlay, ".png"), ("--statistics", statistics, ".json")):
         if path is not None:
             check_output(path, suffix, overwrite=overwrite, option=option, beside=output)

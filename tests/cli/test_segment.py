@@ -81,6 +81,7 @@ def test_a_folder_is_segmented_but_for_what_fails_and_what_is_done(segmenting_mo
         (["-o", "new.nii.gz", "--statistics", "new.json"], "taken by --output or its sidecar"),
         (["-o", "new.nii.gz", "--statistics", "nowhere/volumes.json"], "--statistics: its folder"),
         (["-o", "new.nii.gz", "--model", "nowhere"], "nowhere"),
+        (["-o", "new.nii.gz", "--with", "nowhere.nii.gz"], "nowhere.nii.gz"),
     ],
 )
 def test_what_cannot_be_used_is_one_sentence_and_leaves_nothing(
@@ -94,7 +95,7 @@ def test_what_cannot_be_used_is_one_sentence_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [["--overlay", "new.png"], ["--overwrite"]])
+@pytest.mark.parametrize("words", [["--overlay", "new.png"], ["--overwrite"], ["--with", "new.nii.gz"]])
 def test_what_is_for_one_scan_is_refused_for_a_folder(segmenting_model, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "scans").mkdir()

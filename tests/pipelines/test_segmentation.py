@@ -12,7 +12,7 @@ from tiny import phantom, save_tiny_model, save_tiny_segmenter
 
 from napari_meduet.core.windows import window_positions
 from napari_meduet.errors import Cancelled, InputError
-from napari_meduet.models.files import load_model
+from napari_meduet.models.files import copy_model, load_model, save_segmenter
 from napari_meduet.models.segmenters import build_segmenter
 from napari_meduet.pipelines import SegmentRequest, read_volume, segment
 from napari_meduet.pipelines import memory as memory_module
@@ -149,7 +149,7 @@ def test_a_network_of_larger_windows_than_the_models_sees_a_continued_scan(model
     config = replace(model.segmenter.config, grid=(4, 2, 2))
     network = build_segmenter(config, model.card.tokenizer)
     scan = ct(phantom("CT", 0, shape=(20, 44, 20)), np.diag([1.5, 1.5, 2.0, 1]))
-    assert segment_prepared(model, network, prepare_scan(model, scan)).shape == scan.voxels.shape
+    assert segment_prepared(model, network, [prepare_scan(model, scan)]).shape == scan.voxels.shape
 
 
 def test_every_voxel_order_has_the_same_structures(model):
@@ -208,12 +208,49 @@ def test_a_modality_the_segmenter_does_not_know_is_refused(folder, mr, monkeypat
         segment(SegmentRequest(mr, model=folder, device="cpu"))
 
 
-def test_a_network_for_several_scans_of_a_patient_is_refused(model):
-    config = replace(model.segmenter.config, latent_channels=8)
-    network = build_segmenter(config, model.card.tokenizer)
-    scan = prepare_scan(model, ct(phantom("CT", 0), oblique()))
-    with pytest.raises(InputError, match="reads 2 scans"):
-        segment_prepared(model, network, scan)
+def two_scans_at_once(folder: Path, target: Path) -> Path:
+    """A model like the folder's, whose segmenter reads two sequences of a patient."""
+    copy_model(folder, target)
+    model = load_model(folder, "cpu")
+    channels = 2 * model.tokenizer.channels
+    network = build_segmenter(replace(model.segmenter.config, latent_channels=channels), model.card.tokenizer)
+    classes = model.card.segmenter.classes
+    save_segmenter(target, network.config, network.state_dict(), classes, ["MR"], {}, ["T1", "FLAIR"])
+    return target
+
+
+def test_two_sequences_of_a_patient_are_seen_together(folder, mr, tmp_path):
+    """Both scans change the answer, and both are named as its sources."""
+    together = two_scans_at_once(folder, tmp_path / "together")
+    scan = read_volume(mr, modality="MR")
+    other = replace(scan, voxels=np.flip(scan.voxels, 0).copy(), sha256="1" * 64)
+    found = {
+        name: segment(SegmentRequest(first, together=(second,), model=together, device="cpu"))
+        for name, first, second in (("both", scan, other), ("twice", scan, scan), ("turned", other, scan))
+    }
+    assert found["both"].labels.shape == scan.voxels.shape
+    assert [each["sha256"] for each in found["both"].provenance["Sources"]] == [scan.sha256, "1" * 64]
+    assert (found["both"].labels != found["twice"].labels).any()
+    assert (found["both"].labels != found["turned"].labels).any()
+
+
+def test_too_few_sequences_are_refused_with_those_that_are_wanted(folder, mr, tmp_path):
+    together = two_scans_at_once(folder, tmp_path / "together")
+    with pytest.raises(InputError, match=r"reads 2 scans of a patient \(T1, FLAIR\) at once"):
+        segment(SegmentRequest(mr, model=together, device="cpu"))
+
+
+def test_too_many_sequences_are_refused(folder, mr):
+    with pytest.raises(InputError, match="reads 1 scan of a patient at once, and 2 were given"):
+        segment(SegmentRequest(mr, together=(mr,), model=folder, device="cpu"))
+
+
+def test_sequences_on_two_grids_are_refused(folder, mr, tmp_path):
+    scan = read_volume(mr, modality="MR")
+    moved = replace(scan, affine=scan.affine + np.diag([0.5, 0, 0, 0]))
+    together = two_scans_at_once(folder, tmp_path / "together")
+    with pytest.raises(InputError, match="need one grid"):
+        segment(SegmentRequest(scan, together=(moved,), model=together, device="cpu"))
 
 
 @pytest.mark.parametrize("part", ["features", "head"])
@@ -223,7 +260,7 @@ def test_scores_that_are_not_finite_are_refused(model, part):
     torch.nn.init.constant_(weight, float("nan"))
     scan = prepare_scan(model, ct(phantom("CT", 0), oblique()))
     with pytest.raises(InputError, match="not finite"):
-        segment_prepared(model, network, scan)
+        segment_prepared(model, network, [scan])
 
 
 def test_it_can_be_stopped_wherever_it_reports(folder, smooth_ct):

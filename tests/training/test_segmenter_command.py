@@ -20,6 +20,7 @@ from meduet_training.model_folder import known_styles
 from meduet_training.recipes import segmenter as recipes
 from meduet_training.train import app
 from napari_meduet.models.files import load_model, save_model
+from napari_meduet.pipelines import SegmentRequest, read_volume, segment
 
 SHAPE = (48, 44, 30)
 CLASSES = [{"1": "organ", "4": "bone"}, {"4": "bone"}, {"1": "organ", "4": "bone"}, None]
@@ -256,6 +257,11 @@ def test_sequences_of_a_patient_are_read_at_once(given, tmp_path):
     assert settings(tmp_path / "run")["network"]["latent_channels"] == 8
     assert settings(tmp_path / "run")["objective"]["augmentation"] is None
     assert not (tmp_path / "run" / "results.json").exists()  # nothing to test on
+    model = shutil.copytree(given / "model", tmp_path / "model")
+    assert call("export-segmenter", tmp_path / "run", "--into", model).exit_code == 0
+    assert load_model(model, "cpu").card.segmenter.sequences == ("T1", "T2")
+    first, second = (read_volume(tmp_path / f"{name}.nii.gz", modality="MR") for name in ("T1", "T2"))
+    assert segment(SegmentRequest(first, together=(second,), model=model)).labels.shape == first.voxels.shape
     refused = train(
         given, tmp_path / "other", "--set", "data.sequences=[T1, T2]", "--styles", "all", data=tmp_path
     )

@@ -52,6 +52,7 @@ def export_segmenter(run_folder: Path, model_folder: Path) -> Exported:
             "validation_dice": best.score if best else None,
             "domains": settings.domains,
         },
+        objective.get("sequences", ()),
     )
     return Exported(
         step=best.step if best else checkpoint.step,

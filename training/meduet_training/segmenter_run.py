@@ -191,6 +191,7 @@ def for_task(
             labels=task.labels,
             names=task.names,
             modalities=modalities,
+            sequences=run.data.sequences,
         ),
         model_sha256=model.sha256,
         start=run.start,

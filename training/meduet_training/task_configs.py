@@ -14,11 +14,13 @@ class SegmentationConfig(FinetuningConfig):
         labels: the number of each class in what it writes, that of the background first.
         names: of the classes, in the same order.
         modalities: of the scans it learns from.
+        sequences: of the scans of a patient that it reads together; none where it reads one.
     """
 
     labels: tuple[int, ...] = (0,)
     names: tuple[str, ...] = ("background",)
     modalities: tuple[Modality, ...] = ()
+    sequences: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -137,9 +137,14 @@ class _AnalystCard(_Record):
 
 
 class SegmenterCard(_AnalystCard):
-    """A latent UNETR. Output k of the network scores the k-th of the classes."""
+    """A latent UNETR. Output k of the network scores the k-th of the classes.
+
+    Attributes:
+        sequences: of the scans of a patient that it reads together, in this order; none where it reads one.
+    """
 
     classes: MaskClasses
+    sequences: tuple[str, ...] = ()
 
 
 class ClassifierCard(_AnalystCard):

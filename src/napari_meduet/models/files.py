@@ -264,6 +264,7 @@ def save_segmenter(
     classes: Sequence[MaskClass],
     modalities: Sequence[Modality],
     training: Mapping[str, Any],
+    sequences: Sequence[str] = (),
 ) -> ModelCard:
     """Put a segmenter into a model folder, or in the place of the one there; the identity stays.
 
@@ -272,14 +273,19 @@ def save_segmenter(
         classes: one for each output, the background first.
         modalities: of the scans it was trained on.
         training: what the card says of how it was made.
+        sequences: of the scans that it reads together, in this order.
 
     Raises:
         InputError: there is no model, the segmenter does not fit it or its classes, or it cannot be written.
             The folder is as it was.
     """
-    return _save_analyst(
-        folder, SEGMENTER_FILE, SegmenterCard, build_segmenter, config, weights, classes, modalities, training
-    )
+    about = {
+        "classes": tuple(classes),
+        "modalities": tuple(modalities),
+        "training": dict(training),
+        "sequences": tuple(sequences),
+    }
+    return _save_analyst(folder, SEGMENTER_FILE, SegmenterCard, build_segmenter, config, weights, about)
 
 
 def save_classifier(
@@ -291,17 +297,8 @@ def save_classifier(
     training: Mapping[str, Any],
 ) -> ModelCard:
     """Put a classifier into a model folder, or in the place of the one there, as `save_segmenter` does."""
-    return _save_analyst(
-        folder,
-        CLASSIFIER_FILE,
-        ClassifierCard,
-        build_classifier,
-        config,
-        weights,
-        classes,
-        modalities,
-        training,
-    )
+    about = {"classes": tuple(classes), "modalities": tuple(modalities), "training": dict(training)}
+    return _save_analyst(folder, CLASSIFIER_FILE, ClassifierCard, build_classifier, config, weights, about)
 
 
 def save_figures(
@@ -333,9 +330,7 @@ def _save_analyst(
     build: Callable[[Any, TokenizerCard], nn.Module],
     config: UNETRConfig | ClassifierConfig,
     weights: Mapping[str, Tensor],
-    classes: Sequence[MaskClass | str],
-    modalities: Sequence[Modality],
-    training: Mapping[str, Any],
+    about: Mapping[str, Any],
 ) -> ModelCard:
     card, what = read_card(folder), OPTIONAL_NETWORKS[file]
     blob = save({name: tensor.half().contiguous() for name, tensor in weights.items()})
@@ -344,14 +339,7 @@ def _save_analyst(
             network = build(config, card.tokenizer)
         if _shapes(network.state_dict()) != _shapes(weights):
             raise ValueError("its weights are not those of its sizes")
-        added = record.model_validate(
-            {
-                "config": asdict(config),
-                "classes": tuple(classes),
-                "modalities": tuple(modalities),
-                "training": dict(training),
-            }
-        )
+        added = record.model_validate({"config": asdict(config), **about})
         card = _changed(card, files={**card.files, file: _weight_file(blob)}, **{what: added})
     except ValueError as error:
         raise InputError(f"{folder.name}: this {what} does not fit the model: {_sentence(error)}.") from error

@@ -52,6 +52,11 @@ def check_latents(latent_channels: int, tokenizer: TokenizerCard) -> None:
         )
 
 
+def scans_read(network: LatentUNETR | ScanClassifier, model: "Model") -> int:
+    """How many scans of a patient the network reads together (M-06)."""
+    return network.config.latent_channels // model.tokenizer.channels
+
+
 def begin_segmenter(network: LatentUNETR, model: "Model", start: Start) -> None:
     """Set the weights a segmenter begins with.
 

@@ -20,6 +20,7 @@ from napari_meduet.core.windows import OVERLAP, Position, cut_window, window_pos
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.card import CLASSIFIER_FILE
 from napari_meduet.models.files import Model, load_model
+from napari_meduet.models.segmenters import scans_read
 from napari_meduet.pipelines.encoding import (
     WINDOWS_AT_ONCE,
     PreparedScan,
@@ -139,10 +140,9 @@ def classify_prepared(
         InputError: the network reads several scans of a patient at once; the scan shows no body; numbers were
             no longer finite.
     """
-    channels, of_a_scan = network.config.latent_channels, model.tokenizer.channels
-    if channels != of_a_scan:
+    if (wanted := scans_read(network, model)) != 1:
         raise InputError(
-            f"This classifier reads {channels // of_a_scan} scans of a patient at once, and one was given. "
+            f"This classifier reads {wanted} scans of a patient at once, and one was given. "
             "Choose a model whose classifier reads one."
         )
     encoding, looking = parts(on_progress, 3, 2)

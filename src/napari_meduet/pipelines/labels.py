@@ -19,6 +19,23 @@ from napari_meduet.volumes.volume import Volume
 GRID_TOLERANCE_MM = 0.01  # two grids whose affines agree within this are one
 
 
+def check_same_grid(scans: Sequence[Volume]) -> None:
+    """Refuse sequences of a patient that were not resampled to one grid.
+
+    Raises:
+        InputError: with what to do.
+    """
+    first = scans[0]
+    for other in scans[1:]:
+        same_shape = other.voxels.shape == first.voxels.shape
+        if not (same_shape and np.allclose(other.affine, first.affine, atol=GRID_TOLERANCE_MM)):
+            raise InputError(
+                "Sequences that are seen together need one grid: these measure "
+                f"{' x '.join(map(str, first.voxels.shape))} and {' x '.join(map(str, other.voxels.shape))} "
+                "voxels, or lie at different places. Resample one to the other."
+            )
+
+
 def labels_on(scan: Volume, given: str | Path | np.ndarray) -> np.ndarray:
     """Labels on the grid of a scan: whole numbers (X, Y, Z).
 

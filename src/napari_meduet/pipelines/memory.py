@@ -11,6 +11,7 @@ from pathlib import Path
 from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model
+from napari_meduet.models.segmenters import scans_read
 from napari_meduet.pipelines.score_slabs import slabs_bytes
 from napari_meduet.tokenizers.tiling import MEMORY_BUDGET_BYTES
 from napari_meduet.volumes.preparation import WorkingGrid
@@ -75,7 +76,7 @@ def needed_bytes(model: Model, scan: Volume) -> int:
 
 
 def segmentation_bytes(model: Model, network: LatentUNETR, scan: Volume) -> int:
-    """About what segmenting a scan takes at its peak; no whole scan of scores is in it."""
+    """About what segmenting a scan, and those read with it, takes at its peak; no whole scan of scores is."""
     grid = WorkingGrid.for_volume(scan, model.card.working_spacing_mm)
     config = model.meduet.config
     sides = [
@@ -84,9 +85,9 @@ def segmentation_bytes(model: Model, network: LatentUNETR, scan: Volume) -> int:
     ]
     latents = _product(tuple(sides))
     tiles = min(MEMORY_BUDGET_BYTES, latents * model.tokenizer.bytes_per_latent_voxel)
-    numbers = WORKING_COPIES_OF_SEGMENTATION * _product(grid.shape)
-    numbers += FEATURE_COPIES * network.config.features * latents
-    numbers += scan.voxels.size * (NATIVE_COPIES_OF_MR if scan.modality == "MR" else 1)
+    of_a_scan = WORKING_COPIES_OF_SEGMENTATION * _product(grid.shape)
+    of_a_scan += scan.voxels.size * (NATIVE_COPIES_OF_MR if scan.modality == "MR" else 1)
+    numbers = scans_read(network, model) * of_a_scan + FEATURE_COPIES * network.config.features * latents
     return int(
         FLOAT_BYTES * numbers + max(tiles, slabs_bytes(model, network, (sides[0], sides[1], sides[2])))
     )

@@ -199,11 +199,14 @@ class SegmentRequest(ModelChoice):
     """Ask which structure every voxel of a scan belongs to (SPEC section 10).
 
     Attributes:
+        together: the patient's other sequences, on the scan's grid, where the segmenter reads several: the
+            scan and these are in its order.
         largest_parts: keep the largest connected part of each structure and nothing else of it.
     """
 
     scan: Scan
     _: KW_ONLY
+    together: tuple[Scan, ...] = ()
     largest_parts: bool = False
     choice: ScanChoice = ScanChoice()
 

@@ -28,6 +28,7 @@ from napari_meduet.core.windows import OVERLAP, Position, WindowBlend, cut_windo
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.card import SEGMENTER_FILE, MaskClass
 from napari_meduet.models.files import Model, load_model
+from napari_meduet.models.segmenters import scans_read
 from napari_meduet.pipelines.encoding import (
     WINDOWS_AT_ONCE,
     PreparedScan,
@@ -40,6 +41,7 @@ from napari_meduet.pipelines.interruption import interruptible
 from napari_meduet.pipelines.label_cleaning import keep_largest_parts
 from napari_meduet.pipelines.label_overlay import overlay_picture
 from napari_meduet.pipelines.label_statistics import LabelVolume, label_volumes, voxel_volume_ml
+from napari_meduet.pipelines.labels import check_same_grid
 from napari_meduet.pipelines.memory import check_segmentation_memory
 from napari_meduet.pipelines.progress import parts, silent
 from napari_meduet.pipelines.provenance import provenance
@@ -161,16 +163,19 @@ def segment(request: SegmentRequest, on_progress: OnProgress = silent) -> Segmen
     assert model.card.segmenter is not None
     reading(0.5, "reading the scan")
     volume = read_scan(request.scan, request.choice)
-    if volume.modality not in model.card.segmenter.modalities:
-        raise InputError(
-            f"The segmenter of {model.card.name} knows {' and '.join(model.card.segmenter.modalities)} "
-            f"scans; this scan is {volume.modality}. Choose another model, or give the right modality."
-        )
+    together = [read_scan(scan, request.choice) for scan in request.together]
+    for each in (volume, *together):
+        if each.modality not in model.card.segmenter.modalities:
+            raise InputError(
+                f"The segmenter of {model.card.name} knows {' and '.join(model.card.segmenter.modalities)} "
+                f"scans; this scan is {each.modality}. Choose another model, or give the right modality."
+            )
     return segment_volume(
         model,
         model.segmenter,
         model.card.segmenter.classes,
         volume,
+        together=together,
         segmenter_sha256=model.card.files[SEGMENTER_FILE].sha256,
         largest_parts=request.largest_parts,
         on_progress=segmenting,
@@ -199,6 +204,7 @@ def segment_volume(
     classes: Sequence[MaskClass],
     volume: Volume,
     *,
+    together: Sequence[Volume] = (),
     segmenter_sha256: str | None = None,
     largest_parts: bool = False,
     on_progress: OnProgress = silent,
@@ -207,15 +213,18 @@ def segment_volume(
 
     Args:
         classes: what each output of the network scores, the background first.
+        together: the patient's other sequences, for a network that reads several.
         segmenter_sha256: of its weights; None while they are on no disk.
 
     Raises:
         InputError: as `segment`.
     """
     preparing, segmenting, finishing = parts(on_progress, 4, 94, 2)
+    volumes = (volume, *together)
+    check_same_grid(volumes)
     check_segmentation_memory(model, network, volume, largest_parts=largest_parts)
     preparing(0.0, "preparing")
-    prepared = prepare_scan(model, volume)
+    prepared = [prepare_scan(model, each) for each in volumes]
     indices = segment_prepared(model, network, prepared, segmenting)
 
     finishing(0.0, "measuring volumes")
@@ -224,12 +233,15 @@ def segment_volume(
         keep_largest_parts(labels)
     names = {each.label: each.name for each in classes[1:]}
     statistics = label_volumes(labels, volume.affine, names)
-    warnings = (*doubts_about("scan", volume), *_doubts(prepared, statistics))
+    warnings = tuple(doubt for each in volumes for doubt in doubts_about("scan", each))
+    warnings += tuple(doubt for each in prepared for doubt in each.doubts)
+    if not any(found.num_voxels for found in statistics.values()):
+        warnings += ("None of the structures that the segmenter knows was found.",)
     record = provenance(
         kind="segmentation",
         modality=volume.modality,
         is_synthetic=False,
-        sources=[("scan", volume.sha256)],
+        sources=[("scan", each.sha256) for each in volumes],
         model=model,
         parameters={
             "segmenter_sha256": segmenter_sha256,
@@ -254,24 +266,28 @@ def segment_volume(
 
 @torch.inference_mode()
 def segment_prepared(
-    model: Model, network: LatentUNETR, prepared: PreparedScan, on_progress: OnProgress = silent
+    model: Model, network: LatentUNETR, prepared: Sequence[PreparedScan], on_progress: OnProgress = silent
 ) -> np.ndarray:
     """The class of every voxel (X, Y, Z) of the scan's own grid, counted as the network counts them.
 
     Args:
         network: a segmenter on the model's latents, its own or another.
+        prepared: the scan, or the sequences of a patient that the network reads together, on one grid.
 
     Raises:
-        InputError: the network reads several scans of a patient at once; the scan shows no body or is too
-            small; numbers were no longer finite.
+        InputError: the network reads more or fewer scans at once; the scan shows no body or is too small;
+            numbers were no longer finite.
     """
-    _check_scan(model, network, prepared)
-    encoding, looking, deciding = parts(on_progress, 10, 60, 30)
-    latent = encode_latent(model, prepared, encoding)
-    latent = ((latent - model.latent_mean) / model.latent_std)[0]
-    features = blended_features(network, latent, looking)
-    slabs = score_slabs(model, network, features, prepared, deciding)
-    return prepared.grid.labels_from_scores(slabs, network.config.num_classes)
+    _check_scans(model, network, prepared)
+    encoding, looking, deciding = parts(on_progress, 10 * len(prepared), 60, 30)
+    latents = [
+        encode_latent(model, scan, stage)[0]
+        for scan, stage in zip(prepared, parts(encoding, *[1] * len(prepared)), strict=True)
+    ]
+    mean, std = model.latent_mean[0], model.latent_std[0]
+    features = blended_features(network, torch.cat([(each - mean) / std for each in latents]), looking)
+    slabs = score_slabs(model, network, features, prepared[0], deciding)
+    return prepared[0].grid.labels_from_scores(slabs, network.config.num_classes)
 
 
 def blended_features(
@@ -305,13 +321,17 @@ def blended_features(
     return finite(blend.blended(), "looking at the scan")[:, :x, :y, :z]
 
 
-def _check_scan(model: Model, network: LatentUNETR, prepared: PreparedScan) -> None:
-    channels, expected = network.config.latent_channels, model.tokenizer.channels
-    if channels != expected:
+def _check_scans(model: Model, network: LatentUNETR, scans: Sequence[PreparedScan]) -> None:
+    wanted = scans_read(network, model)
+    if wanted != len(scans):
+        order = model.card.segmenter.sequences if model.card.segmenter else ()
+        named = f" ({', '.join(order)})" if order else ""
         raise InputError(
-            f"This segmenter reads {channels // expected} scans of a patient at once, and one was given. "
-            "Choose a model whose segmenter reads one."
+            f"This segmenter reads {wanted} scan{'s' * (wanted > 1)} of a patient{named} at once, and "
+            f"{len(scans)} {'was' if len(scans) == 1 else 'were'} given. Give so many, in its order (meduet "
+            "segment --with), or choose another model."
         )
+    prepared = scans[0]
     least = model.token_voxels * model.card.working_spacing_mm
     sides = [
         size * spacing
@@ -322,15 +342,8 @@ def _check_scan(model: Model, network: LatentUNETR, prepared: PreparedScan) -> N
             f"This scan measures {' x '.join(f'{side:.0f}' for side in sides)} mm; a segmenter needs at "
             f"least {least:.0f} mm along each axis. Choose a scan that shows more."
         )
-    if not prepared.body.any():
+    if not any(scan.body.any() for scan in scans):
         raise InputError("This scan shows no body: nothing in it is brighter than air. Check the file.")
-
-
-def _doubts(prepared: PreparedScan, statistics: dict[int, LabelVolume]) -> list[str]:
-    doubts = [*prepared.doubts]
-    if not any(found.num_voxels for found in statistics.values()):
-        doubts.append("None of the structures that the segmenter knows was found.")
-    return doubts
 
 
 def _numbered(indices: np.ndarray, numbers: Sequence[int]) -> np.ndarray:

@@ -16,10 +16,10 @@ from meduet_training.data.label_task import LabelTask
 from meduet_training.data.labelled_scans import LabelledScan
 from meduet_training.evaluation import threshold_baseline
 from meduet_training.evaluation.atlas_baseline import Atlas, atlas_classes
-from meduet_training.evaluation.segmenter_results import classes_found
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import SEGMENTER_FILE
 from napari_meduet.models.files import Model
+from napari_meduet.models.segmenters import scans_read
 from napari_meduet.pipelines.encoding import PreparedScan, prepare_scan
 from napari_meduet.pipelines.memory import check_segmentation_memory
 from napari_meduet.pipelines.segmentation import load_segmenting_model, segment_prepared
@@ -78,18 +78,15 @@ def network_method(model: Model, name: str, prepared_by: Model) -> Method:
     names = {k: each.name for k, each in enumerate(card.classes) if k}
 
     def answer(scan: LabelledScan, prepared: Sequence[PreparedScan]) -> Answer:
-        channels, of_one = network.config.latent_channels, model.tokenizer.channels
-        if channels != of_one * len(prepared):
+        if (wanted := scans_read(network, model)) != len(prepared):
             raise InputError(
-                f"The segmenter of {name} reads {channels // of_one} scans of a patient at once, not "
+                f"The segmenter of {name} reads {wanted} scans of a patient at once, not "
                 f"{len(prepared)}; say which sequences with --config (data.sequences)."
             )
         if model.sha256 != prepared_by.sha256:
             prepared = [prepare_scan(model, each.volume) for each in prepared]
         check_segmentation_memory(model, network, prepared[0].volume)
-        if len(prepared) == 1:
-            return Answer(labels=segment_prepared(model, network, prepared[0]), names=names)
-        return Answer(labels=classes_found(model, network, prepared), names=names)
+        return Answer(labels=segment_prepared(model, network, prepared), names=names)
 
     origin = {"model_sha256": model.sha256, "segmenter_sha256": model.card.files[SEGMENTER_FILE].sha256}
     return Method(name=name, origin=origin, answer=answer)

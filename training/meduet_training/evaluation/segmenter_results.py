@@ -5,7 +5,6 @@ More, beside other methods, is `meduet-evaluate segmentation`'s business (segmen
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 
 from meduet_training.data.example_cache import prepared_scan
@@ -22,10 +21,7 @@ from meduet_training.evaluation.segmentation_scores import (
 from meduet_training.evaluation.surface_distance import TOLERANCE_MM
 from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.models.files import Model
-from napari_meduet.pipelines.encoding import PreparedScan, encode_posterior, padded_units
-from napari_meduet.pipelines.progress import silent
-from napari_meduet.pipelines.score_slabs import score_slabs
-from napari_meduet.pipelines.segmentation import blended_features
+from napari_meduet.pipelines.segmentation import segment_prepared
 
 METHOD = "trained"
 HOW = (
@@ -56,7 +52,7 @@ def measure_scans(
         on_scan(number, len(scans))
         channels, labels = prepared_scan(model, scan)
         meaning, spacing_mm = task.meaning(scan.names), channels[0].volume.spacing_mm
-        found = classes_found(model, network, channels)
+        found = segment_prepared(model, network, channels)
         truth = meaning.target(labels)
         measured = measured_structures(found, truth, meaning.annotated, spacing_mm, TOLERANCE_MM)
         scores += [
@@ -73,14 +69,6 @@ def measure_scans(
             if surface is not None
         ]
     return scores
-
-
-def classes_found(model: Model, network: LatentUNETR, scans: Sequence[PreparedScan]) -> np.ndarray:
-    """The class of every voxel (X, Y, Z) of the scans' one grid; several are the sequences of a patient."""
-    latent = torch.cat([encode_posterior(model, padded_units(scan), silent)[0].cpu() for scan in scans])
-    features = blended_features(network, latent, silent)
-    slabs = score_slabs(model, network, features, scans[0], silent)
-    return scans[0].grid.labels_from_scores(slabs, network.config.num_classes)
 
 
 def results_table(scores: Sequence[Score], names: Sequence[str], seed: int) -> Part:
