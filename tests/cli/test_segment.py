@@ -95,6 +95,21 @@ def test_what_cannot_be_used_is_one_sentence_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_scans_whose_names_differ_in_their_ending_have_labels_of_their_own(
+    segmenting_model, smooth_ct, tmp_path
+):
+    scans, target = tmp_path / "scans", tmp_path / "labels"
+    scans.mkdir()
+    shutil.copy(smooth_ct, scans / "a.nii.gz")
+    nib.save(nib.load(smooth_ct), scans / "a.nii")
+    done = meduet("segment", scans, "-o", target, "--model", segmenting_model, "--modality", "CT")
+    assert "2 segmented" in done.stdout, done.output
+    assert {path.name for path in target.glob("*.nii.gz")} == {
+        "a.nii_segmentation.nii.gz",
+        "a.nii.gz_segmentation.nii.gz",
+    }
+
+
 @pytest.mark.parametrize("words", [["--overlay", "new.png"], ["--overwrite"], ["--with", "new.nii.gz"]])
 def test_what_is_for_one_scan_is_refused_for_a_folder(segmenting_model, tmp_path, monkeypatch, words):
     monkeypatch.chdir(tmp_path)

@@ -129,7 +129,7 @@ def test_a_source_is_another_with_other_classes_or_scans(given, cached):
 
 
 def test_few_scans_are_turned_often_and_many_not_at_all():
-    assert [num_poses(scans) for scans in (1, 2, 6, 24, 500)] == [12, 12, 4, 1, 1]
+    assert [num_poses(scans) for scans in (1, 2, 6, 24, 500)] == [12, 12, 8, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,20 @@ def test_labels_that_cannot_be_used_are_named_with_the_reason(given, tmp_path, c
     with pytest.raises(InputError, match=sentence):
         cache_examples(model, [replace(scans[0], labels_path=path)], task, (0,), tmp_path / "made")
     assert list((tmp_path / "made").iterdir()) == []
+
+
+def test_all_labelled_scans_that_cannot_be_used_are_told_at_once_and_the_others_are_done(given, tmp_path):
+    model, scans, task = given
+    bad = []
+    for number in (3, 4):
+        path = tmp_path / f"{number}_seg.nii.gz"
+        nib.save(nib.load(scans[0].labels_path).slicer[:-2], path)
+        bad.append(replace(scans[0], labels_path=path))
+    with pytest.raises(
+        InputError, match=r"2 of 3 labelled scans cannot be used\. 3_seg.*measure.* 4_seg.*measure"
+    ):
+        cache_examples(model, [bad[0], scans[0], bad[1]], task, (0,), tmp_path / "made")
+    assert len(list((tmp_path / "made").iterdir())) == 1
 
 
 def test_a_scan_in_which_nothing_was_found_is_learnt_from_all_the_same(given, tmp_path):

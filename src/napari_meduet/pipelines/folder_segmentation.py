@@ -1,5 +1,6 @@
 """Every scan of a folder, segmented into files of another; one that fails does not stop the others."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,10 @@ def segment_folder(
 
 
 def scans_in(folder: Path) -> list[tuple[str, Path]]:
-    """What to call each scan in a folder, and where it is; labels that were written there are none."""
+    """What to call each scan in a folder, and where it is; labels that were written there are none.
+
+    Scans whose names differ in their ending alone keep it.
+    """
     found = []
     for path in sorted(folder.iterdir()):
         suffix = next((suffix for suffix in SCAN_SUFFIXES if path.name.lower().endswith(suffix)), None)
@@ -98,7 +102,8 @@ def scans_in(folder: Path) -> list[tuple[str, Path]]:
             found.append((path.name[: -len(suffix)], path))
         elif path.is_dir() and _is_dicom(path):
             found.append((path.name, path))
-    return found
+    times = Counter(name for name, _ in found)
+    return [(name if times[name] == 1 else path.name, path) for name, path in found]
 
 
 def _is_dicom(folder: Path) -> bool:

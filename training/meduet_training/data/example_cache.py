@@ -6,7 +6,7 @@ scan, labels, task, pose.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +31,12 @@ from napari_meduet.volumes.volume import Modality
 
 FORMAT = "2"
 SUFFIX = ".example.safetensors"
+MOST_NAMED = 5  # scans in one sentence
 POSE_SEED = 10  # poses are the same in every run, so that they are encoded once
+
+
+class UnusableScanError(InputError):
+    """One scan or its labels cannot be used; others may."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,27 +103,57 @@ def cache_examples(
         on_example: is told, before each, how many are done of how many.
 
     Raises:
-        InputError: a scan or its labels cannot be used, with its name; or the folder cannot be written.
+        InputError: scans or their labels cannot be used, with their names, after all others were done; or the
+            folder cannot be written.
     """
     make_folder(folder)
     check_writable(folder)
-    total, done = len(scans) * len(poses), 0
-    entries = []
-    for scan in scans:
-        prepared: tuple[list[PreparedScan], np.ndarray] | None = None
-        meaning = task.meaning(scan.names)
-        for pose in poses:
-            on_example(done, total)
-            path = _path(folder, model, scan, meaning, pose)
-            entry = _kept(path, scan, pose)
-            if entry is None:
-                prepared = prepared or prepared_scan(model, scan)
-                _write(path, model, scan, prepared, meaning, pose)
-                entry = _kept(path, scan, pose)
-                assert entry is not None, "it was just written"
-            entries.append(entry)
-            done += 1
+    total = len(scans) * len(poses)
+    entries: list[ExampleEntry] = []
+    refused: list[str] = []
+    for number, scan in enumerate(scans):
+
+        def on_pose(done: int, before: int = number * len(poses)) -> None:
+            on_example(before + done, total)
+
+        try:
+            entries += _cached(model, scan, task.meaning(scan.names), poses, folder, on_pose)
+        except UnusableScanError as error:
+            refused.append(str(error))
+    if refused:
+        others = f"{len(refused)} of {len(scans)} labelled scans cannot be used. " if len(refused) > 1 else ""
+        raise InputError(others + " ".join(refused[:MOST_NAMED]))
     return entries
+
+
+def _cached(
+    model: Model,
+    scan: LabelledScan,
+    meaning: LabelMap,
+    poses: Sequence[int],
+    folder: Path,
+    on_pose: Callable[[int], None],
+) -> Iterator[ExampleEntry]:
+    """The entries of one scan; those that are not there are made.
+
+    Raises:
+        UnusableScanError: the scan or its labels cannot be used.
+        InputError: an entry cannot be written.
+    """
+    prepared: tuple[list[PreparedScan], np.ndarray] | None = None
+    for done, pose in enumerate(poses):
+        on_pose(done)
+        path = _path(folder, model, scan, meaning, pose)
+        entry = _kept(path, scan, pose)
+        if entry is None:
+            try:
+                prepared = prepared or prepared_scan(model, scan)
+            except InputError as error:
+                raise UnusableScanError(str(error)) from error
+            _write(path, model, scan, prepared, meaning, pose)
+            entry = _kept(path, scan, pose)
+            assert entry is not None, "it was just written"
+        yield entry
 
 
 def open_examples(
