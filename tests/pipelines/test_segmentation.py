@@ -19,7 +19,7 @@ from napari_meduet.pipelines import memory as memory_module
 from napari_meduet.pipelines import score_slabs as slabs_module
 from napari_meduet.pipelines.encoding import prepare_scan
 from napari_meduet.pipelines.progress import silent
-from napari_meduet.pipelines.score_slabs import head_bytes, score_slabs
+from napari_meduet.pipelines.score_slabs import head_bytes, score_slabs, without_air
 from napari_meduet.pipelines.segmentation import blended_features, segment_prepared, segment_volume
 from napari_meduet.volumes.volume import Volume
 
@@ -206,6 +206,20 @@ def test_a_modality_the_segmenter_does_not_know_is_refused(folder, mr, monkeypat
     )
     with pytest.raises(InputError, match="knows CT scans; this scan is MR"):
         segment(SegmentRequest(mr, model=folder, device="cpu"))
+
+
+def test_the_air_around_the_body_holds_no_structure_and_lung_at_the_border_may(model):
+    """A network that sees an organ everywhere is believed in the body, and in lung that the scan cuts."""
+    voxels = np.full((60, 60, 40), -1000, np.int16)
+    voxels[12:48, :48] = 40
+    voxels[20:40, :20] = -850  # lung, open to the border
+    scan = prepare_scan(model, ct(voxels, np.diag([1.5, 1.5, 1.5, 1])))
+    organ_everywhere = np.stack([np.zeros(scan.grid.shape, np.float32), np.ones(scan.grid.shape, np.float32)])
+    slabs = (organ_everywhere[..., z : z + 7].copy() for z in range(0, scan.grid.shape[2], 7))
+    found = scan.grid.labels_from_scores(without_air(slabs, scan.air), 2)
+    assert (found[14:46, 2:46] == 1).all()
+    assert (found[:10] == 0).all()
+    assert (found[:, 50:] == 0).all()
 
 
 def two_scans_at_once(folder: Path, target: Path) -> Path:

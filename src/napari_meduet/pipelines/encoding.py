@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Float
+from scipy.ndimage import uniform_filter
 from torch import Tensor
 
 from napari_meduet.core.factors import ScanFactors, pooled_factor, scan_factors
@@ -30,6 +31,7 @@ from napari_meduet.volumes.preparation import WorkingGrid
 from napari_meduet.volumes.volume import Volume
 
 LARGEST_CLIPPED = 0.05  # of the body, M-03
+AIR, AIR_SIDE = 0.005, 3  # at most, in profile units, on average over a cube of so many voxels to a side
 WINDOWS_AT_ONCE = 4  # more gain nothing on two CPU cores, and cancelling waits for a whole batch
 
 
@@ -57,6 +59,14 @@ class PreparedScan:
     def values(self) -> np.ndarray:
         """The scan's own voxels (X, Y, Z) in its unit; made when they are first asked for, and kept."""
         return self.volume.values()
+
+    @cached_property
+    def air(self) -> np.ndarray:
+        """(X, Y, Z) on the working grid, where there is certainly nothing: dark and outside the body.
+
+        Lung that a small field of view cuts counts as outside, but is brighter.
+        """
+        return ~self.body & (uniform_filter(self.units, AIR_SIDE) <= AIR)
 
     @property
     def doubts(self) -> tuple[str, ...]:

@@ -28,7 +28,6 @@ LARGEST_TURN = 12.0  # degrees about each axis
 SCALES = (0.85, 1.2)
 TONES = (0.0, 0.25, 0.5, 0.75, 1.0)  # profile units
 LARGEST_SHIFTS: dict[Modality, float] = {"CT": 0.1, "MR": 0.3}  # of a tone; CT is calibrated, and air stays
-AIR = 0.005  # profile units, at most; lung that a small field of view cuts is brighter
 FOREGROUND_SHARE = 0.7  # of the crops are drawn around a voxel of a class
 BLOCK = 12  # latent voxels, 72 mm: of each crop so much is learnt at a time; the rest is context
 MODALITIES = ("CT", "MR")  # their numbers in a batch and in a bank of styles
@@ -153,7 +152,7 @@ def make_example(
     """
     target = meaning.target(scan.grid.labels_to_working(labels))
     if meaning.ignored:
-        target[(target == IGNORED) & ~scan.body & (scan.units <= AIR)] = 0
+        target[(target == IGNORED) & scan.air] = 0
     if not (may_be_empty or ((target != 0) & (target != IGNORED)).any()):
         raise InputError(
             "These labels show none of the classes that are to be learnt. Give labels of the same scan, with "

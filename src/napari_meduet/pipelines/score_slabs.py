@@ -6,7 +6,7 @@ stage looks at: nothing is computed twice and there are no seams. The last makes
 slab ever exists. (A head that normalises over space, as MAISI's decoder does, has faint seams.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ SLAB_BUDGET_BYTES = 256 * 2**20
 SCORE_COPIES = 4  # of what a head writes, alive at once
 KEPT_SHARE = 1 / 3  # of what a decoder has alive: what a stage reads and writes, of the whole scan
 FLOAT_BYTES = 4
+AIR_MARGIN = 1.0  # by which the background wins in air, in logits
 DOING = "deciding"
 
 Slab = tuple[int, int]  # first layer along z, and the one after the last
@@ -63,6 +64,21 @@ def score_slabs(
             deciding((layer - wanted[0]) / (wanted[1] - wanted[0]), DOING)
             low, high = max(layer * stride, first), min((layer + 1) * stride, last)
             yield scores[:, *columns, low - start * stride : high - start * stride].numpy()
+
+
+def without_air(slabs: Iterable[np.ndarray], air: np.ndarray) -> Iterator[np.ndarray]:
+    """Scores, slab by slab, that give the air around the body to the background, whatever a network says.
+
+    Args:
+        air: (X, Y, Z) on the working grid (`PreparedScan.air`).
+    """
+    start = 0
+    for slab in slabs:
+        stop = start + slab.shape[-1]
+        here = air[..., start:stop]
+        slab[1:, here] = np.minimum(slab[1:, here], slab[0, here] - AIR_MARGIN)
+        yield slab
+        start = stop
 
 
 def slab_layers(model: Model, network: LatentUNETR, sides: tuple[int, int]) -> int:

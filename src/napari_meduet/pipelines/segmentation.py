@@ -46,7 +46,7 @@ from napari_meduet.pipelines.memory import check_segmentation_memory
 from napari_meduet.pipelines.progress import parts, silent
 from napari_meduet.pipelines.provenance import provenance
 from napari_meduet.pipelines.requests import SegmentRequest
-from napari_meduet.pipelines.score_slabs import score_slabs
+from napari_meduet.pipelines.score_slabs import score_slabs, without_air
 from napari_meduet.volumes.files import write_volume
 from napari_meduet.volumes.volume import Volume
 
@@ -287,6 +287,7 @@ def segment_prepared(
     mean, std = model.latent_mean[0], model.latent_std[0]
     features = blended_features(network, torch.cat([(each - mean) / std for each in latents]), looking)
     slabs = score_slabs(model, network, features, prepared[0], deciding)
+    slabs = without_air(slabs, prepared[0].air)
     return prepared[0].grid.labels_from_scores(slabs, network.config.num_classes)
 
 
