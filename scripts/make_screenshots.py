@@ -190,7 +190,6 @@ def lesson(third: Path) -> None:
         settle(0.1)
     widget.area.ensureWidgetVisible(teach.told)
     take(viewer, "teach_curve")
-    teach.stop.click()
     finish(widget)
     teach.use.apply.button.click()
     finish(widget)
