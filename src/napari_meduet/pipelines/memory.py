@@ -8,8 +8,6 @@ them answers, nothing is refused.
 import os
 from pathlib import Path
 
-import numpy as np
-
 from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model
@@ -25,7 +23,7 @@ WORKING_COPIES = 10
 WORKING_COPIES_OF_SEGMENTATION = 6  # finding the body takes most
 FEATURE_COPIES = 2  # their sum and their mean
 CLEANING_BYTES = 8  # a voxel: of the labels, and of the connected parts of one
-NATIVE_COPIES_OF_MR = 3  # a profile is fitted to the values
+NATIVE_COPIES_OF_MR = 3  # a profile is fitted to the values; of CT there are labels, and planes of scores
 FLOAT_BYTES = 4
 GIB = 2**30
 
@@ -88,13 +86,10 @@ def segmentation_bytes(model: Model, network: LatentUNETR, scan: Volume) -> int:
     latents = _product(tuple(sides))
     tiles = min(MEMORY_BUDGET_BYTES, latents * model.tokenizer.bytes_per_latent_voxel)
     of_a_scan = WORKING_COPIES_OF_SEGMENTATION * _product(grid.shape)
-    of_a_scan += scan.voxels.size * (NATIVE_COPIES_OF_MR if scan.modality == "MR" else 0)
+    of_a_scan += scan.voxels.size * (NATIVE_COPIES_OF_MR if scan.modality == "MR" else 1)
     numbers = scans_read(network, model) * of_a_scan + FEATURE_COPIES * network.config.features * latents
-    labels = scan.voxels.size * np.min_scalar_type(network.config.num_classes - 1).itemsize
     return int(
-        FLOAT_BYTES * numbers
-        + labels
-        + max(tiles, slabs_bytes(model, network, (sides[0], sides[1], sides[2])))
+        FLOAT_BYTES * numbers + max(tiles, slabs_bytes(model, network, (sides[0], sides[1], sides[2])))
     )
 
 
