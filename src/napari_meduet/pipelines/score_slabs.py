@@ -76,7 +76,7 @@ def without_air(slabs: Iterable[np.ndarray], air: np.ndarray) -> Iterator[np.nda
     for slab in slabs:
         stop = start + slab.shape[-1]
         here = air[..., start:stop]
-        slab[1:, here] = np.minimum(slab[1:, here], slab[0, here] - AIR_MARGIN)
+        np.minimum(slab[1:], slab[0] - AIR_MARGIN, out=slab[1:], where=here)
         yield slab
         start = stop
 
