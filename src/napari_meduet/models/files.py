@@ -211,7 +211,7 @@ def save_generator(
     card = read_card(folder)
     if difference := _misfit(config, _meduet_config(card)):
         raise InputError(f"{folder.name}: this generator was made for another model: {difference}.")
-    blob = save({name: tensor.half().contiguous() for name, tensor in weights.items()})
+    blob = packed_weights(weights)
     others = {name: file for name, file in card.files.items() if name != CONTROL_FILE}
     card = _changed(
         card,
@@ -246,7 +246,7 @@ def save_control(
         control, ControlNet(Generator(_generator_config(card)), control.num_classes)
     ):
         raise InputError(f"{folder.name}: this ControlNet was made for another generator, or other classes.")
-    blob = save({name: tensor.half().contiguous() for name, tensor in control.state_dict().items()})
+    blob = packed_weights(control.state_dict())
     control_card = ControlCard(
         classes=tuple(classes),
         generator_sha256=card.files[GENERATOR_FILE].sha256,
@@ -323,6 +323,11 @@ def with_tuples(sizes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(size) if isinstance(size, list) else size for name, size in sizes.items()}
 
 
+def packed_weights(weights: Mapping[str, Tensor]) -> bytes:
+    """A state dict as the file of a network beside MeDUET holds it, in half precision."""
+    return save({name: tensor.half().contiguous() for name, tensor in weights.items()})
+
+
 def _save_analyst(
     folder: Path,
     file: str,
@@ -333,7 +338,7 @@ def _save_analyst(
     about: Mapping[str, Any],
 ) -> ModelCard:
     card, what = read_card(folder), OPTIONAL_NETWORKS[file]
-    blob = save({name: tensor.half().contiguous() for name, tensor in weights.items()})
+    blob = packed_weights(weights)
     try:
         with torch.device("meta"):
             network = build(config, card.tokenizer)

@@ -11,12 +11,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from safetensors.torch import save
 
 from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.card import SEGMENTER_FILE, MaskClass, Modality
-from napari_meduet.models.files import Model, copy_model, save_segmenter
+from napari_meduet.models.files import Model, copy_model, packed_weights, save_segmenter
 from napari_meduet.pipelines.factors import read_scan
 from napari_meduet.pipelines.progress import silent
 from napari_meduet.pipelines.requests import Scan, ScanChoice
@@ -94,7 +93,7 @@ class Taught:
     @cached_property
     def sha256(self) -> str:
         """The digest of its weights, which is that of the file they are saved as."""
-        return hashlib.sha256(packed(self.network)).hexdigest()
+        return hashlib.sha256(packed_weights(self.network.state_dict())).hexdigest()
 
     def save(self, folder: Path | str, name: str = "") -> None:
         """Write a model folder, all of it or nothing: the model it was taught on, with this segmenter.
@@ -121,8 +120,3 @@ class Taught:
                 whole.replace(target)
         except OSError as error:
             raise InputError(f"{target.name}: no model can be written there ({reason(error)}).") from error
-
-
-def packed(network: LatentUNETR) -> bytes:
-    """A segmenter's weights as a model folder holds them."""
-    return save({name: tensor.half().contiguous() for name, tensor in network.state_dict().items()})
