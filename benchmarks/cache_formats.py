@@ -30,8 +30,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from zarr.codecs import BloscCodec, ZstdCodec
 
-from meduet_training.data.latent_cubes import open_cubes, save_cubes
-from meduet_training.tokenizer_files import load_tokenizer
+from meduet_training.data.caches.latent_chunks import open_cubes, save_cubes
+from meduet_training.data.tokenizer_files import load_tokenizer
 from napari_meduet.models.files import demo_model_path
 from napari_meduet.tokenizers.tiling import encode_posterior_tiled
 from napari_meduet.volumes.files import read_volume
@@ -116,7 +116,7 @@ CANDIDATES = {
         _read_safetensors,
         checked=False,
     ),
-    "safetensors in cubes of 8 (data/latent_cubes.py)": Candidate(
+    "safetensors in cubes of 8 (caches/latent_chunks.py)": Candidate(
         lambda path, latent: save_cubes(path, latent, "{}"),
         open_cubes,
         lambda file, corner: file.read(corner, (SIDE,) * 3),

@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from meduet_training.data.latent_entry import Source, encode_scan, save_entry
-from meduet_training.data.latent_spec import open_tokenizer
+from meduet_training.data.caches.latent_entry import Source, encode_scan, save_entry
+from meduet_training.data.caches.latent_spec import open_tokenizer
 from napari_meduet.models.files import demo_model_path
 from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.intensity import body_mask

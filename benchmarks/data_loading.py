@@ -5,7 +5,7 @@
 
 A small cache is made of scans of MEDUET_DATA, else of the embedded samples. The peer reads a .nii.gz anew for
 every crop, as a loader without a cache does: read, checked, resampled, in profile units; and then has its
-crop encoded, which the cache saves as well. Then the run's own loader (data/loading.py, one worker) feeds
+crop encoded, which the cache saves as well. Then the run's own loader (sources/prefetching.py, one worker) feeds
 steps of the preset `base` with all losses.
 """
 
@@ -20,14 +20,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from meduet_training.data.cache_source import CacheSource
-from meduet_training.data.latent_encoding import Filling, fill_cache, tasks_for
-from meduet_training.data.loading import Loading
-from meduet_training.data.scan import Scan
-from meduet_training.data.step_batches import StepBatches
-from meduet_training.machinery.optimizer import adamw
-from meduet_training.recipes.pretraining import PRESETS
-from meduet_training.tokenizer_files import load_tokenizer
+from meduet_training.data.caches.latent_encoding import Filling, fill_cache, tasks_for
+from meduet_training.data.cohort.scan import Scan
+from meduet_training.data.sources.latents import CacheSource
+from meduet_training.data.sources.prefetching import Loading
+from meduet_training.data.sources.step_batches import StepBatches
+from meduet_training.data.tokenizer_files import load_tokenizer
+from meduet_training.runtime.optimizer import adamw
+from meduet_training.tasks.pretraining.presets import PRESETS
 from napari_meduet.models.files import demo_model_path
 from napari_meduet.tokenizers.tiling import encode_posterior_tiled
 from napari_meduet.volumes.files import read_volume

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 
 from napari_meduet.pipelines.requests import SynthesisRequest
-from napari_meduet.pipelines.synthesis import SynthesisSession, open_synthesis
-from napari_meduet.pipelines.synthesis_sampling import num_evaluations
+from napari_meduet.pipelines.synthesis.sampling import num_evaluations
+from napari_meduet.pipelines.synthesis.session import SynthesisSession, open_synthesis
 
 SAMPLES = Path(__file__).parents[1] / "src" / "napari_meduet" / "samples"
 CONTENT, STYLE = SAMPLES / "ct_chest_soft_kernel.nii.gz", SAMPLES / "ct_chest_sharp_kernel.nii.gz"

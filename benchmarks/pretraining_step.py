@@ -33,7 +33,7 @@ from published_cost import (
 )
 from torch import Tensor, nn
 
-from meduet_training.machinery.optimizer import adamw
+from meduet_training.runtime.optimizer import adamw
 from napari_meduet.core.demixing import draw_pairs, mix, reconstruction_loss
 from napari_meduet.core.disentanglement import domain_cross_entropy, domain_loss
 from napari_meduet.core.factors import weighted_mean

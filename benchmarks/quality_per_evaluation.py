@@ -20,19 +20,19 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from meduet_training.evaluation.distribution_distances import (
+from meduet_training.evaluation.metrics.distribution_distances import (
     frechet_distance,
     median_distance,
     rbf_kernel,
     unbiased_mmd,
 )
-from meduet_training.evaluation.estimates import Estimate
-from meduet_training.evaluation.generated_crops import CropMaker, Wanted, decoded
-from meduet_training.evaluation.reporting import Figure, Part
-from meduet_training.evaluation.set_estimates import set_estimate
-from meduet_training.evaluation.synthesis_material import gather_material
-from meduet_training.evaluation.synthesis_quality import by_rows, fid_estimate, mmd_estimate
-from meduet_training.evaluation.volume_features import volume_extractor
+from meduet_training.evaluation.metrics.estimates import Estimate
+from meduet_training.evaluation.metrics.set_estimates import set_estimate
+from meduet_training.evaluation.metrics.volume_features import volume_extractor
+from meduet_training.evaluation.sections import Figure, Part
+from meduet_training.evaluation.synthesis.generated_crops import CropMaker, Wanted, decoded
+from meduet_training.evaluation.synthesis.material import gather_material
+from meduet_training.evaluation.synthesis.quality import by_rows, fid_estimate, mmd_estimate
 from napari_meduet.models.files import load_model
 from napari_meduet.pipelines.requests import SynthesisRequest
 

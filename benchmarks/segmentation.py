@@ -62,7 +62,7 @@ def ours(scan: Path, output: Path, head: Literal["decoder", "light"]) -> dict[st
     from napari_meduet.models.files import load_model
     from napari_meduet.models.segmenters import build_segmenter
     from napari_meduet.pipelines import read_volume
-    from napari_meduet.pipelines.segmentation import segment_volume
+    from napari_meduet.pipelines.segmentation.session import segment_volume
 
     model = load_model()
     network = build_segmenter(UNETRConfig(num_classes=NUM_CLASSES, head=head), model.card.tokenizer)

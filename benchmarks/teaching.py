@@ -25,13 +25,13 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from meduet_training.data.cohort import index_records
-from meduet_training.evaluation.overlap import overlap
-from meduet_training.evaluation.threshold_baseline import threshold_lungs
+from meduet_training.data.cohort.scans import index_records
+from meduet_training.evaluation.metrics.overlap import overlap
+from meduet_training.evaluation.segmentation.threshold_baseline import threshold_lungs
 from napari_meduet.pipelines import read_volume
 from napari_meduet.pipelines.requests import TeachRequest
-from napari_meduet.pipelines.taught import TaughtSoFar
-from napari_meduet.pipelines.teaching import teach
+from napari_meduet.pipelines.segmentation.finetuned import TaughtSoFar
+from napari_meduet.pipelines.segmentation.finetuning import teach
 from napari_meduet.volumes.volume import Volume
 
 GOAL_S = 300.0

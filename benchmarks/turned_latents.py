@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from meduet_training.data.turning import TURNS, fit_channel_maps, turned_latent, turned_places
-from meduet_training.tokenizer_files import load_tokenizer
+from meduet_training.data.augmentation.flips import TURNS, fit_channel_maps, turned_latent, turned_places
+from meduet_training.data.tokenizer_files import load_tokenizer
 from napari_meduet.models.files import demo_model_path
 from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.intensity import CT_FULL, fit_mr_profile

@@ -29,12 +29,12 @@ def train(strategy: Literal["ddp", "fsdp"], steps: int, result: Path) -> None:
     """One process of a run; the first writes the losses."""
     import torch
 
-    from meduet_training.data.latent_windows import LatentWindows
-    from meduet_training.data.window_source import WindowSource
-    from meduet_training.machinery.fabric import Hardware, join_fabric
-    from meduet_training.machinery.watching import LossesOnly
-    from meduet_training.pretraining import for_source, run_pretraining
-    from meduet_training.recipes.pretraining import tiny
+    from meduet_training.data.caches.latent_windows import LatentWindows
+    from meduet_training.data.sources.windows import WindowSource
+    from meduet_training.engine.callbacks import LossesOnly
+    from meduet_training.engine.trainer import for_source, run_pretraining
+    from meduet_training.runtime.fabric import Hardware, join_fabric
+    from meduet_training.tasks.pretraining.presets import tiny
 
     generator = torch.Generator().manual_seed(0)
     anatomies = torch.randn(16, 4, 6, 6, 6, generator=generator)

@@ -30,20 +30,20 @@ import torch
 from jaxtyping import Float
 from torch import nn
 
-from meduet_training.data.cohort import read_cohort, trainable
-from meduet_training.data.factor_cache import FactorEntry, cache_factors
-from meduet_training.data.factor_source import FactorSource
-from meduet_training.evaluation.distribution_distances import frechet_distance
-from meduet_training.evaluation.generated_crops import CropMaker, Wanted, decoded
-from meduet_training.evaluation.generator_validation import NUM_CROPS, GeneratorValidation
-from meduet_training.evaluation.real_crops import RealCrops, draw_crops
-from meduet_training.evaluation.volume_features import VolumeExtractor, volume_extractor
-from meduet_training.generator_config import for_model
-from meduet_training.generator_run import begin
-from meduet_training.machinery.fabric import make_fabric
-from meduet_training.machinery.watching import Unwatched
-from meduet_training.pretraining import Pretraining, Upkeep, run_pretraining
-from meduet_training.recipes.generator import tiny
+from meduet_training.data.caches.factors import FactorEntry, cache_factors
+from meduet_training.data.cohort.scans import read_cohort, trainable
+from meduet_training.data.sources.factors import FactorSource
+from meduet_training.engine.callbacks import Unwatched
+from meduet_training.engine.trainer import Pretraining, Upkeep, run_pretraining
+from meduet_training.evaluation.metrics.distribution_distances import frechet_distance
+from meduet_training.evaluation.metrics.volume_features import VolumeExtractor, volume_extractor
+from meduet_training.evaluation.synthesis.generated_crops import CropMaker, Wanted, decoded
+from meduet_training.evaluation.synthesis.real_crops import RealCrops, draw_crops
+from meduet_training.runtime.fabric import make_fabric
+from meduet_training.tasks.generator.config import for_model
+from meduet_training.tasks.generator.presets import tiny
+from meduet_training.tasks.generator.run import begin
+from meduet_training.tasks.generator.validation import NUM_CROPS, GeneratorValidation
 from napari_meduet.core.synthesis.generator import GeneratorConfig
 from napari_meduet.core.synthesis.objective import GenerationObjective
 from napari_meduet.models.files import Model, load_model

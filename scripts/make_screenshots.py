@@ -18,12 +18,12 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication
 from scipy.ndimage import binary_dilation, binary_erosion, binary_fill_holes
 
+from napari_meduet.gui.common.dock import Dock
 from napari_meduet.gui.demo import PLUGIN, WIDGET
-from napari_meduet.gui.dock import Dock
 from napari_meduet.gui.layers import image_layer
-from napari_meduet.gui.segmentation_widget import TEACH, SegmentationWidget
-from napari_meduet.gui.swap_widget import SwapWidget
-from napari_meduet.gui.synthesis_widget import SynthesisWidget
+from napari_meduet.gui.segmentation.widget import TEACH, SegmentationWidget
+from napari_meduet.gui.swap.widget import SwapWidget
+from napari_meduet.gui.synthesis.widget import SynthesisWidget
 from napari_meduet.volumes.files import read_volume
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"

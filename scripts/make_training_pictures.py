@@ -10,9 +10,9 @@ the model was not trained on; nothing is retouched.
 import argparse
 from pathlib import Path
 
-from meduet_training.data.cache_source import CacheSource
-from meduet_training.evaluation.validation import shown_crops
-from meduet_training.evaluation.validation_panel import validation_panel
+from meduet_training.data.sources.latents import CacheSource
+from meduet_training.evaluation.factors.validation import shown_crops
+from meduet_training.evaluation.factors.validation_panel import validation_panel
 from napari_meduet.models.files import demo_model_path, load_model
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"

@@ -29,7 +29,7 @@ import fault_rows as rows  # noqa: E402
 import torchrun_row  # noqa: E402
 from fault_jobs import Job, send  # noqa: E402
 
-from meduet_training.machinery.meeting import PATIENCE_S  # noqa: E402
+from meduet_training.runtime.rendezvous import PATIENCE_S  # noqa: E402
 
 Repeat = Callable[[Path, Random], None]
 LATENT_CACHE = ("test_cache_reading.py", "test_cache_writing.py")

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from tiny import save_phantom, save_tiny_model
 
-from meduet_training.data.latent_cache import ENTRIES, entry_path
-from meduet_training.data.latent_encoding import Filling, Report, Task, fill_cache, tasks_for
-from meduet_training.data.scan import Scan
+from meduet_training.data.caches.latent_encoding import Filling, Report, Task, fill_cache, tasks_for
+from meduet_training.data.caches.latents import ENTRIES, entry_path
+from meduet_training.data.cohort.scan import Scan
 
 # (name, domain, modality, split): the second site has one scan, the third is held out
 COHORT = [

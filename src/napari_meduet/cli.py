@@ -1,4 +1,4 @@
-"""The commands: `meduet extract | prototype | swap | synthesize | segment | info | ...` (SPEC sections 7-10).
+"""The commands: `meduet extract | prototype | swap | synthesize | segment | info | ...` (specification, sections 7-10).
 
 A command turns its words into a request, shows progress, and writes what the pipeline answers. It holds no
 arithmetic. Torch and the pipelines are imported inside the commands, so that
@@ -24,7 +24,7 @@ from napari_meduet.errors import Cancelled, InputError, OnProgress
 
 if TYPE_CHECKING:
     from napari_meduet.pipelines.requests import ScanChoice, SegmentRequest
-    from napari_meduet.pipelines.synthesis_outputs import Preview
+    from napari_meduet.pipelines.synthesis.outputs import Preview
     from napari_meduet.volumes.volume import Volume
 
 EXIT_INPUT = 2
@@ -197,7 +197,7 @@ def extract(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write the factors of scans: pooled content and style, their token grids, and the scans' digests."""
-    from napari_meduet.pipelines.outputs import check_output
+    from napari_meduet.pipelines.common.outputs import check_output
     from napari_meduet.pipelines.requests import ExtractRequest
 
     check_output(output, ".safetensors", overwrite=overwrite, inputs=scans)
@@ -229,7 +229,7 @@ def prototype(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write the style that scans share, a few kB that hold no image: `swap` takes it in place of a scan."""
-    from napari_meduet.pipelines.outputs import check_output
+    from napari_meduet.pipelines.common.outputs import check_output
     from napari_meduet.pipelines.requests import PrototypeRequest
 
     check_output(output, ".style", overwrite=overwrite, inputs=scans)
@@ -274,7 +274,7 @@ def swap(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Give one scan the style of another, on its own grid, with a safety report."""
-    from napari_meduet.pipelines.outputs import check_output
+    from napari_meduet.pipelines.common.outputs import check_output
     from napari_meduet.pipelines.requests import SwapRequest
 
     inputs = [path for path in (content, style, labels) if path is not None]
@@ -294,7 +294,7 @@ def swap(
         style_choice=_choice(modality, style_volume, style_series),
     )
     with _progress() as on_progress:
-        from napari_meduet.pipelines.restyling import swap as run
+        from napari_meduet.pipelines.swap.session import swap as run
 
         result = run(request, on_progress)
         result.save(output, overwrite=overwrite)
@@ -345,10 +345,10 @@ def synthesize(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Make new scans with the content of one scan and the style of another. Ctrl-C keeps what was seen."""
-    from napari_meduet.pipelines.outputs import check_output
-    from napari_meduet.pipelines.progress import parts
+    from napari_meduet.pipelines.common.outputs import check_output
+    from napari_meduet.pipelines.common.progress import parts
     from napari_meduet.pipelines.requests import ScanChoice, SynthesisRequest
-    from napari_meduet.pipelines.synthesis_outputs import output_paths
+    from napari_meduet.pipelines.synthesis.outputs import output_paths
 
     started = time.monotonic()
     request = SynthesisRequest(
@@ -382,7 +382,7 @@ def synthesize(
             _stderr.print(f"First preview after {time.monotonic() - started:.1f} s.")
 
     with _progress() as on_progress, _stopping_at_a_report(on_progress) as report:
-        from napari_meduet.pipelines.synthesis import open_synthesis
+        from napari_meduet.pipelines.synthesis.session import open_synthesis
 
         opening, sampling = parts(report, 1, 4)
         session = open_synthesis(request, opening)
@@ -413,7 +413,7 @@ def roundtrip(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write decode(encode(scan)) on the scan's grid, and print how near it came."""
-    from napari_meduet.pipelines.outputs import check_output
+    from napari_meduet.pipelines.common.outputs import check_output
     from napari_meduet.pipelines.requests import RoundtripRequest
 
     check_output(output, ".nii.gz", ".nii", overwrite=overwrite, inputs=[scan])
@@ -468,7 +468,7 @@ def segment(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Write which structure every voxel of a scan belongs to, on the scan's grid, and print volumes in mL."""
-    from napari_meduet.pipelines.outputs import check_output
+    from napari_meduet.pipelines.common.outputs import check_output
     from napari_meduet.pipelines.requests import SegmentRequest
 
     def asked(scan: "Path | Volume") -> SegmentRequest:
@@ -494,7 +494,7 @@ def segment(
         if path is not None:
             check_output(path, suffix, overwrite=overwrite, option=option, beside=output)
     with _progress() as on_progress:
-        from napari_meduet.pipelines.segmentation import segment as run
+        from napari_meduet.pipelines.segmentation.session import segment as run
 
         result = run(asked(scan), on_progress)
         result.save(output, overlay=overlay, statistics=statistics, overwrite=overwrite)
@@ -507,10 +507,10 @@ def segment(
 def _segment_folder(folder: Path, target: Path, asked: "Callable[[Path | Volume], SegmentRequest]") -> None:
     """Every scan of a folder; one that fails does not stop the others."""
     with _progress() as on_progress:
-        from napari_meduet.pipelines.folder_segmentation import segment_folder
-        from napari_meduet.pipelines.segmentation import load_segmenting_model
-        from napari_meduet.pipelines.segmentation import segment as run
-        from napari_meduet.pipelines.volumes_table import write_volumes_table
+        from napari_meduet.pipelines.segmentation.folder import segment_folder
+        from napari_meduet.pipelines.segmentation.session import load_segmenting_model
+        from napari_meduet.pipelines.segmentation.session import segment as run
+        from napari_meduet.pipelines.segmentation.volumes_table import write_volumes_table
 
         request = asked(folder)
         load_segmenting_model(request.model, request.device)
@@ -547,7 +547,7 @@ def classify(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Print how probable each class is that the model's classifier knows."""
-    from napari_meduet.pipelines.outputs import check_output
+    from napari_meduet.pipelines.common.outputs import check_output
     from napari_meduet.pipelines.requests import ClassifyRequest
 
     if output is not None:

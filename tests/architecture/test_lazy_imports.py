@@ -51,4 +51,4 @@ def test_importing_stays_light(module, may_import):
 def test_everything_but_the_gui_works_without_qt():
     imported = run(WITHOUT_A_SCREEN)
     assert "napari_meduet.core.meduet" in imported
-    assert "meduet_training.pretrain" in imported
+    assert "meduet_training.commands.pretrain" in imported

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from napari_meduet.cli import app
-from napari_meduet.pipelines.synthesis_outputs import Previews
+from napari_meduet.pipelines.synthesis.outputs import Previews
 
 
 def meduet(*words):

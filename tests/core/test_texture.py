@@ -1,4 +1,4 @@
-"""Texture: bands measured and moved, borders left alone (SPEC section 8)."""
+"""Texture: bands measured and moved, borders left alone (specification, section 8)."""
 
 import math
 

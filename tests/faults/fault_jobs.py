@@ -24,13 +24,13 @@ import typer
 from small import network, random_windows
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from meduet_training.checkpoints import newest_checkpoint
-from meduet_training.data.window_source import WindowSource
-from meduet_training.guarding import guarded
-from meduet_training.machinery.fabric import Hardware, join_fabric
-from meduet_training.machinery.messages import plain_errors
-from meduet_training.machinery.watching import StepRecord, Unwatched
-from meduet_training.pretraining import Pretraining, Upkeep, for_source, run_pretraining
+from meduet_training.data.sources.windows import WindowSource
+from meduet_training.engine.callbacks import StepRecord, Unwatched
+from meduet_training.engine.checkpoints import newest_checkpoint
+from meduet_training.engine.run_lock import guarded
+from meduet_training.engine.trainer import Pretraining, Upkeep, for_source, run_pretraining
+from meduet_training.runtime.fabric import Hardware, join_fabric
+from meduet_training.runtime.messages import plain_errors
 from napari_meduet.core.objective import ObjectiveConfig
 
 FORK = multiprocessing.get_context("fork")

@@ -24,9 +24,9 @@ import torch
 from fault_jobs import Attempt, Job, send
 from test_checkpoints import DAMAGE, truncate
 
-from meduet_training.checkpoints import FOLDER, checkpoint_paths, newest_checkpoint
-from meduet_training.machinery.locks import LOCK
-from meduet_training.machinery.shared_memory import SHARED_MEMORY
+from meduet_training.engine.checkpoints import FOLDER, checkpoint_paths, newest_checkpoint
+from meduet_training.runtime.locks import LOCK
+from meduet_training.runtime.shared_memory import SHARED_MEMORY
 from napari_meduet.core.objective import ObjectiveConfig
 
 RESUMABLE = "75"

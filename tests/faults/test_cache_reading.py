@@ -12,10 +12,10 @@ import torch
 from caching import fill, flipped, rewrite, save_cohort, tokenizer_folder
 from torch.utils.data import DataLoader, Dataset
 
-from meduet_training.data.cache_source import CacheSource
-from meduet_training.data.latent_cache import FAILED, entry_path, read_description
-from meduet_training.data.latent_cubes import EDGE, open_cubes, save_cubes
-from meduet_training.machinery import retrying
+from meduet_training.data.caches.latent_chunks import EDGE, open_cubes, save_cubes
+from meduet_training.data.caches.latents import FAILED, entry_path, read_description
+from meduet_training.data.sources.latents import CacheSource
+from meduet_training.runtime import retrying
 from napari_meduet.errors import InputError
 
 STEPS, BATCH = 12, 4

@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 from caching import entries, fill, save_cohort, tokenizer_folder
 
-from meduet_training.data import latent_cache, latent_encoding
-from meduet_training.data.cache_source import CacheSource
-from meduet_training.data.latent_cache import ENTRIES, FAILED, entry_path, read_description
-from meduet_training.data.latent_cubes import open_cubes
-from meduet_training.data.latent_encoding import LEFTOVER_S, Filling, fill_cache, tasks_for
-from meduet_training.machinery import retrying
+from meduet_training.data.caches import latent_encoding
+from meduet_training.data.caches import latents as latent_cache
+from meduet_training.data.caches.latent_chunks import open_cubes
+from meduet_training.data.caches.latent_encoding import LEFTOVER_S, Filling, fill_cache, tasks_for
+from meduet_training.data.caches.latents import ENTRIES, FAILED, entry_path, read_description
+from meduet_training.data.sources.latents import CacheSource
+from meduet_training.runtime import retrying
 from napari_meduet.errors import InputError
 from napari_meduet.volumes import writing
 
 SERVED = multiprocessing.get_context("forkserver")  # which has imported torch once for all
-SERVED.set_forkserver_preload(["meduet_training.data.latent_encoding"])
+SERVED.set_forkserver_preload(["meduet_training.data.caches.latent_encoding"])
 KILLS = 20 if "MEDUET_SOAK" in os.environ else 1  # `make soak` sets it (T13 asks for 20)
 HANGS = "hangs"
 

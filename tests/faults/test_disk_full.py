@@ -19,15 +19,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import save_tiny_model
 from typer.testing import CliRunner
 
-from meduet_training import cache, pretrain
-from meduet_training.checkpoints import FOLDER
-from meduet_training.data.cache_source import CacheSource
-from meduet_training.data.latent_cache import FAILED
-from meduet_training.data.latent_windows import save_windows
-from meduet_training.machinery.row_log import RowLog, read_rows
-from meduet_training.machinery.tensorboard import TensorBoardLog
-from meduet_training.recipes import pretraining as recipes
-from meduet_training.tokenizer_files import save_tokenizer, tokenizer_sha256
+from meduet_training.commands import cache, pretrain
+from meduet_training.data.caches.latent_windows import save_windows
+from meduet_training.data.caches.latents import FAILED
+from meduet_training.data.sources.latents import CacheSource
+from meduet_training.data.tokenizer_files import save_tokenizer, tokenizer_sha256
+from meduet_training.engine.checkpoints import FOLDER
+from meduet_training.runtime.row_log import RowLog, read_rows
+from meduet_training.runtime.tensorboard import TensorBoardLog
+from meduet_training.tasks.pretraining import presets as recipes
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import load_model
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from meduet_training.machinery import locks
-from meduet_training.machinery.locks import LOCK, hold_folder
-from meduet_training.machinery.processes import is_alive, this_process
+from meduet_training.runtime import locks
+from meduet_training.runtime.locks import LOCK, hold_folder
+from meduet_training.runtime.processes import is_alive, this_process
 from napari_meduet.errors import InputError
 
 FORK = multiprocessing.get_context("fork")

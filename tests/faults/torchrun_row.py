@@ -11,15 +11,15 @@ from random import Random
 import torch
 from small import WAVELET, random_windows
 
-from meduet_training.checkpoints import checkpoint_paths, newest_checkpoint
-from meduet_training.data.latent_windows import save_windows
-from meduet_training.machinery.row_log import read_rows
-from meduet_training.tokenizer_files import save_tokenizer, tokenizer_sha256
+from meduet_training.data.caches.latent_windows import save_windows
+from meduet_training.data.tokenizer_files import save_tokenizer, tokenizer_sha256
+from meduet_training.engine.checkpoints import checkpoint_paths, newest_checkpoint
+from meduet_training.runtime.row_log import read_rows
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 
 TORCHRUN = (
     "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-    "-m", "meduet_training.pretrain", "run",
+    "-m", "meduet_training.commands.pretrain", "run",
 )  # fmt: skip
 SETTINGS = (
     "training.network.width=24", "training.network.depth=1", "training.network.heads=2",

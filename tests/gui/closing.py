@@ -20,14 +20,14 @@ for seed, name in enumerate("AB"):
     viewer.add_image(data, **state)
 
 if sys.argv[2] == "swap":
-    from napari_meduet.pipelines import restyling
+    from napari_meduet.pipelines.swap import session as restyling
 
     pipeline = FakePipeline()
     restyling.open_swap = pipeline.open_swap
     dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
     button = widget.run.button
 else:
-    from napari_meduet.pipelines import teaching
+    from napari_meduet.pipelines.segmentation import finetuning as teaching
 
     pipeline = FakeTeaching()
     teaching.teach = pipeline.teach

@@ -6,7 +6,7 @@ import pytest
 from fakes import FakePipeline
 
 from napari_meduet.gui.layers import image_layer
-from napari_meduet.gui.swap_widget import SwapWidget
+from napari_meduet.gui.swap.widget import SwapWidget
 from napari_meduet.volumes.volume import Volume
 
 PLUGIN, WIDGET = "napari-meduet", "MeDUET style swap"
@@ -22,7 +22,7 @@ def a_scan(seed: int, shape=(12, 14, 8)) -> Volume:
 @pytest.fixture
 def pipeline(monkeypatch) -> FakePipeline:
     """A swap pipeline that is quick, can be held up, and counts its calls."""
-    from napari_meduet.pipelines import restyling
+    from napari_meduet.pipelines.swap import session as restyling
 
     fake = FakePipeline()
     monkeypatch.setattr(restyling, "open_swap", fake.open_swap)

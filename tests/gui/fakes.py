@@ -12,11 +12,11 @@ import numpy as np
 
 from napari_meduet.errors import Cancelled, InputError
 from napari_meduet.models.folders import demo_model_path
-from napari_meduet.pipelines.label_statistics import label_volumes
-from napari_meduet.pipelines.safety import Measurements, judge
-from napari_meduet.pipelines.segmentation import SegmentationResult
-from napari_meduet.pipelines.synthesis_outputs import GuidanceGrid, Preview, SynthesisResult
-from napari_meduet.pipelines.taught import TaughtSoFar
+from napari_meduet.pipelines.segmentation.finetuned import TaughtSoFar
+from napari_meduet.pipelines.segmentation.label_statistics import label_volumes
+from napari_meduet.pipelines.segmentation.session import SegmentationResult
+from napari_meduet.pipelines.swap.safety import Measurements, judge
+from napari_meduet.pipelines.synthesis.outputs import GuidanceGrid, Preview, SynthesisResult
 from napari_meduet.volumes.volume import Volume
 
 

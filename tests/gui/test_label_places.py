@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from napari_meduet.gui.label_places import LabelPlace, label_centre, label_places
+from napari_meduet.gui.segmentation.label_places import LabelPlace, label_centre, label_places
 
 
 def test_every_label_is_counted_and_has_the_slice_with_most_of_it():

@@ -9,6 +9,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
 from napari_meduet.errors import InputError
+from napari_meduet.gui.io.writer import write_nifti
 from napari_meduet.gui.layers import (
     image_layer,
     labels_layer,
@@ -17,7 +18,6 @@ from napari_meduet.gui.layers import (
     scan_of,
     share_grid,
 )
-from napari_meduet.gui.writer import write_nifti
 from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.volume import Volume
 

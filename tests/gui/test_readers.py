@@ -10,7 +10,7 @@ from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager
 
 from napari_meduet.errors import InputError, SeveralVolumes
-from napari_meduet.gui import choices, readers
+from napari_meduet.gui.io import choices, readers
 from napari_meduet.gui.layers import scan_of
 
 AFFINE = nib.affines.from_matvec(np.diag([-0.8, -0.8, 2.5]), [100, 120, -40])  # stored LPS
@@ -120,7 +120,7 @@ def test_a_bad_file_is_refused_with_its_name(tmp_path, monkeypatch):
 
 
 def test_series_are_chosen_from_a_table(qtbot, monkeypatch):
-    from napari_meduet.gui.series_dialog import SeriesDialog
+    from napari_meduet.gui.io.series_dialog import SeriesDialog
     from napari_meduet.volumes.files import SeriesInfo
 
     def series(number, num_slices, *problems):

@@ -6,8 +6,8 @@ from conftest import a_scan
 from fakes import a_report
 from napari.components import ViewerModel
 
+from napari_meduet.gui.common.results import ResultView
 from napari_meduet.gui.layers import image_layer, is_scan, is_synthetic
-from napari_meduet.gui.results import ResultView
 
 
 def a_result(scan, change, **measured):

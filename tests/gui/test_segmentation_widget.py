@@ -13,15 +13,15 @@ from test_layers import oblique
 from test_swap_widget import press, run
 
 from napari_meduet.errors import InputError
-from napari_meduet.gui.dock import NARROWEST
-from napari_meduet.gui.label_places import label_centre
+from napari_meduet.gui.common.dock import NARROWEST
+from napari_meduet.gui.common.model_box import ModelBox
+from napari_meduet.gui.io.writer import write_nifti
 from napari_meduet.gui.layers import image_layer, is_segmented, scan_of
-from napari_meduet.gui.model_box import ModelBox
-from napari_meduet.gui.segmentation_widget import TEACH, SegmentationWidget
-from napari_meduet.gui.structure_table import NAME, VOLUME
-from napari_meduet.gui.writer import write_nifti
+from napari_meduet.gui.segmentation.label_places import label_centre
+from napari_meduet.gui.segmentation.structure_table import NAME, VOLUME
+from napari_meduet.gui.segmentation.widget import TEACH, SegmentationWidget
 from napari_meduet.models.card import MaskClass, SegmenterCard
-from napari_meduet.pipelines import segmentation
+from napari_meduet.pipelines.segmentation import session as segmentation
 from napari_meduet.volumes.files import read_volume
 
 NAMES = ("background", "bright", "dark")

@@ -7,9 +7,9 @@ from napari.utils import progress
 from qtpy.QtCore import Qt
 
 from napari_meduet.errors import InputError
-from napari_meduet.gui.background import Job
-from napari_meduet.gui.dock import NARROWEST
-from napari_meduet.gui.run_bar import SETTLE_S
+from napari_meduet.gui.common.background import Job
+from napari_meduet.gui.common.dock import NARROWEST
+from napari_meduet.gui.common.run_bar import SETTLE_S
 
 PAUSE_MS = round(1000 * SETTLE_S) + 50
 

@@ -8,12 +8,12 @@ from qtpy.QtCore import Qt
 from test_swap_widget import press, run
 
 from napari_meduet.errors import InputError
-from napari_meduet.gui.dock import NARROWEST
+from napari_meduet.gui.common.dock import NARROWEST
+from napari_meduet.gui.common.model_box import ModelBox
 from napari_meduet.gui.layers import image_layer, is_synthetic
-from napari_meduet.gui.mask_classes import mask_of
-from napari_meduet.gui.model_box import ModelBox
-from napari_meduet.gui.synthesis_controls import ANY
-from napari_meduet.gui.synthesis_widget import SynthesisWidget
+from napari_meduet.gui.synthesis.controls import ANY
+from napari_meduet.gui.synthesis.mask_classes import mask_of
+from napari_meduet.gui.synthesis.widget import SynthesisWidget
 
 GENERATOR = {"grid": [6, 6, 6], "spatial_content": True, "prediction": "data"}
 NAME = "synthetic ▸ anatomy of B, style of A"
@@ -22,7 +22,8 @@ NAME = "synthetic ▸ anatomy of B, style of A"
 @pytest.fixture
 def pipeline(monkeypatch) -> FakeSynthesis:
     """A synthesis that is quick, can be held up, and counts its calls."""
-    from napari_meduet.pipelines import synthesis, synthesis_pace
+    from napari_meduet.pipelines.synthesis import pace as synthesis_pace
+    from napari_meduet.pipelines.synthesis import session as synthesis
 
     fake = FakeSynthesis()
     monkeypatch.setattr(synthesis, "open_synthesis", fake.open_synthesis)

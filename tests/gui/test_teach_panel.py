@@ -16,11 +16,11 @@ from test_layers import oblique
 from test_swap_widget import PAUSE_MS
 
 from napari_meduet.errors import InputError
-from napari_meduet.gui.dock import NARROWEST
+from napari_meduet.gui.common.dock import NARROWEST
 from napari_meduet.gui.layers import image_layer
-from napari_meduet.gui.segmentation_widget import TEACH, SegmentationWidget
-from napari_meduet.gui.teach_names import NAME
-from napari_meduet.pipelines import teaching
+from napari_meduet.gui.segmentation.teach.names import NAME
+from napari_meduet.gui.segmentation.widget import TEACH, SegmentationWidget
+from napari_meduet.pipelines.segmentation import finetuning as teaching
 from napari_meduet.volumes.files import read_volume, write_volume
 
 

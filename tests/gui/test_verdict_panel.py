@@ -2,8 +2,8 @@ import re
 
 from fakes import a_report
 
-from napari_meduet.gui.verdict_panel import HEADINGS, VerdictPanel
-from napari_meduet.pipelines.safety import LabelDrift
+from napari_meduet.gui.swap.verdict_panel import HEADINGS, VerdictPanel
+from napari_meduet.pipelines.swap.safety import LabelDrift
 
 
 def test_the_verdict_is_in_words_and_the_figures_have_their_unit(qtbot):

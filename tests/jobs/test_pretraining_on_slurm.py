@@ -8,11 +8,11 @@ import pytest
 import yaml
 from waiting import wait_until
 
-from meduet_training.data.latent_windows import save_windows
+from meduet_training.data.caches.latent_windows import save_windows
+from meduet_training.data.tokenizer_files import save_tokenizer, tokenizer_sha256
 from meduet_training.jobs.record import Resources, read_attempts
 from meduet_training.jobs.state import State
 from meduet_training.jobs.submitting import Executor, pretraining, submit
-from meduet_training.tokenizer_files import save_tokenizer, tokenizer_sha256
 from napari_meduet.errors import InputError
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 

@@ -13,7 +13,7 @@ from napari_meduet.core.texture import BandEnergies
 from napari_meduet.errors import InputError
 from napari_meduet.models.styles import load_style
 from napari_meduet.pipelines import ExtractRequest, PrototypeRequest, ScanChoice, extract, make_prototype
-from napari_meduet.pipelines.texture import mean_energies
+from napari_meduet.pipelines.common.scan_texture import mean_energies
 
 
 def test_factors_have_the_shapes_of_the_model(tiny_model, smooth_ct, noisy_ct):

@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from napari_meduet.pipelines.label_cleaning import keep_largest_parts
-from napari_meduet.pipelines.label_colours import label_colour
-from napari_meduet.pipelines.label_overlay import fullest_places, overlay_picture, plane_picture
-from napari_meduet.pipelines.label_statistics import label_volumes, voxel_volume_ml
-from napari_meduet.pipelines.volumes_table import write_volumes_table
+from napari_meduet.pipelines.segmentation.label_cleaning import keep_largest_parts
+from napari_meduet.pipelines.segmentation.label_colours import label_colour
+from napari_meduet.pipelines.segmentation.label_overlay import fullest_places, overlay_picture, plane_picture
+from napari_meduet.pipelines.segmentation.label_statistics import label_volumes, voxel_volume_ml
+from napari_meduet.pipelines.segmentation.volumes_table import write_volumes_table
 from napari_meduet.volumes.volume import Volume
 
 

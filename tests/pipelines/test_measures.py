@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_meduet.pipelines.measures import psnr, ssim
+from napari_meduet.pipelines.common.measures import psnr, ssim
 
 EVERYWHERE = np.ones((16, 16, 16), bool)
 

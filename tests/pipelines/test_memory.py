@@ -7,8 +7,8 @@ import pytest
 
 from napari_meduet.errors import InputError
 from napari_meduet.pipelines import ExtractRequest, RoundtripRequest, SwapRequest, extract, roundtrip, swap
-from napari_meduet.pipelines import memory as memory_module
-from napari_meduet.pipelines.score_slabs import SLAB_BUDGET_BYTES
+from napari_meduet.pipelines.common import memory as memory_module
+from napari_meduet.pipelines.common.score_slabs import SLAB_BUDGET_BYTES
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc")
 
@@ -18,7 +18,7 @@ from pathlib import Path
 import nibabel as nib, numpy as np
 from napari_meduet.models.files import load_model
 from napari_meduet.pipelines import ScanChoice, SwapRequest, read_volume, swap
-from napari_meduet.pipelines.memory import needed_bytes
+from napari_meduet.pipelines.common.memory import needed_bytes
 
 folder, small, style = sys.argv[1:]
 
@@ -59,8 +59,8 @@ from napari_meduet.core.analysis.unetr import UNETRConfig
 from napari_meduet.models.card import MaskClass
 from napari_meduet.models.files import load_model
 from napari_meduet.models.segmenters import build_segmenter
-from napari_meduet.pipelines.memory import segmentation_bytes
-from napari_meduet.pipelines.segmentation import segment_volume
+from napari_meduet.pipelines.common.memory import segmentation_bytes
+from napari_meduet.pipelines.segmentation.session import segment_volume
 from napari_meduet.volumes.volume import Volume
 
 folder, num_classes = sys.argv[1], int(sys.argv[2])
@@ -106,7 +106,7 @@ def test_the_estimate_covers_the_peak_of_a_segmentation_of_many_classes(tiny_mod
 def test_the_limit_of_the_process_is_known():
     script = (
         "import resource\n"
-        "from napari_meduet.pipelines.memory import _of_process\n"
+        "from napari_meduet.pipelines.common.memory import _of_process\n"
         "assert _of_process() is None\n"
         "_, hard = resource.getrlimit(resource.RLIMIT_AS)\n"
         "resource.setrlimit(resource.RLIMIT_AS, (64 * 2**30, hard))\n"

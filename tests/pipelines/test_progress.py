@@ -1,6 +1,6 @@
 """Stages fill one bar, in order and to the end."""
 
-from napari_meduet.pipelines.progress import part, parts
+from napari_meduet.pipelines.common.progress import part, parts
 
 
 def test_stages_share_the_bar_by_weight():

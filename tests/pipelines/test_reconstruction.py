@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from napari_meduet.pipelines import RoundtripRequest, read_volume, roundtrip
-from napari_meduet.pipelines.measures import psnr
+from napari_meduet.pipelines.common.measures import psnr
 from napari_meduet.volumes.intensity import body_mask
 
 

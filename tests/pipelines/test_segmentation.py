@@ -10,17 +10,17 @@ import pytest
 import torch
 from tiny import phantom, save_tiny_model, save_tiny_segmenter
 
-from napari_meduet.core.windows import window_positions
+from napari_meduet.core.sliding_windows import window_positions
 from napari_meduet.errors import Cancelled, InputError
 from napari_meduet.models.files import copy_model, load_model, save_segmenter
 from napari_meduet.models.segmenters import build_segmenter
 from napari_meduet.pipelines import SegmentRequest, read_volume, segment
-from napari_meduet.pipelines import memory as memory_module
-from napari_meduet.pipelines import score_slabs as slabs_module
-from napari_meduet.pipelines.encoding import prepare_scan
-from napari_meduet.pipelines.progress import silent
-from napari_meduet.pipelines.score_slabs import head_bytes, score_slabs, without_air
-from napari_meduet.pipelines.segmentation import blended_features, segment_prepared, segment_volume
+from napari_meduet.pipelines.common import memory as memory_module
+from napari_meduet.pipelines.common import score_slabs as slabs_module
+from napari_meduet.pipelines.common.encoding import prepare_scan
+from napari_meduet.pipelines.common.progress import silent
+from napari_meduet.pipelines.common.score_slabs import head_bytes, score_slabs, without_air
+from napari_meduet.pipelines.segmentation.session import blended_features, segment_prepared, segment_volume
 from napari_meduet.volumes.volume import Volume
 
 
@@ -202,7 +202,7 @@ def test_a_modality_the_segmenter_does_not_know_is_refused(folder, mr, monkeypat
         update={"segmenter": model.card.segmenter.model_copy(update={"modalities": ("CT",)})}
     )
     monkeypatch.setattr(
-        "napari_meduet.pipelines.segmentation.load_model", lambda *_: replace(model, card=card)
+        "napari_meduet.pipelines.segmentation.session.load_model", lambda *_: replace(model, card=card)
     )
     with pytest.raises(InputError, match="knows CT scans; this scan is MR"):
         segment(SegmentRequest(mr, model=folder, device="cpu"))

@@ -20,10 +20,10 @@ from napari_meduet.pipelines import (
     read_volume,
     synthesize,
 )
-from napari_meduet.pipelines import synthesis_sampling as sampling_module
-from napari_meduet.pipelines.progress import silent
-from napari_meduet.pipelines.synthesis_conditions import ScanReader, same_content
-from napari_meduet.pipelines.synthesis_outputs import output_paths
+from napari_meduet.pipelines.common.progress import silent
+from napari_meduet.pipelines.synthesis import sampling as sampling_module
+from napari_meduet.pipelines.synthesis.conditions import ScanReader, same_content
+from napari_meduet.pipelines.synthesis.outputs import output_paths
 
 
 def request(model, *scans, **options) -> SynthesisRequest:
@@ -325,7 +325,7 @@ def test_a_model_without_a_generator_says_so(tiny_model):
 
 
 def test_a_result_that_memory_cannot_hold_is_refused_before(session, monkeypatch):
-    from napari_meduet.pipelines import memory as memory_module
+    from napari_meduet.pipelines.common import memory as memory_module
 
     monkeypatch.setattr(memory_module, "free_bytes", lambda: 1000)
     with pytest.raises(InputError, match="GiB"):

@@ -11,7 +11,8 @@ from pathlib import Path
 import typer
 
 import napari_meduet
-from meduet_training.jobs import commands, exporting, submitting
+from meduet_training.commands import jobs as commands
+from meduet_training.jobs import exporting, submitting
 
 DEMO = Path(napari_meduet.__file__).parent / "models" / "demo"
 STAND_IN = Path(__file__).parents[1] / "jobs" / "stand_in.py"

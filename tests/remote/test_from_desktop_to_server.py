@@ -8,9 +8,9 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from meduet_training.data.latent_windows import save_windows
-from meduet_training.pretrain import app
-from meduet_training.tokenizer_files import save_tokenizer, tokenizer_sha256
+from meduet_training.commands.pretrain import app
+from meduet_training.data.caches.latent_windows import save_windows
+from meduet_training.data.tokenizer_files import save_tokenizer, tokenizer_sha256
 from napari_meduet.models.files import load_model
 from napari_meduet.models.folders import installed_models
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer
@@ -32,7 +32,7 @@ def test_a_pretraining_launched_from_a_desktop_ends_as_a_model_that_loads(home, 
     }
     (tmp_path / "narrow.yaml").write_text(yaml.safe_dump(config))
     program = tmp_path / "meduet-pretrain"
-    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -m meduet_training.pretrain \"$@\"\n")
+    program.write_text(f"#!/bin/sh\nexec '{sys.executable}' -m meduet_training.commands.pretrain \"$@\"\n")
     program.chmod(0o755)
     there = ["--program", str(program), "--jobs", str(tmp_path / "jobs"), "--gpus=0", "--executor=local"]
     result = CliRunner().invoke(app, ["launch", "--host", "server", str(tmp_path / "narrow.yaml"), *there])

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from meduet_training.commands.launch import app
 from meduet_training.remote import following
-from meduet_training.remote.commands import app
 from meduet_training.remote.following import follow
 from meduet_training.remote.launched import Launched, all_launched
 from napari_meduet.models.card import read_card

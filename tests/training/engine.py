@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from small import network, random_windows
 
-from meduet_training.data.latent_windows import LatentWindows
-from meduet_training.data.window_source import WindowSource
-from meduet_training.machinery.watching import Unwatched
-from meduet_training.pretraining import Pretraining
+from meduet_training.data.caches.latent_windows import LatentWindows
+from meduet_training.data.sources.windows import WindowSource
+from meduet_training.engine.callbacks import Unwatched
+from meduet_training.engine.trainer import Pretraining
 from napari_meduet.core.objective import ObjectiveConfig
 
 STEPS = 5

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from tiny import phantom
 
-from meduet_training.data.latent_windows import LatentWindows
-from meduet_training.data.prepared import WorkingScan
+from meduet_training.data.caches.latent_windows import LatentWindows
+from meduet_training.data.caches.prepared import WorkingScan
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.tokenizers.wavelet import WaveletConfig
 

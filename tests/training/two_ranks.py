@@ -9,9 +9,9 @@ from pathlib import Path
 
 from engine import Losses, Poisoned, engine_training, engine_windows
 
-from meduet_training.data.window_source import WindowSource
-from meduet_training.machinery.fabric import Hardware, join_fabric
-from meduet_training.pretraining import Upkeep, for_source, run_pretraining
+from meduet_training.data.sources.windows import WindowSource
+from meduet_training.engine.trainer import Upkeep, for_source, run_pretraining
+from meduet_training.runtime.fabric import Hardware, join_fabric
 
 
 def main(folder: Path) -> None:

@@ -3,10 +3,10 @@
 import torch
 from small import WAVELET, network
 
-from meduet_training.data.validation import ValidationCrops
-from meduet_training.machinery.watching import StepRecord
-from meduet_training.reporting.run_card import RunCard, RunData
-from meduet_training.reporting.run_watch import RunWatch, Validation
+from meduet_training.data.sources.validation_crops import ValidationCrops
+from meduet_training.engine.callbacks import StepRecord
+from meduet_training.reporting.card import RunCard, RunData
+from meduet_training.reporting.run_logger import RunWatch, Validation
 from napari_meduet.core.objective import Objective, ObjectiveConfig
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 

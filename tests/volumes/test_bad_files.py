@@ -1,4 +1,4 @@
-"""Every bad file is refused by name and field; every doubtful one loads and says so (RELIABILITY.md)."""
+"""Every bad file is refused by name and field; every doubtful one loads and says so (docs/reliability.md, section 1.md)."""
 
 import gzip
 import subprocess
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.files import read_volume
-from napari_meduet.volumes.opening import shown_name
+from napari_meduet.volumes.safe_open import shown_name
 
 from .corpus import CASES, LPS_AFFINE, SHAPE, Case, ct_voxels, forbidden, nifti_bytes, packed
 

@@ -1,7 +1,7 @@
 """One content and one style for a whole scan, and prototypes of a site (C.2, Eq. 25, M-21).
 
 Windows cover the scan; tokens that hold next to no body are dropped and the others weigh as much as they
-hold. Where the windows lie is windows.py's business, what is done with a style swapping.py's.
+hold. Where the windows lie is sliding_windows.py's business, what is done with a style swapping.py's.
 """
 
 from collections.abc import Sequence

@@ -55,7 +55,7 @@ class MeDUETConfig(LatentGrid):
 
     @classmethod
     def small(cls, **changes: Any) -> "MeDUETConfig":
-        """384 x 8: at most 500 scans, one GPU (SPEC 6). Factors and decoder keep the paper's proportions."""
+        """384 x 8: at most 500 scans, one GPU (specification, section 6). Factors and decoder keep the paper's proportions."""
         sizes = cls(
             width=384,
             depth=8,
@@ -70,7 +70,7 @@ class MeDUETConfig(LatentGrid):
 
     @classmethod
     def tiny(cls, **changes: Any) -> "MeDUETConfig":
-        """192 x 6: minutes on two CPU cores (SPEC 6). The decoder stays as wide as the encoder, because each
+        """192 x 6: minutes on two CPU cores (specification, section 6). The decoder stays as wide as the encoder, because each
         token must still become 256 latent values."""
         sizes = cls(
             width=192,

@@ -1,4 +1,4 @@
-"""Pretraining, Algorithm 1 in its order (SPEC 5, Eq. 13).
+"""Pretraining, Algorithm 1 in its order (specification, section 5, Eq. 13).
 
 One module holds all that is trained and the teacher: one optimizer, one checkpoint. One forward gives all
 losses, so that DDP and torch.compile see one graph. It draws no random numbers: pairs and masks come with the
@@ -75,8 +75,8 @@ class Batch(TypedDict):
 class ObjectiveConfig:
     """What is optimised; the defaults are the preset `corrected`, the tags say where it leaves the paper."""
 
-    total_steps: int = 200_000  # SPEC 6; drives the schedules of distillation and teacher
-    mixing_ratio: float = 0.5  # SPEC 5
+    total_steps: int = 200_000  # specification, section 6; drives the schedules of distillation and teacher
+    mixing_ratio: float = 0.5  # specification, section 5
     pairing: Pairing = "random"
     domain_weight: float = 0.2  # Eq. 13
     domain_reduction: PairReduction = "mean"  # C-09

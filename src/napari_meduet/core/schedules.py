@@ -1,4 +1,4 @@
-"""Schedules in steps, not epochs (SPEC section 6)."""
+"""Schedules in steps, not epochs (specification, section 6)."""
 
 import math
 

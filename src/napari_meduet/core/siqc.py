@@ -18,8 +18,8 @@ from torch import Tensor
 Scope = Literal["quadruplet", "batch", "global"]
 StyleNegatives = Literal["exclude_same_domain", "all"]
 
-INITIAL_LOG_SCALE = math.log(1 / 0.07)  # CLIP's, SPEC 5
-LARGEST_LOG_SCALE = math.log(100)  # CLIP's bound, SPEC 5
+INITIAL_LOG_SCALE = math.log(1 / 0.07)  # CLIP's, specification, section 5
+LARGEST_LOG_SCALE = math.log(100)  # CLIP's bound, specification, section 5
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,4 +1,4 @@
-"""Giving one scan's tokens the style of another (Eq. 26, SPEC 8).
+"""Giving one scan's tokens the style of another (Eq. 26, specification, section 8).
 
 Two scans differ in size, so the style travels as statistics of their body tokens; only on one common grid
 can single tokens be exchanged. Decoding what comes out, and the texture that no latent carries, are left to

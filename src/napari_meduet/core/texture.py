@@ -1,4 +1,4 @@
-"""Noise and kernel sharpness, which no latent carries (SPEC section 8, *Texture*).
+"""Noise and kernel sharpness, which no latent carries (specification, section 8, *Texture*).
 
 What a swap in latent space leaves alone is the remainder r = x - decode(z_ii): the noise of the scan and the
 edge its reconstruction kernel left. It is cut into in-plane Gaussian bands, each band's size is measured in

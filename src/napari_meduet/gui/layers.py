@@ -21,8 +21,8 @@ from napari.layers import Image, Labels
 from napari.utils.transforms import Affine
 
 from napari_meduet.errors import InputError
-from napari_meduet.gui.windows import default_limits
-from napari_meduet.pipelines.label_statistics import voxel_volume_ml
+from napari_meduet.gui.io.intensity_windows import default_limits
+from napari_meduet.pipelines.segmentation.label_statistics import voxel_volume_ml
 from napari_meduet.volumes import checks
 from napari_meduet.volumes.volume import UNITS, Volume
 

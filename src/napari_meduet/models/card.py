@@ -1,4 +1,4 @@
-"""What a model says of itself: the card beside its weights (SPEC sections 2-4, RELIABILITY).
+"""What a model says of itself: the card beside its weights (specification, sections 2-4, docs/reliability.md, section 2).
 
 A card holds everything that decides what a number in the latent means (tokenizer, standardisation, network,
 intensity profile, spacing), where the model comes from, what was measured of it, and the digest of every

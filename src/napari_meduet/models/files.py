@@ -51,7 +51,7 @@ from napari_meduet.tokenizers.registry import build_tokenizer
 from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.files import write_atomically
 from napari_meduet.volumes.intensity import IntensityProfile, fit_mr_profile
-from napari_meduet.volumes.opening import reason
+from napari_meduet.volumes.safe_open import reason
 from napari_meduet.volumes.writing import check_room, write_all_atomically
 
 LARGEST_MODEL_BYTES = 16 * 1024**3

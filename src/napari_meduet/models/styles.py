@@ -1,4 +1,4 @@
-"""Styles on disk: what a scanner's look amounts to, without an image (Eq. 25, SPEC sections 7-8).
+"""Styles on disk: what a scanner's look amounts to, without an image (Eq. 25, specification, sections 7-8).
 
 A style is the mean and spread of style tokens, and the energies of the bands of texture that no latent
 carries: a few kB that a hospital can share. It means something only to the model that made it, so it names
@@ -21,7 +21,7 @@ from napari_meduet.core.factors import StyleStatistics
 from napari_meduet.core.texture import BAND_EDGES_MM, BandEnergies
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import Modality
-from napari_meduet.volumes.opening import open_regular, shown_name
+from napari_meduet.volumes.safe_open import open_regular, shown_name
 
 STYLE_SUFFIX = ".style"
 FORMAT = "napari-meduet style 1"

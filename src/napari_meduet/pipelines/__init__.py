@@ -31,10 +31,10 @@ if TYPE_CHECKING:
         SynthesisRequest,
         TeachRequest,
     )
-    from napari_meduet.pipelines.restyling import open_swap, swap
-    from napari_meduet.pipelines.segmentation import segment
-    from napari_meduet.pipelines.synthesis import open_synthesis, synthesize
-    from napari_meduet.pipelines.teaching import teach
+    from napari_meduet.pipelines.segmentation.finetuning import teach
+    from napari_meduet.pipelines.segmentation.session import segment
+    from napari_meduet.pipelines.swap.session import open_swap, swap
+    from napari_meduet.pipelines.synthesis.session import open_synthesis, synthesize
     from napari_meduet.volumes.files import list_series, read_volume, write_volume
     from napari_meduet.volumes.volume import Volume
 
@@ -56,11 +56,11 @@ _HOMES = {
         "SynthesisRequest",
         "TeachRequest",
     ),
-    "napari_meduet.pipelines.restyling": ("open_swap", "swap"),
+    "napari_meduet.pipelines.swap.session": ("open_swap", "swap"),
     "napari_meduet.pipelines.reconstruction": ("roundtrip",),
-    "napari_meduet.pipelines.segmentation": ("segment",),
-    "napari_meduet.pipelines.synthesis": ("open_synthesis", "synthesize"),
-    "napari_meduet.pipelines.teaching": ("teach",),
+    "napari_meduet.pipelines.segmentation.session": ("segment",),
+    "napari_meduet.pipelines.synthesis.session": ("open_synthesis", "synthesize"),
+    "napari_meduet.pipelines.segmentation.finetuning": ("teach",),
     "napari_meduet.volumes.files": ("list_series", "read_volume", "write_volume"),
     "napari_meduet.volumes.volume": ("Volume",),
 }

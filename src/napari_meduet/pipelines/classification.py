@@ -1,4 +1,4 @@
-"""Which class a scan belongs to (SPEC section 10).
+"""Which class a scan belongs to (specification, section 10).
 
     scan -> working grid -> latent -> windows -> scores -> their mean, by share of body -> probabilities
 
@@ -16,12 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from napari_meduet.core.analysis.classifier import ScanClassifier, scan_scores
-from napari_meduet.core.windows import OVERLAP, Position, cut_window, window_positions
+from napari_meduet.core.sliding_windows import OVERLAP, Position, cut_window, window_positions
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.card import CLASSIFIER_FILE
 from napari_meduet.models.files import Model, load_model
 from napari_meduet.models.segmenters import scans_read
-from napari_meduet.pipelines.encoding import (
+from napari_meduet.pipelines.common.encoding import (
     WINDOWS_AT_ONCE,
     PreparedScan,
     encode_latent,
@@ -30,12 +30,12 @@ from napari_meduet.pipelines.encoding import (
     prepare_scan,
     token_place,
 )
+from napari_meduet.pipelines.common.interruption import interruptible
+from napari_meduet.pipelines.common.memory import check_memory
+from napari_meduet.pipelines.common.outputs import plain
+from napari_meduet.pipelines.common.progress import parts, silent
+from napari_meduet.pipelines.common.provenance import provenance
 from napari_meduet.pipelines.factors import doubts_about, read_scan
-from napari_meduet.pipelines.interruption import interruptible
-from napari_meduet.pipelines.memory import check_memory
-from napari_meduet.pipelines.outputs import plain
-from napari_meduet.pipelines.progress import parts, silent
-from napari_meduet.pipelines.provenance import provenance
 from napari_meduet.pipelines.requests import ClassifyRequest
 from napari_meduet.volumes.files import write_atomically
 

@@ -1,7 +1,7 @@
-"""The factors of scans, and the style that several share (SPEC section 7, M-21, Eq. 25).
+"""The factors of scans, and the style that several share (specification, section 7, M-21, Eq. 25).
 
 A scan's factors are its pooled content and style and the grids of tokens they were pooled from; a prototype
-is the mean style of K scans with the texture that goes with it. What is done with a style is `restyling.py`'s
+is the mean style of K scans with the texture that goes with it. What is done with a style is `swap/session.py`'s
 business.
 """
 
@@ -19,7 +19,7 @@ from napari_meduet.core.factors import StyleStatistics, style_prototype
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.files import Model, load_model
 from napari_meduet.models.styles import Style, pack_styles
-from napari_meduet.pipelines.encoding import (
+from napari_meduet.pipelines.common.encoding import (
     EncodedScan,
     coverage_grid,
     decode_latent,
@@ -27,12 +27,17 @@ from napari_meduet.pipelines.encoding import (
     encode_scan,
     token_grid,
 )
-from napari_meduet.pipelines.memory import check_memory
-from napari_meduet.pipelines.outputs import write_result
-from napari_meduet.pipelines.progress import part, parts, silent
-from napari_meduet.pipelines.provenance import provenance
+from napari_meduet.pipelines.common.memory import check_memory
+from napari_meduet.pipelines.common.outputs import write_result
+from napari_meduet.pipelines.common.progress import part, parts, silent
+from napari_meduet.pipelines.common.provenance import provenance
+from napari_meduet.pipelines.common.scan_texture import (
+    mean_energies,
+    measured_texture,
+    texture_tissue,
+    texture_unit,
+)
 from napari_meduet.pipelines.requests import ExtractRequest, PrototypeRequest, Scan, ScanChoice
-from napari_meduet.pipelines.texture import mean_energies, measured_texture, texture_tissue, texture_unit
 from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.volume import Volume
 

@@ -9,7 +9,7 @@ from napari_meduet.errors import InputError
 from napari_meduet.models.card import CARD_FILE, read_card
 from napari_meduet.pipelines.requests import ScanChoice
 from napari_meduet.volumes.files import file_sha256, read_info
-from napari_meduet.volumes.opening import open_regular, shown_name
+from napari_meduet.volumes.safe_open import open_regular, shown_name
 
 LARGEST_HEADER_BYTES = 16 * 1024**2
 

@@ -9,7 +9,7 @@ import torch
 
 from napari_meduet.errors import OnProgress
 from napari_meduet.models.files import load_model
-from napari_meduet.pipelines.encoding import (
+from napari_meduet.pipelines.common.encoding import (
     PreparedScan,
     decode_latent,
     decode_windows,
@@ -17,11 +17,11 @@ from napari_meduet.pipelines.encoding import (
     encode_scan,
     prepare_scan,
 )
+from napari_meduet.pipelines.common.measures import psnr, ssim
+from napari_meduet.pipelines.common.memory import check_memory
+from napari_meduet.pipelines.common.progress import parts, silent
+from napari_meduet.pipelines.common.provenance import provenance
 from napari_meduet.pipelines.factors import read_scan
-from napari_meduet.pipelines.measures import psnr, ssim
-from napari_meduet.pipelines.memory import check_memory
-from napari_meduet.pipelines.progress import parts, silent
-from napari_meduet.pipelines.provenance import provenance
 from napari_meduet.pipelines.requests import RoundtripRequest
 from napari_meduet.volumes.files import write_volume
 from napari_meduet.volumes.intensity import body_mask

@@ -1,8 +1,8 @@
-"""The questions a person can ask, as frozen records (SPEC sections 7-10).
+"""The questions a person can ask, as frozen records (specification, sections 7-10).
 
 A request refuses what cannot work the moment it is made, so that a form or a command can say so before
 anything is read. Nothing here needs torch: menus and `--help` open at once. How a question is answered is its
-pipeline's business: `factors.py`, `restyling.py`, `reconstruction.py`, `synthesis.py`, `segmentation.py`.
+pipeline's business: `factors.py`, `swap/session.py`, `reconstruction.py`, `synthesis/session.py`, `segmentation/session.py`.
 """
 
 import math
@@ -24,7 +24,10 @@ Anatomy = Literal["same", "similar"]
 Form = Literal["paper", "compositional", "nested"]  # of guidance: core.synthesis.guidance
 Precision = Literal["float32", "bfloat16", "int8"]  # core.synthesis.acceleration
 Sampler = Literal["multistep", "heun", "euler", "em", "ddpm", "ddim"]
-STRENGTH_RANGE = (-0.5, 1.5)  # SPEC section 8; outside [0, 1] the style is extrapolated, with a warning
+STRENGTH_RANGE = (
+    -0.5,
+    1.5,
+)  # specification, section 8; outside [0, 1] the style is extrapolated, with a warning
 DEFAULT_STEPS: dict[Sampler, int] = {
     "multistep": 24, "heun": 12, "euler": 30, "em": 250, "ddpm": 250, "ddim": 50,
 }  # fmt: skip
@@ -105,7 +108,7 @@ class ScanChoice:
 
 @dataclass(frozen=True, eq=False)
 class SwapRequest(ModelChoice):
-    """Give one scan the style of another. Eq. 26 and SPEC section 8.
+    """Give one scan the style of another. Eq. 26 and specification, section 8.
 
     Attributes:
         content: the scan whose anatomy stays.
@@ -196,7 +199,7 @@ class RoundtripRequest(ModelChoice):
 
 @dataclass(frozen=True, eq=False)
 class SegmentRequest(ModelChoice):
-    """Ask which structure every voxel of a scan belongs to (SPEC section 10).
+    """Ask which structure every voxel of a scan belongs to (specification, section 10).
 
     Attributes:
         together: the patient's other sequences, on the scan's grid, where the segmenter reads several: the
@@ -213,7 +216,7 @@ class SegmentRequest(ModelChoice):
 
 @dataclass(frozen=True, eq=False)
 class ClassifyRequest(ModelChoice):
-    """Ask which of the classes that a model's classifier knows a scan belongs to (SPEC section 10)."""
+    """Ask which of the classes that a model's classifier knows a scan belongs to (specification, section 10)."""
 
     scan: Scan
     _: KW_ONLY
@@ -222,7 +225,7 @@ class ClassifyRequest(ModelChoice):
 
 @dataclass(frozen=True, eq=False)
 class SynthesisRequest(ModelChoice):
-    """Ask for new volumes with the content of one scan and the style of another (SPEC section 9).
+    """Ask for new volumes with the content of one scan and the style of another (specification, section 9).
 
     Attributes:
         content: the scan whose anatomy is asked for; None: any.
@@ -312,7 +315,7 @@ class SynthesisRequest(ModelChoice):
 
 @dataclass(frozen=True, eq=False)
 class TeachRequest(ModelChoice):
-    """Ask for a segmenter that learns from a few labelled scans, on the spot (SPEC section 10).
+    """Ask for a segmenter that learns from a few labelled scans, on the spot (specification, section 10).
 
     Attributes:
         examples: scans, each with its labels: integers on the scan's voxel grid, or a file of them.

@@ -1,4 +1,4 @@
-"""What every tokenizer promises: a volume in profile units becomes a small latent and comes back (SPEC 3).
+"""What every tokenizer promises: a volume in profile units becomes a small latent and comes back (specification, section 3).
 
 A tokenizer knows tensors. Which profile made the units, where the volume lies in the patient and how the
 latent is standardised are the business of the model card; how a large volume is cut is `tiling.py`'s.

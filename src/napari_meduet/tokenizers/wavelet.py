@@ -1,4 +1,4 @@
-"""`wavelet`: our light tokenizer, 16 : 1 (SPEC section 3).
+"""`wavelet`: our light tokenizer, 16 : 1 (specification, section 3).
 
 A two-level Haar transform folds each 4x4x4 cube of voxels into 64 coefficients without loss, so that all the
 learning happens on a grid 64 times smaller than the volume. A small residual network squeezes the 64

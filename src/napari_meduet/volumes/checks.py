@@ -1,4 +1,4 @@
-"""What every scan must satisfy, whatever file it came from (RELIABILITY.md, "Readers").
+"""What every scan must satisfy, whatever file it came from (docs/reliability.md, section 1).
 
 What is wrong raises an InputError that names the file and the field. What is merely doubtful comes back as
 warnings, one sentence each, that travel with the volume.

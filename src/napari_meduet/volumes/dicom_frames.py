@@ -18,7 +18,7 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from napari_meduet.errors import InputError
-from napari_meduet.volumes.opening import open_regular, shown_name
+from napari_meduet.volumes.safe_open import open_regular, shown_name
 
 DEFLATED = "1.2.840.10008.1.2.1.99"
 IMPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2"

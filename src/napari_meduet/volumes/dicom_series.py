@@ -24,7 +24,7 @@ from napari_meduet.volumes.dicom_frames import (
     read_bytes,
 )
 from napari_meduet.volumes.dicom_pixels import stored_frames
-from napari_meduet.volumes.opening import open_regular, shown_name
+from napari_meduet.volumes.safe_open import open_regular, shown_name
 from napari_meduet.volumes.scan import Scan
 from napari_meduet.volumes.volume import Modality
 

@@ -19,7 +19,7 @@ from napari_meduet.volumes.dicom_series import SeriesInfo, read_dicom
 from napari_meduet.volumes.metaimage import read_metaimage
 from napari_meduet.volumes.nifti import read_nifti
 from napari_meduet.volumes.nrrd import read_nrrd
-from napari_meduet.volumes.opening import PathLike, open_regular, shown_name
+from napari_meduet.volumes.safe_open import PathLike, open_regular, shown_name
 from napari_meduet.volumes.scan import Scan
 from napari_meduet.volumes.volume import UNITS, Modality, Volume
 from napari_meduet.volumes.writing import sidecar_path, write_atomically, write_volume

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_meduet.errors import InputError
-from napari_meduet.volumes.described import (
+from napari_meduet.volumes.safe_open import shown_name
+from napari_meduet.volumes.scan import Scan
+from napari_meduet.volumes.text_headers import (
     LPS_TO_RAS,
     Description,
     integers,
@@ -17,8 +19,6 @@ from napari_meduet.volumes.described import (
     split_sizes,
     unknown_place,
 )
-from napari_meduet.volumes.opening import shown_name
-from napari_meduet.volumes.scan import Scan
 from napari_meduet.volumes.volume import Modality
 
 MAX_HEADER_BYTES = 2**16

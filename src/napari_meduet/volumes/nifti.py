@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from napari_meduet.errors import InputError
 from napari_meduet.volumes import checks
-from napari_meduet.volumes.inflating import GZIP_MAGIC, CheckedStream
+from napari_meduet.volumes.checked_stream import GZIP_MAGIC, CheckedStream
 from napari_meduet.volumes.scan import Scan
 
 ByteOrder = Literal["<", ">"]

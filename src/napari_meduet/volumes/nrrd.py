@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_meduet.errors import InputError
-from napari_meduet.volumes.described import (
+from napari_meduet.volumes.checked_stream import Compression
+from napari_meduet.volumes.safe_open import shown_name
+from napari_meduet.volumes.scan import Scan
+from napari_meduet.volumes.text_headers import (
     LPS_TO_RAS,
     Description,
     integers,
@@ -17,9 +20,6 @@ from napari_meduet.volumes.described import (
     split_sizes,
     unknown_place,
 )
-from napari_meduet.volumes.inflating import Compression
-from napari_meduet.volumes.opening import shown_name
-from napari_meduet.volumes.scan import Scan
 
 MAX_HEADER_BYTES = 2**20
 

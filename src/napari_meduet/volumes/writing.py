@@ -21,7 +21,7 @@ from nibabel.nifti1 import Nifti1Extension, Nifti1Header
 
 from napari_meduet.errors import InputError
 from napari_meduet.volumes import nifti
-from napari_meduet.volumes.opening import PathLike, reason, shown_name
+from napari_meduet.volumes.safe_open import PathLike, reason, shown_name
 from napari_meduet.volumes.volume import Volume
 
 COMPRESSION_LEVEL = 2  # of ISA-L: the size of zlib's default within 3 % at a tenth of the time

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from meduet_training.evaluation.reporting import Part
+from meduet_training.evaluation.sections import Part
 from napari_meduet.volumes.files import write_atomically
 
 RESULTS, RESULTS_TABLE = "results.json", "results.md"

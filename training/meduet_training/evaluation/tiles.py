@@ -8,7 +8,7 @@ import textwrap
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from napari_meduet.pipelines.panel import CT_WINDOWS, LESS, MORE, MR_PERCENTILES
+from napari_meduet.pipelines.swap.panel import CT_WINDOWS, LESS, MORE, MR_PERCENTILES
 
 TILE = 168  # pixels
 GAP, WIDE_GAP, MARGIN = 6, 24, 20

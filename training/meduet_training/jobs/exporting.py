@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from meduet_training.jobs.record import Job
-from meduet_training.machinery.folders import make_folder
+from meduet_training.runtime.folders import make_folder
 from napari_meduet.errors import InputError
 
 MODEL = "model"  # in the job's folder; in it a folder of the job's name, which is the model's
@@ -31,7 +31,7 @@ def write_model(job: Job, folder: Path) -> None:
     Raises:
         InputError: what that says.
     """
-    program = [sys.executable, "-m", "meduet_training.pretrain", "export"]
+    program = [sys.executable, "-m", "meduet_training.commands.pretrain", "export"]
     result = subprocess.run(  # noqa: S603 our own program
         [*program, str(job.folder), "--output", str(folder), "--overwrite"],
         capture_output=True,

@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from meduet_training.machinery.folders import make_folder
+from meduet_training.runtime.folders import make_folder
 from napari_meduet.errors import InputError
 
 JOB_FILE = "job.json"

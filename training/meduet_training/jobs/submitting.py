@@ -40,8 +40,8 @@ def pretraining(config: Path, folder: Path, processes: int) -> tuple[str, ...]:
     Raises:
         InputError: it cannot be run as it is configured; better said now than after a night in the queue.
     """
-    from meduet_training.data.step_batches import Share
-    from meduet_training.run_config import ONE_SOURCE, read_run_config
+    from meduet_training.data.sources.step_batches import Share
+    from meduet_training.tasks.config import ONE_SOURCE, read_run_config
 
     wanted = read_run_config(config, {})
     if wanted.data is None:
@@ -55,7 +55,7 @@ def pretraining(config: Path, folder: Path, processes: int) -> tuple[str, ...]:
         share.rows(wanted.training.batch, in_pairs=bool(wanted.training.objective.pairing))
     except ValueError as error:
         raise InputError(f"{config.name}: {error}") from error
-    program = (sys.executable, "-m", "meduet_training.pretrain", "run")
+    program = (sys.executable, "-m", "meduet_training.commands.pretrain", "run")
     return (*program, "--config", str(folder / CONFIG), "--output", str(folder))
 
 

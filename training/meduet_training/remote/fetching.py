@@ -5,10 +5,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from meduet_training.machinery.folders import make_folder
 from meduet_training.remote.host import RemoteHost
 from meduet_training.remote.launched import Launched
 from meduet_training.remote.server import Server
+from meduet_training.runtime.folders import make_folder
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import CARD_FILE, WEIGHT_FILES
 from napari_meduet.models.files import LARGEST_MODEL_BYTES, load_model

@@ -8,8 +8,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from meduet_training.jobs.record import JOB_ID
-from meduet_training.machinery.folders import make_folder
 from meduet_training.remote.server import PROGRAM
+from meduet_training.runtime.folders import make_folder
 from napari_meduet.errors import InputError
 from napari_meduet.models.folders import data_folder
 from napari_meduet.volumes.files import write_atomically

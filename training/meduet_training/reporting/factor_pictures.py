@@ -4,8 +4,8 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from meduet_training.evaluation.estimates import Estimate
-from meduet_training.evaluation.factor_analysis import FactorAnalysis, FactorFindings
+from meduet_training.evaluation.factors.analysis import FactorAnalysis, FactorFindings
+from meduet_training.evaluation.metrics.estimates import Estimate
 from meduet_training.reporting.charts import map_figure
 from napari_meduet.volumes.files import write_atomically
 

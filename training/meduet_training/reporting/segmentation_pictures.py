@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from meduet_training.data.label_task import LabelTask
-from meduet_training.evaluation.segmentation_evaluation import Segmented
+from meduet_training.data.labels.task import LabelTask
+from meduet_training.evaluation.segmentation.evaluate import Segmented
 from meduet_training.evaluation.tiles import FAINT, GAP, GROUND, INK, MARGIN, WIDE_GAP, lettering
 from napari_meduet.core.analysis.finetuning import IGNORED
-from napari_meduet.pipelines.label_colours import label_colour
-from napari_meduet.pipelines.label_overlay import fullest_places, plane_picture
+from napari_meduet.pipelines.segmentation.label_colours import label_colour
+from napari_meduet.pipelines.segmentation.label_overlay import fullest_places, plane_picture
 from napari_meduet.volumes.files import write_atomically
 
 AXIAL, CORONAL = 2, 1

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from meduet_training.evaluation.synthesis_evaluation import SynthesisEvaluation
+from meduet_training.evaluation.synthesis.evaluate import SynthesisEvaluation
 from napari_meduet.volumes.files import write_atomically
 
 DOTS_PER_INCH = 120

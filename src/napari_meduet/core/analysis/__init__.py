@@ -1,1 +1,1 @@
-"""Analysis with few labels: segmentation and classification on the pretrained encoder (SPEC section 10)."""
+"""Analysis with few labels: segmentation and classification on the pretrained encoder (specification, section 10)."""

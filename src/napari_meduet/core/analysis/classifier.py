@@ -1,4 +1,4 @@
-"""Which class a scan belongs to: pooled features of the pretrained encoder (SPEC section 10)."""
+"""Which class a scan belongs to: pooled features of the pretrained encoder (specification, section 10)."""
 
 from dataclasses import dataclass
 

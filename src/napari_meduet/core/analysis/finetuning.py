@@ -1,4 +1,4 @@
-"""Learning a task from few labels, in the scans' own style and in others (SPEC section 10, Eqs. 28-30).
+"""Learning a task from few labels, in the scans' own style and in others (specification, section 10, Eqs. 28-30).
 
 The losses are at the top, functions of tensors; what is trained, segmenter or classifier, is below them. All
 random numbers of a step come with its batch, as in `core/objective.py`.
@@ -22,8 +22,8 @@ from napari_meduet.core.analysis.classifier import ScanClassifier
 from napari_meduet.core.analysis.style_augmentation import StyleAugmentation, StyleBank, augmented_latent
 from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.core.meduet import MeDUET
+from napari_meduet.core.sliding_windows import Position, cut_window
 from napari_meduet.core.teacher import ramped_decay, update_teacher
-from napari_meduet.core.windows import Position, cut_window
 
 IGNORED = 255  # a voxel's target where nobody looked
 

@@ -1,4 +1,4 @@
-"""From features on the latent grid to class scores on the voxels: the light head (SPEC section 10).
+"""From features on the latent grid to class scores on the voxels: the light head (specification, section 10).
 
 The other head has the shape of the tokenizer's decoder, and is the business of tokenizers/heads.py. A head
 reads features of any size and looks `halo` latent voxels around each place, so a whole scan can be decoded

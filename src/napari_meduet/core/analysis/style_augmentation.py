@@ -1,4 +1,4 @@
-"""Training latents in the styles of other sites (SPEC section 10, Eqs. 25-27, Table 12).
+"""Training latents in the styles of other sites (specification, section 10, Eqs. 25-27, Table 12).
 
 A prototype is the mean style of a domain (factors.py, Eq. 25); a strength mixes it with the crop's own
 (swapping.py, Eq. 26); here the crop is decoded with what came out. What is learnt from it is finetuning.py's

@@ -1,4 +1,4 @@
-"""Latent UNETR: class scores of voxels from a latent and the pretrained encoder (SPEC section 10).
+"""Latent UNETR: class scores of voxels from a latent and the pretrained encoder (specification, section 10).
 
     latent -> encoder -> four taps ─┐
        └──────────────── fused on the latent grid: features -> head -> scores of each voxel

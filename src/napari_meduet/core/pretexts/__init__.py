@@ -1,1 +1,1 @@
-"""Other pretexts in the same loop: masked autoencoding, and masked diffusion (SPEC 11)."""
+"""Other pretexts in the same loop: masked autoencoding, and masked diffusion (specification, section 11)."""

@@ -21,7 +21,7 @@ from napari_meduet.core.patches import patchify
 class MaskedConfig:
     """Masked autoencoding."""
 
-    total_steps: int = 200_000  # SPEC 6, the length of MeDUET's pretraining
+    total_steps: int = 200_000  # specification, section 6, the length of MeDUET's pretraining
     mask_ratio: float = 0.75  # He et al. 2022, Sec. 4
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Masked diffusion autoencoding (MDAE, SPEC 11): noise and holes removed in one prediction of clean data.
+"""Masked diffusion autoencoding (MDAE, specification, section 11): noise and holes removed in one prediction of clean data.
 
 Noise is added to the whole volume, then blocks of 16^3 voxels (one token of a latent) are set to zero. A
 network that knows the time predicts the clean volume. The pretext lies between two others, and meets them at
@@ -25,17 +25,17 @@ from napari_meduet.core.pretexts.time_conditioning import TimeEmbedding, TokenFi
 
 Corruption = Literal["ve", "vp", "flow"]
 
-MASK_RATIOS = 0.01, 0.99  # SPEC 11
-LARGEST_WEIGHT = 10.0  # SPEC 11
+MASK_RATIOS = 0.01, 0.99  # specification, section 11
+LARGEST_WEIGHT = 10.0  # specification, section 11
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedDiffusionConfig:
     """Masked diffusion, on latents or on voxels: whichever the network it is built with reads."""
 
-    total_steps: int = 200_000  # SPEC 6, the length of MeDUET's pretraining
+    total_steps: int = 200_000  # specification, section 6, the length of MeDUET's pretraining
     corruption: Corruption = "ve"
-    sigma_max: float = 5.0  # SPEC 11; noise over signal at t = 1
+    sigma_max: float = 5.0  # specification, section 11; noise over signal at t = 1
 
     def __post_init__(self) -> None:
         if self.total_steps < 1:
@@ -79,7 +79,7 @@ class DiffusionBatch(Batch):
 def signal_and_noise(
     time: Float[Tensor, "B"], corruption: Corruption, sigma_max: float
 ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
-    """Factors a and b of X̃ = a X₀ + b Z at each time, 0 at data (SPEC 11).
+    """Factors a and b of X̃ = a X₀ + b Z at each time, 0 at data (specification, section 11).
 
     Args:
         corruption: `ve` adds noise, σ = t σ_max; `vp` turns data into noise along a circle, `flow` along a
@@ -102,14 +102,14 @@ def corrupt(
     noise_scale: Float[Tensor, "B"],
     grid: tuple[int, int, int],
 ) -> Float[Tensor, "B C X Y Z"]:
-    """Noise on the whole volume, then zero in the blocks under the mask (SPEC 11)."""
+    """Noise on the whole volume, then zero in the blocks under the mask (specification, section 11)."""
     signal_scale, noise_scale = (rearrange(scale, "b -> b 1 1 1 1") for scale in (signal_scale, noise_scale))
     noised = signal_scale * clean + noise_scale * noise
     return mix(noised, torch.zeros_like(noised), mask, grid)
 
 
 def visible_weight(noise_to_signal: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-    """min((1 + σ²) / σ², 10), and 0 at σ = 0 (SPEC 11).
+    """min((1 + σ²) / σ², 10), and 0 at σ = 0 (specification, section 11).
 
     What is shown without noise is no target: so that no noise at all is masked autoencoding.
     """
@@ -121,7 +121,7 @@ def visible_weight(noise_to_signal: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
 def visible_loss(
     error: Float[Tensor, "B L"], mask: Float[Tensor, "B L"], weight: Float[Tensor, "B"]
 ) -> Float[Tensor, ""]:
-    """Weighted mean squared error of the blocks that were shown, under noise (SPEC 11).
+    """Weighted mean squared error of the blocks that were shown, under noise (specification, section 11).
 
     Args:
         mask: 1 where the block was set to zero.

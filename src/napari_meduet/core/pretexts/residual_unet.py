@@ -1,4 +1,4 @@
-"""A U-Net with a residual encoder, conditioned on time, for pretexts on voxels (SPEC 11).
+"""A U-Net with a residual encoder, conditioned on time, for pretexts on voxels (specification, section 11).
 
 Six resolutions, blocks and widths as in nnU-Net's medium residual preset (Isensee et al. 2024): stages of
 residual blocks on the way down, a transposed convolution and one block on the way up. Each block is told the
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from napari_meduet.core.pretexts.time_conditioning import TimeEmbedding, VolumeFiLM
 
-BLOCK = 16  # voxels: masks come in cubes of 24 mm, one token of a latent (SPEC 11)
+BLOCK = 16  # voxels: masks come in cubes of 24 mm, one token of a latent (specification, section 11)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""How a network knows the time: a sinusoidal embedding, and features scaled and shifted by it (SPEC 11)."""
+"""How a network knows the time: a sinusoidal embedding, and features scaled and shifted by it (specification, section 11)."""
 
 import math
 
@@ -7,7 +7,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-TIME_WIDTH = 256  # SPEC 11
+TIME_WIDTH = 256  # specification, section 11
 TIME_SCALE = 1000.0  # t in [0, 1] spans the thousand steps for which such embeddings are made
 LONGEST_PERIOD = 10_000.0  # Vaswani et al. 2017
 

@@ -1,4 +1,4 @@
-"""A generator made ready for the processor that it samples on (SPEC section 9).
+"""A generator made ready for the processor that it samples on (specification, section 9).
 
 Attention is fused everywhere. 8-bit integers are for CPUs, bfloat16 for processors that multiply it faster
 than 32 bits: every GPU of today and a few CPUs. Compiling joins what lies between the products and, on a GPU,

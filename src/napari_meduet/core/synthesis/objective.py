@@ -1,4 +1,4 @@
-"""What a generator learns: to say where a noised latent came from, given factors (SPEC section 9).
+"""What a generator learns: to say where a noised latent came from, given factors (specification, section 9).
 
 All random numbers of a step come with its batch, as in `core/objective.py`, so that a run can be repeated
 and resumed exactly. A slow average of the weights is kept beside them; it is what samples.

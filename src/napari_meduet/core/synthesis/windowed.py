@@ -1,4 +1,4 @@
-"""A velocity for latents larger than the generator's grid: overlapping windows, blended (core/windows.py).
+"""A velocity for latents larger than the generator's grid: overlapping windows, blended (core/sliding_windows.py).
 
 Windows lie on whole tokens, so that each has the content of its own places. Velocities are blended at every
 evaluation, not results at the end, so neighbours agree all along the way.
@@ -11,10 +11,10 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
+from napari_meduet.core.sliding_windows import OVERLAP, Position, WindowBlend, cut_window, window_positions
 from napari_meduet.core.synthesis.control import ControlNet
 from napari_meduet.core.synthesis.generator import Conditions, Generator
 from napari_meduet.core.synthesis.guided import Guidance, GuidedVelocity
-from napari_meduet.core.windows import OVERLAP, Position, WindowBlend, cut_window, window_positions
 
 
 class WindowedVelocity:

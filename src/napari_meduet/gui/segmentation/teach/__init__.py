@@ -1,0 +1,1 @@
+"""Interactive fine-tuning (Teach) in the segmentation dock."""

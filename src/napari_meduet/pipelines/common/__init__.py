@@ -1,0 +1,1 @@
+"""What several pipelines share: encoding, memory, progress, provenance."""

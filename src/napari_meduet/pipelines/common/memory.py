@@ -1,0 +1,146 @@
+"""Whether a job fits into the memory that is free, asked before it takes any (docs/reliability.md, G7).
+
+A job that runs out of memory on a shared computer is ended by the system without a word, and may take others
+with it. What is free is asked of the system, of a container's limit and of the process's own; where none of
+them answers, nothing is refused.
+"""
+
+import os
+from pathlib import Path
+
+from napari_meduet.core.analysis.unetr import LatentUNETR
+from napari_meduet.errors import InputError
+from napari_meduet.models.files import Model
+from napari_meduet.models.segmenters import scans_read
+from napari_meduet.pipelines.common.score_slabs import slabs_bytes
+from napari_meduet.tokenizers.tiling import MEMORY_BUDGET_BYTES
+from napari_meduet.volumes.preparation import WorkingGrid
+from napari_meduet.volumes.volume import Volume
+
+# Arrays of 32-bit numbers that live at once, counted at the peak of a swap and confirmed by tests/pipelines.
+NATIVE_COPIES = 10
+WORKING_COPIES = 10
+WORKING_COPIES_OF_SEGMENTATION = 6  # finding the body takes most
+FEATURE_COPIES = 2  # their sum and their mean
+CLEANING_BYTES = 8  # a voxel: of the labels, and of the connected parts of one
+NATIVE_COPIES_OF_MR = 3  # a profile is fitted to the values; of CT there are labels, and planes of scores
+FLOAT_BYTES = 4
+GIB = 2**30
+
+
+def check_memory(model: Model, *scans: Volume) -> None:
+    """Refuse scans for which the memory that is free will not do; the largest of them decides.
+
+    Raises:
+        InputError: with what is needed and what is free.
+    """
+    _refuse_above_free(max(needed_bytes(model, scan) for scan in scans))
+
+
+def check_segmentation_memory(
+    model: Model, network: LatentUNETR, scan: Volume, *, largest_parts: bool = False
+) -> None:
+    """Refuse to segment a scan for which the memory that is free will not do.
+
+    Raises:
+        InputError: with what is needed and what is free.
+    """
+    cleaning = CLEANING_BYTES * scan.voxels.size if largest_parts else 0
+    _refuse_above_free(max(segmentation_bytes(model, network, scan), cleaning))
+
+
+def check_synthesis_memory(model: Model, shape: tuple[int, int, int]) -> None:
+    """Refuse a result, in voxels of the working grid, for which the memory that is free will not do.
+
+    Raises:
+        InputError: with what is needed and what is free.
+    """
+    free, num_voxels = free_bytes(), _product(shape)
+    latents = num_voxels / model.tokenizer.stride**3
+    tiles = min(MEMORY_BUDGET_BYTES, latents * model.tokenizer.bytes_per_latent_voxel)
+    needed = FLOAT_BYTES * WORKING_COPIES * num_voxels + tiles
+    if free is not None and needed > free:
+        raise InputError(
+            f"{' x '.join(map(str, shape))} voxels need about {needed / GIB:.1f} GiB of memory and "
+            f"{free / GIB:.1f} GiB are free. Close other programs, or choose a smaller size."
+        )
+
+
+def needed_bytes(model: Model, scan: Volume) -> int:
+    """About what a swap of a scan takes at its peak."""
+    grid = WorkingGrid.for_volume(scan, model.card.working_spacing_mm)
+    num_native, num_working = scan.voxels.size, _product(grid.shape)
+    latents = num_working / model.tokenizer.stride**3
+    tiles = min(MEMORY_BUDGET_BYTES, latents * model.tokenizer.bytes_per_latent_voxel)
+    return int(FLOAT_BYTES * (NATIVE_COPIES * num_native + WORKING_COPIES * num_working) + tiles)
+
+
+def segmentation_bytes(model: Model, network: LatentUNETR, scan: Volume) -> int:
+    """About what segmenting a scan, and those read with it, takes at its peak; no whole scan of scores is."""
+    grid = WorkingGrid.for_volume(scan, model.card.working_spacing_mm)
+    config = model.meduet.config
+    sides = [
+        max(-(-voxels // model.token_voxels), tokens) * config.patch_size
+        for voxels, tokens in zip(grid.shape, config.grid, strict=True)
+    ]
+    latents = _product(tuple(sides))
+    tiles = min(MEMORY_BUDGET_BYTES, latents * model.tokenizer.bytes_per_latent_voxel)
+    of_a_scan = WORKING_COPIES_OF_SEGMENTATION * _product(grid.shape)
+    of_a_scan += scan.voxels.size * (NATIVE_COPIES_OF_MR if scan.modality == "MR" else 1)
+    numbers = scans_read(network, model) * of_a_scan + FEATURE_COPIES * network.config.features * latents
+    return int(
+        FLOAT_BYTES * numbers + max(tiles, slabs_bytes(model, network, (sides[0], sides[1], sides[2])))
+    )
+
+
+def free_bytes() -> int | None:
+    """Memory that this process may still take; None where the system does not say."""
+    limits = [limit for limit in (_of_system(), _of_container(), _of_process()) if limit is not None]
+    return min(limits, default=None)
+
+
+def _refuse_above_free(needed: int) -> None:
+    free = free_bytes()
+    if free is not None and needed > free:
+        raise InputError(
+            f"This scan needs about {needed / GIB:.1f} GiB of memory and {free / GIB:.1f} GiB are free. "
+            "Close other programs, or crop the scan to the region of interest."
+        )
+
+
+def _of_system() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
+
+
+def _of_container() -> int | None:
+    """What a control group (version 2) leaves."""
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return None if limit == "max" else max(0, int(limit) - used)
+
+
+def _of_process() -> int | None:
+    """What RLIMIT_AS leaves."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    except (ImportError, OSError):
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    return max(0, limit - pages * os.sysconf("SC_PAGE_SIZE"))
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    x, y, z = shape
+    return x * y * z

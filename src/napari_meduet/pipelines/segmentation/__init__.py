@@ -1,0 +1,1 @@
+"""Segmentation of scans, and interactive fine-tuning of a segmenter."""

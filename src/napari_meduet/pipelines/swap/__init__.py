@@ -1,0 +1,1 @@
+"""The style swap and its safety report."""

@@ -1,0 +1,100 @@
+"""What the trainings of all tasks share: who judges, and which styles crops are shown in."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from meduet_training.data.cohort.scan import Scan
+from meduet_training.data.labels.scans import LabelledScan
+from meduet_training.data.labels.task import LabelTask
+from meduet_training.data.sources.labelled_crops import HELD_POSES
+from meduet_training.tasks.finetuning.shared import augmentation_for, held_out, style_bank
+from meduet_training.tasks.segmenter.run import divided
+from napari_meduet.core.analysis.style_augmentation import HALF, ONE_SHOT, TENTH, StyleAugmentation
+from napari_meduet.core.factors import StyleStatistics
+from napari_meduet.errors import InputError
+
+KINDS = {f"patient {number}": {"liver"} for number in range(10)}
+
+
+def test_a_fifth_of_the_patients_judges_where_there_are_five_or_more():
+    found = {count: len(held_out(dict.fromkeys(list(KINDS)[:count], ()), KINDS)) for count in (1, 4, 5, 10)}
+    assert found == {1: 0, 4: 0, 5: 1, 10: 2}
+
+
+def test_nobody_judges_who_alone_shows_a_class():
+    rare = next(iter(held_out(dict.fromkeys(KINDS, ()), KINDS)))
+    kinds = KINDS | {rare: {"liver", "tumour"}}
+    assert rare not in held_out(dict.fromkeys(kinds, ()), kinds)
+
+
+def test_who_judges_depends_on_nobody_who_comes_or_goes():
+    everyone = held_out(dict.fromkeys(KINDS, ()), KINDS)
+    fewer = {name: () for name in KINDS if name in everyone or int(name[-1]) % 2}
+    assert everyone & held_out(fewer, KINDS)
+
+
+@pytest.mark.parametrize(
+    ("styles", "num_labelled", "num_scans", "expected"),
+    [
+        ("auto", 1, 50, ONE_SHOT),
+        ("auto", 10, 100, TENTH),
+        ("auto", 60, 100, HALF),
+        ("off", 1, 1, None),
+        ("half", 1, 9, HALF),
+    ],
+)
+def test_the_column_of_table_12_is_that_of_the_labels_or_the_one_that_is_said(
+    styles, num_labelled, num_scans, expected
+):
+    assert augmentation_for(styles, None, num_labelled, num_scans) == expected
+    assert augmentation_for(styles, expected, num_labelled, num_scans) == expected
+
+
+def test_two_things_said_of_the_styles_are_refused():
+    with pytest.raises(InputError, match="something else than styles: off"):
+        augmentation_for("off", StyleAugmentation(probability=0.5), 1, 1)
+
+
+def scan(domain: str, split: str) -> Scan:
+    return Scan(
+        path=Path("a.nii"), domain=domain, patient="p", modality="CT", split=split, licence="", may_train=True
+    )
+
+
+def test_the_styles_of_a_domain_that_is_only_tested_stay_unseen():
+    def style(value: float, modality: str):
+        numbers = torch.full((2,), value)
+        return SimpleNamespace(statistics=StyleStatistics(mean=numbers, std=numbers), modality=modality)
+
+    known = {"a": style(1.0, "CT"), "b": style(2.0, "CT"), "elsewhere": style(3.0, "MR")}
+    model = SimpleNamespace(known_styles=known, card=SimpleNamespace(name="demo"))
+    bank = style_bank(model, [scan("a", "train"), scan("b", "test")], {"CT"})
+    assert bank.styles.tolist() == [[1.0, 1.0], [3.0, 3.0]]
+    assert bank.modality.tolist() == [0, 1]
+    seen = style_bank(model, [scan("b", "test"), replace(scan("b", "train"), patient="q")], {"CT"})
+    assert len(seen.styles) == 3
+    with pytest.raises(InputError, match="demo knows no styles of CT"):
+        style_bank(model, [scan("a", "test"), scan("b", "test")], {"CT"})
+
+
+def labelled(patient: str) -> LabelledScan:
+    channels = (replace(scan("a", "train"), patient=patient),)
+    return LabelledScan(channels=channels, labels_path=Path("a_seg.nii"), names={1: "liver"})
+
+
+def test_all_scans_of_a_patient_learn_or_all_judge_and_few_scans_judge_themselves_in_other_poses():
+    task = LabelTask(labels=(0, 1), sources={"liver": ("liver",)})
+    many = divided(task, [labelled(f"p{number // 2}") for number in range(12)])
+    learned, judges = ({each.first.patient for each in some} for some in (many.learned, many.judges))
+    assert (len(learned), len(judges), learned & judges) == (5, 1, set())
+    assert (len(many.judges), many.judges_poses) == (2, (0,))
+    assert many.note == "Crops of patients of the train split who are held out: 1 of 6."
+    few = divided(task, [labelled("p0"), labelled("p1")])
+    assert few.judges == few.learned
+    assert not set(few.poses) & set(few.judges_poses)
+    assert few.judges_poses == HELD_POSES
+    assert "too few patients" in few.note

@@ -1,0 +1,1 @@
+"""Command-line programs, one file each, and the options that they share."""

@@ -1,0 +1,1 @@
+"""Random changes of crops: simulated scanners, flips, rotations, intensity curves."""

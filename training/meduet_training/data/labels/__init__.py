@@ -1,0 +1,1 @@
+"""Segmentation labels and class labels of scans."""

@@ -1,0 +1,1 @@
+"""Batch sources: where each kind of training draws its batches from."""

@@ -1,0 +1,1 @@
+"""The metrics on a model's card: round trip, swap, true pairs, domain probes."""

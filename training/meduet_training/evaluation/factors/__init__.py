@@ -1,0 +1,1 @@
+"""Analysis of content and style factors."""

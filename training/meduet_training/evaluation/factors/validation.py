@@ -1,0 +1,208 @@
+"""What a network makes of the validation crops: slices for the eye, factors for the probes.
+
+Everything is decoded by the run's tokenizer, the crop itself too, so that a picture shows what the network
+adds and not what the tokenizer loses. Random numbers of the training are left alone.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice, zip_longest
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from meduet_training.data.sources.validation_crops import ValidationCrops
+from meduet_training.evaluation.factors.analysis import FactorSamples
+from napari_meduet.core.factors import StyleStatistics, pooled_factor, style_statistics
+from napari_meduet.core.meduet import MeDUET
+from napari_meduet.core.swapping import shift_style
+from napari_meduet.tokenizers.tokenizer import Tokenizer
+from napari_meduet.volumes.intensity import IntensityProfile
+from napari_meduet.volumes.volume import Modality
+
+SHOWN = 4  # contents, and styles, of a picture
+AT_ONCE = 16  # crops: what the smallest training fits on any device
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShownCrops:
+    """K crops of one modality, their reconstructions and swaps: the middle axial slice of each.
+
+    Slices are (X, Y) in RAS+ order and profile units.
+
+    Attributes:
+        body: (K, X, Y), where the crop's tokens hold body.
+        swaps: content k in the style of crop m at [k, m]; the style is shifted (specification, section 8), as the plugin does.
+    """
+
+    modality: Modality | None
+    ct_profile: IntensityProfile
+    domains: tuple[str, ...]
+    inputs: np.ndarray
+    reconstructions: np.ndarray
+    swaps: np.ndarray
+    body: np.ndarray
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Digest of a network's weights, by which figures name what they were measured with."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(network.state_dict().items()):
+        digest.update(name.encode() + weight.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+@torch.inference_mode()
+def measure_crops(student: MeDUET, crops: ValidationCrops) -> tuple[FactorSamples, float]:
+    """c0 and s0 of every crop, weighted by its body (M-21), and how well the crops are reconstructed.
+
+    The second is the mean square of what decoding a crop's own factors misses of its latent; since latents
+    are standardised, answering with their mean would score about 1.
+    """
+    factors: list[tuple[Tensor, Tensor]] = []
+    errors = []
+    with _at_rest(student):
+        for rows in _batches(len(crops)):
+            latent, coverage = crops.latent[rows].to(_device(student)), crops.coverage[rows]
+            content, style = student.encode(latent)
+            missed = student.decode(content, style).float() - latent
+            errors.append(missed.square().flatten(1).mean(dim=1).cpu())
+            factors.append(
+                (pooled_factor(content.float().cpu(), coverage), pooled_factor(style.float().cpu(), coverage))
+            )
+    contents, styles = (torch.cat(each).numpy() for each in zip(*factors, strict=True))
+    samples = FactorSamples(
+        content=contents,
+        style=styles,
+        domains=np.array(crops.domains, object),
+        patients=np.array(crops.patients, object),
+        extractor_sha256=weights_sha256(student),
+        source=crops.note,
+    )
+    return samples, float(torch.cat(errors).mean())
+
+
+@torch.inference_mode()
+def shown_crops(
+    student: MeDUET,
+    tokenizer: Tokenizer,
+    latent_mean: Float[Tensor, " C"],
+    latent_std: Float[Tensor, " C"],
+    crops: ValidationCrops,
+) -> list[ShownCrops]:
+    """What is drawn of each modality: up to four crops, of different domains where there are some."""
+    shown = []
+    for modality in sorted(set(crops.modalities), key=str):
+        rows = chosen_crops(crops, modality)
+        with _at_rest(student):
+            shown.append(_shown(student, tokenizer, latent_mean, latent_std, crops, rows, modality))
+    return shown
+
+
+def chosen_crops(crops: ValidationCrops, modality: Modality | None) -> list[int]:
+    """The fullest crops, by the body in their middle layer, of domains spread over the list of names.
+
+    Names that begin alike are sites that look alike, so neighbours in the list would show less.
+    """
+    side = _tokens_per_axis(crops.coverage)
+    middle = rearrange(crops.coverage, "n (x y z) -> n x y z", x=side, y=side)[..., side // 2]
+    fullness = middle.mean(dim=(1, 2)).tolist()
+    by_domain: dict[str, list[int]] = {}
+    for row in sorted(range(len(crops)), key=lambda row: (-fullness[row], row)):
+        if crops.modalities[row] == modality:
+            by_domain.setdefault(crops.domains[row], []).append(row)
+    names = sorted(by_domain)
+    spread = [names[k * (len(names) - 1) // max(1, SHOWN - 1)] for k in range(SHOWN)]
+    names = list(dict.fromkeys(spread)) if len(names) > SHOWN else names
+    in_turns = chain.from_iterable(zip_longest(*(by_domain[name] for name in names)))
+    return list(islice((row for row in in_turns if row is not None), SHOWN))
+
+
+def _shown(
+    student: MeDUET,
+    tokenizer: Tokenizer,
+    latent_mean: Tensor,
+    latent_std: Tensor,
+    crops: ValidationCrops,
+    rows: Sequence[int],
+    modality: Modality | None,
+) -> ShownCrops:
+    latent, coverage = crops.latent[list(rows)], crops.coverage[list(rows)]
+    content, style = (tokens.float().cpu() for tokens in student.encode(latent.to(_device(student))))
+    own = style_statistics(style, coverage)
+
+    def slices(latents: Float[Tensor, "n C X Y Z"]) -> np.ndarray:
+        return middle_slices(latents, tokenizer, latent_mean, latent_std)
+
+    def decoded(styles: Float[Tensor, "n L Ds"]) -> np.ndarray:
+        return slices(student.decode(content.to(_device(student)), styles.to(_device(student))).float())
+
+    each_style = [
+        StyleStatistics(mean=own.mean[[k]].expand_as(own.mean), std=own.std[[k]].expand_as(own.std))
+        for k in range(len(rows))
+    ]
+    inputs = slices(latent)
+    swaps = np.stack([decoded(shift_style(style, own, other)) for other in each_style], axis=1)
+    return ShownCrops(
+        modality=modality,
+        ct_profile=crops.ct_profile,
+        domains=tuple(crops.domains[row] for row in rows),
+        inputs=inputs,
+        reconstructions=swaps[range(len(rows)), range(len(rows))],  # a shift to the own style moves nothing
+        swaps=swaps,
+        body=_body(coverage, inputs.shape[1:]),
+    )
+
+
+def middle_slices(
+    latents: Float[Tensor, "n C X Y Z"],
+    tokenizer: Tokenizer,
+    latent_mean: Float[Tensor, " C"],
+    latent_std: Float[Tensor, " C"],
+) -> np.ndarray:
+    """(n, X, Y), profile units: the axial slice in the middle of each standardised latent, decoded."""
+    shift, scale = (numbers.cpu().view(1, -1, 1, 1, 1) for numbers in (latent_mean, latent_std))
+    middle = latents.shape[-1] // 2
+    first = max(0, middle - tokenizer.halo)  # no layer beyond the halo changes what the middle decodes to
+    slab = slice(first, middle + tokenizer.halo + 1)
+    device = next(tokenizer.parameters()).device
+    found = []
+    for each in latents:
+        volume = tokenizer.decode((each[None].cpu() * scale + shift)[..., slab].to(device))
+        found.append(volume[0, 0, :, :, (middle - first) * tokenizer.stride].float().cpu().numpy())
+    return np.stack(found)
+
+
+def _body(coverage: Float[Tensor, "K L"], shape: tuple[int, ...]) -> np.ndarray:
+    """Tokens with at least half body in the middle layer, in the slice's pixels."""
+    side = _tokens_per_axis(coverage)
+    layer = rearrange(coverage, "k (x y z) -> k x y z", x=side, y=side)[..., side // 2].numpy() >= 0.5
+    return layer.repeat(shape[0] // side, axis=1).repeat(shape[1] // side, axis=2)
+
+
+def _tokens_per_axis(coverage: Float[Tensor, "N L"]) -> int:
+    return round(coverage.shape[1] ** (1 / 3))
+
+
+@contextmanager
+def _at_rest(network: nn.Module) -> Iterator[None]:
+    """A network as it is used, not trained; afterwards it is as it was."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
+
+
+def _batches(count: int) -> Iterator[slice]:
+    return (slice(first, first + AT_ONCE) for first in range(0, count, AT_ONCE))
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device

@@ -1,0 +1,1 @@
+"""Evaluation of a segmenter, beside a threshold and an atlas baseline."""

@@ -1,1 +1,0 @@
-"""Functions that return whole configurations; a variation says what differs."""

@@ -1,0 +1,302 @@
+"""Looks on at a pretraining: bar, log, curves, panels, card, and at the end the report.
+
+    on_step        the bar; every twentieth step a row of log.jsonl and a point of TensorBoard's curves
+    on_skip        a row of log.jsonl
+    on_validation  panels/*.png and a row of validation.jsonl, both in TensorBoard too
+    on_end         factors/, the analysis of the last step
+
+Nothing here changes the training: no random number is drawn from its stream. The folder is not touched before
+a step was taken: until then it may turn out to be another run's.
+"""
+
+import copy
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from meduet_training.data.sources.protocol import BatchSource
+from meduet_training.data.sources.validation_crops import ValidationCrops, ValidationSource
+from meduet_training.data.tokenizer_files import tokenizer_sha256
+from meduet_training.engine.callbacks import StepRecord, Unwatched, Watch
+from meduet_training.engine.validator import Endless, Sights
+from meduet_training.evaluation.factors.analysis import FactorAnalysis, analyse_factors, write_factors
+from meduet_training.evaluation.factors.validation import measure_crops, shown_crops
+from meduet_training.evaluation.factors.validation_panel import validation_panel
+from meduet_training.reporting.card import (
+    RunCard,
+    RunData,
+    Status,
+    begun_card,
+    now,
+    shareable,
+    this_session,
+    write_run_card,
+)
+from meduet_training.reporting.factor_pictures import write_factor_pictures
+from meduet_training.reporting.report import FACTORS, PANELS, VALIDATION, write_report
+from meduet_training.runtime.folders import check_writable, make_folder
+from meduet_training.runtime.messages import say_on_stderr
+from meduet_training.runtime.progress import LOG, OnRow, is_read, training_bar
+from meduet_training.runtime.row_log import RowLog, read_rows
+from meduet_training.runtime.signals import Stopped
+from meduet_training.runtime.tensorboard import TensorBoardLog
+from napari_meduet.core.analysis.classifier import ClassifierConfig
+from napari_meduet.core.analysis.unetr import UNETRConfig
+from napari_meduet.core.objective import Objective
+from napari_meduet.core.synthesis.generator import GeneratorConfig
+from napari_meduet.errors import InputError
+from napari_meduet.tokenizers.tokenizer import Tokenizer
+from napari_meduet.volumes.files import write_atomically
+
+if TYPE_CHECKING:
+    from meduet_training.engine.trainer import Pretraining
+
+NUM_CROPS = 256  # for the probes; at most four of each modality are drawn
+NONE_HELD_OUT = "No scan is held out, so this run has no validation panels and no probes."
+
+
+@contextmanager
+def watched_run(
+    fabric: Fabric,
+    folder: Path,
+    training: "Pretraining",
+    source: BatchSource[Any],
+    tokenizer: Tokenizer | None,
+    config: Mapping[str, Any],
+    sights: Sights | None = None,
+) -> Iterator[Watch]:
+    """What looks on while the block trains; nobody on other processes than the first.
+
+    Args:
+        folder: of the run.
+        tokenizer: that wrote the latents; it decodes them for the panels. None: it learns from voxels.
+        config: what the run was asked for; its paths do not go on the card.
+        sights: what to look at; None: reconstructions, swaps and probes of the source's validation crops.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    if not fabric.is_global_zero:
+        yield Unwatched()
+        return
+    check_writable(folder)
+    if sights is None and tokenizer is not None and isinstance(source, ValidationSource):
+        crops = source.validation_crops(NUM_CROPS, training.seed)
+        if crops:
+            on_device = cast(Tokenizer, copy.deepcopy(cast(nn.Module, tokenizer)).to(fabric.device))
+            sights = Validation(crops, on_device, *source.statistics())
+        else:
+            say_on_stderr(NONE_HELD_OUT)
+    card = RunCard(
+        run=folder.resolve().name,
+        total_steps=training.objective.total_steps,
+        config=shareable(config),
+        data=RunData(
+            sha256=source.sha256,
+            domains=list(source.domains),
+            latent_shape=list(source.latent_shape),
+            tokenizer_sha256=tokenizer_sha256(cast(Any, tokenizer)) if tokenizer else None,
+            validation=sights.counts() if sights else {},
+            validation_note=sights.note if sights else NONE_HELD_OUT,
+        ),
+    )
+    with training_bar(_doing(training), card.total_steps) as bar:
+        watch = RunWatch(
+            folder,
+            card,
+            bar,
+            batch=training.batch,
+            seed=training.seed,
+            processes=fabric.world_size,
+            validation=sights,
+        )
+        try:
+            yield watch
+        except BaseException as error:
+            with suppress(InputError):  # where the disk is full, that is what the error says already
+                watch.close("stopped" if isinstance(error, Stopped | KeyboardInterrupt) else "failed", error)
+            raise
+        watch.close("finished")
+
+
+class Validation(Endless):
+    """Reconstructions, swaps and probes of a run's crops (`Sights`)."""
+
+    def __init__(
+        self, crops: ValidationCrops, tokenizer: Tokenizer, mean: torch.Tensor, std: torch.Tensor
+    ) -> None:
+        self.crops = crops
+        self._tokenizer, self._mean, self._std = tokenizer, mean, std
+
+    @property
+    def note(self) -> str:
+        return self.crops.note
+
+    def counts(self) -> dict[str, int]:
+        return self.crops.counts()
+
+    def sees(self, objective: nn.Module) -> bool:
+        """Whether the pretext has content and style."""
+        return isinstance(objective, Objective)
+
+    def pictures(self, objective: Objective, done: int, total: int) -> Iterator[tuple[str, Any]]:
+        """The panel of each modality, under its name."""
+        shown = shown_crops(objective.student, self._tokenizer, self._mean, self._std, self.crops)
+        for each in shown:
+            name = each.modality or "all"
+            yield name, validation_panel(each, f"{name} after {done:,} of {total:,} steps", self.crops.note)
+
+    def figures(self, objective: Objective, seed: int) -> tuple[dict[str, Any], dict[str, float]]:
+        samples, error = measure_crops(objective.student, self.crops)
+        analysis = analyse_factors(samples, seed, with_maps=False)
+        curves = {"validation/reconstruction": error} | _probe_curves(analysis)
+        return {"reconstruction": error} | analysis.as_data(), curves
+
+    def at_end(self, objective: Objective, seed: int, folder: Path) -> None:
+        """The last step's factors, with their maps."""
+        samples, _ = measure_crops(objective.student, self.crops)
+        analysis = analyse_factors(samples, seed)
+        make_folder(folder / FACTORS)
+        write_factors(analysis, folder / FACTORS)
+        write_factor_pictures(analysis, folder / FACTORS)
+
+
+class RunWatch:
+    """The first process's watch (`machinery/watching.Watch`)."""
+
+    def __init__(
+        self,
+        folder: Path,
+        card: RunCard,
+        bar: OnRow,
+        *,
+        batch: int,
+        seed: int,
+        processes: int,
+        validation: Sights | None,
+    ) -> None:
+        self._folder, self._card, self._bar = folder, card, bar
+        self._batch, self._seed, self._validation = batch, seed, validation
+        self._session = this_session(processes)
+        self._logs: _Logs | None = None
+        self._seconds: list[float] = []  # of the steps since the last row
+        self._waits: list[float] = []
+
+    def on_step(self, record: StepRecord) -> None:
+        if self._session.first_step is None:
+            self._session.first_step = record.step
+        self._session.last_step = record.step
+        logs = self._begun(record.step)
+        self._seconds.append(record.step_seconds)
+        self._waits.append(record.data_wait_seconds)
+        if not is_read(record.step, self._card.total_steps):
+            self._bar(record.step, None)
+            return
+        row = self._row(record)
+        logs.steps.append({"step": record.step} | row)
+        logs.curves.numbers(record.step, row)
+        self._bar(record.step, row["loss/total"])
+
+    def on_skip(self, step: int, samples: Sequence[str]) -> None:
+        self._begun(step).steps.append({"step": step, "skipped": list(samples)})
+
+    def on_validation(self, step: int, objective: nn.Module) -> None:
+        """Panels and figures after so many steps, where there is something to see."""
+        if self._validation is None or not self._validation.sees(objective):
+            return
+        logs, began = self._begun(step), time.monotonic()
+        make_folder(self._folder / PANELS)
+        for name, picture in self._validation.pictures(objective, step, self._card.total_steps):
+            with write_atomically(
+                self._folder / PANELS / f"step-{step:08d}-{name}.png", overwrite=True
+            ) as temporary:
+                picture.save(temporary, format="png")
+            logs.curves.picture(step - 1, f"panel/{name}", picture)
+        figures, curves = self._validation.figures(objective, self._seed)
+        row = {"step": step, "seconds": time.monotonic() - began} | figures
+        self._validation.keep(objective, [*self._validated(step), row], self._folder)
+        logs.validation.append(row)
+        write_run_card(self._folder, self._card)  # it says how far the run came, should it be killed
+        logs.curves.numbers(step - 1, curves)
+
+    def lacks_validation(self, step: int) -> bool:
+        return self._validation is not None and step not in [row["step"] for row in self._validated(step)]
+
+    def reason_to_end(self, step: int) -> str:
+        return self._validation.reason_to_end(self._validated(step)) if self._validation else ""
+
+    def on_end(self, step: int, objective: nn.Module) -> None:
+        """What is seen once, of the last step."""
+        if self._validation is None or not self._validation.sees(objective):
+            return
+        self._begun(step)
+        self._validation.at_end(objective, self._seed, self._folder)
+
+    def close(self, status: Status, error: BaseException | None = None) -> None:
+        """The card and the curves are ended; a finished run has its report."""
+        if self._logs is None:
+            return
+        self._session.ended = now()
+        self._card.status = status
+        self._card.failure = type(error).__name__ if status == "failed" else None
+        write_run_card(self._folder, self._card)
+        if status == "finished":
+            write_report(self._folder)
+
+    def _validated(self, step: int) -> list[dict[str, Any]]:
+        """The rows of the validations up to a step; later ones will be made again."""
+        return [row for row in read_rows(self._folder / VALIDATION) if row["step"] <= step]
+
+    def _begun(self, step: int) -> "_Logs":
+        """The logs, opened at the first step that is told of, and the card with this session on it."""
+        if self._logs is None:
+            self._logs = _Logs(self._folder, step)
+            self._card = begun_card(self._folder, self._card, self._session)
+        return self._logs
+
+    def _row(self, record: StepRecord) -> dict[str, float]:
+        """The numbers of a step; times are means over the steps since the last row."""
+        seconds, waits = (sum(each) / len(each) for each in (self._seconds, self._waits))
+        self._seconds.clear()
+        self._waits.clear()
+        return {
+            **{f"loss/{name}": float(value.detach()) for name, value in record.losses.items()},
+            "optimizer/learning_rate": record.learning_rate,
+            "optimizer/gradient_norm": float(record.gradient_norm),
+            **{f"features/{name}": float(value.detach()) for name, value in record.feature_norms.items()},
+            "time/step_seconds": seconds,
+            "time/data_wait_seconds": waits,
+            "time/samples_per_second": self._batch / seconds,
+        }
+
+
+class _Logs:
+    """The files that grow with a run."""
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        self.steps = RowLog(folder / LOG, last_kept=first_step - 1)
+        self.validation = RowLog(folder / VALIDATION, last_kept=first_step)  # counts the steps before it
+        self.curves = TensorBoardLog(folder, first_step)
+
+
+def _doing(training: "Pretraining") -> str:
+    """What the bar says of the run."""
+    known = {GeneratorConfig: "a generator", UNETRConfig: "a segmenter", ClassifierConfig: "a classifier"}
+    trained = known.get(type(training.network))
+    return f"Training {trained}" if trained else "Pretraining"
+
+
+def _probe_curves(analysis: FactorAnalysis) -> dict[str, float]:
+    """Balanced accuracies beside what guessing gives."""
+    found = {"content": analysis.content.probe, "style": analysis.style.probe}
+    curves = {f"probe/{name}": probe.accuracy.value for name, probe in found.items() if probe}
+    for probe in found.values():
+        if probe:
+            curves |= {"probe/chance": probe.chance, "probe/majority": probe.majority}
+    return curves

@@ -1,0 +1,102 @@
+"""Segmentation from few labels, as the budgets' runner asks for it. The runs are segmenter/run.py's."""
+
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from meduet_training.data.cohort.scans import read_cohort, trainable
+from meduet_training.data.labels.scans import LabelledScan
+from meduet_training.data.labels.task import LabelTask
+from meduet_training.evaluation.metrics.segmentation_scores import METRICS
+from meduet_training.evaluation.metrics.surface_distance import TOLERANCE_MM
+from meduet_training.studies.label_efficiency.task import check_base, figures_in
+from meduet_training.tasks.finetuning.objectives import SegmentationConfig
+from meduet_training.tasks.finetuning.requested_scans import asked_scans
+from meduet_training.tasks.finetuning.shared import style_bank
+from meduet_training.tasks.segmenter.config import SegmenterRun
+from meduet_training.tasks.segmenter.run import for_task, learnt_labels, run_segmenter, test_scans
+from napari_meduet.errors import InputError
+from napari_meduet.models.files import load_model
+from napari_meduet.volumes.files import read_volume
+
+OVER_ALL = ": mean over structures"  # ends what `segmenter_results` calls the means of all classes
+
+
+class SegmentationBudgets:
+    """Structures of a list of scans. A `BudgetTask`.
+
+    Raises:
+        InputError: nothing can be learnt, or nothing judged.
+    """
+
+    of_each = 1
+    measures = tuple(METRICS)
+
+    def __init__(self, run: SegmenterRun) -> None:
+        check_base(run)
+        self._model = load_model(run.data.model, "cpu")
+        self._cohort = asked_scans(read_cohort(run.data.scans), run.data)
+        self._learnable = trainable(self._cohort)
+        self._task, self._scans = learnt_labels(run, self._learnable)
+        modalities = {scan.first.modality for scan in self._scans}
+        tests = test_scans(run, self._task, [scan for scan in self._cohort if scan.modality in modalities])
+        judged = {name for scan in tests for name in _shown(self._task, scan)}
+        if not judged:
+            raise InputError(
+                f"{run.data.scans.name}: no test scan has labels that show one of the classes, so nothing "
+                "can be judged; give labels of the test split, or leave a domain with labels unseen."
+            )
+        # a part of the patients may know a part of the classes: every run is told all of them
+        data = run.data.model_copy(update={"classes": self._task.sources})
+        training = replace(run.training, model_sha256=self._model.sha256)
+        self.base = run.model_copy(update={"data": data, "training": training})
+        self.patients = tuple(sorted({scan.first.patient for scan in self._scans}))
+        self.kinds = self._task.names[1:]
+        self.shown_by = cache(self._shown_by)
+        self.about = {
+            "task": "segmentation",
+            "model": self._model.card.name,
+            "model_sha256": self._model.sha256,
+            "steps": run.training.total_steps,
+            "classes": [name for name in self.kinds if name in judged],
+            "test_scans": len(tests),
+            "test_patients": len({scan.first.patient for scan in tests}),
+            "test_domains": sorted({scan.first.domain for scan in tests}),
+            "score_of_a_run": "mean over classes of means over test scans",
+            "nsd_tolerance_mm": TOLERANCE_MM,
+        }
+
+    def check(self, run: Any) -> None:
+        """Refuse a run that cannot be."""
+        training = for_task(run, self._model, self._task, self._scans, self._learnable)
+        if run.styles == "off":
+            return
+        if cast(SegmentationConfig, training.objective).augmentation is None:
+            raise InputError(
+                "Several sequences that are seen together cannot be shown in other styles; leave "
+                "meduet+style out of --arms."
+            )
+        style_bank(self._model, self._cohort, {scan.first.modality for scan in self._scans})
+
+    def train(self, run: Any, folder: Path) -> None:
+        """`run_segmenter`."""
+        run_segmenter(run, folder)
+
+    def scores(self, folder: Path) -> dict[str, float]:
+        """Dice and NSD of each structure over the scans that hold it, and of all structures alike."""
+        return {what.removesuffix(OVER_ALL): value for what, value in figures_in(folder).items()}
+
+    def _shown_by(self, patient: str) -> AbstractSet[str]:
+        own = [scan for scan in self._scans if scan.first.patient == patient]
+        return {name for scan in own for name in _shown(self._task, scan)}
+
+
+def _shown(task: LabelTask, scan: LabelledScan) -> set[str]:
+    """The classes of which a label file holds a voxel."""
+    classes = task.meaning(scan.names).classes
+    numbers = np.unique(read_volume(scan.labels_path, modality="MR").values())  # integers without a unit
+    return {task.names[classes[int(number)]] for number in numbers if int(number) in classes}

@@ -1,0 +1,1 @@
+"""One folder for each training: its configuration, run, validation and export."""

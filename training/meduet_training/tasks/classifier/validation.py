@@ -1,0 +1,119 @@
+"""How well a classifier in training tells scans that it does not learn from.
+
+These are `Sights` (engine/validator.py). Whole scans are classified, as they will be, by the average of the
+weights; every class counts alike, however many scans it has. The best weights so far, by the loss, are kept
+in the run's folder. Where the loss has not fallen for a while, the run is asked to end.
+"""
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from meduet_training.data.caches.factors import FactorEntry
+from meduet_training.engine.best_weights import read_best, write_best
+from meduet_training.engine.early_stopping import Patience
+from meduet_training.evaluation.metrics.probes import balanced_accuracy
+from meduet_training.evaluation.run_results import write_results
+from meduet_training.tasks.classifier.results import results_table, scan_records
+from napari_meduet.core.analysis.classifier import ScanClassifier
+from napari_meduet.core.analysis.finetuning import ClassificationObjective
+from napari_meduet.pipelines.classification import latent_probabilities
+
+SCORE = "loss"
+LEAST = 1e-7  # probability, in the loss: what float32 tells from 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifiedEntries:
+    """Encoded scans, and the number of the class of each."""
+
+    entries: Sequence[FactorEntry]
+    labels: Sequence[int]
+
+
+class ClassifierValidation:
+    """Whole scans of a run.
+
+    Args:
+        judges: watch over the learning.
+        tests: are measured once, at the end.
+        names: of the classes.
+        validations: so many in a row may bring nothing before the run ends; 0: any number.
+    """
+
+    def __init__(
+        self, judges: ClassifiedEntries, tests: ClassifiedEntries, names: Sequence[str], validations: int
+    ) -> None:
+        self._entries, self._labels = list(judges.entries), np.array(judges.labels)
+        self._tests, self._names = tests, names
+        self._patience = Patience(validations=validations, score=SCORE, words="loss", falls=True)
+
+    @property
+    def note(self) -> str:
+        return f"{len(self._entries)} whole scans of patients of the train split who watch over the learning."
+
+    def counts(self) -> dict[str, int]:
+        """Scans of each domain."""
+        return dict(sorted(Counter(entry.domain for entry in self._entries).items()))
+
+    def sees(self, objective: nn.Module) -> bool:
+        return isinstance(objective, ClassificationObjective)
+
+    def pictures(
+        self, objective: ClassificationObjective, done: int, total: int
+    ) -> Iterator[tuple[str, Any]]:
+        """None: there are figures alone."""
+        return iter(())
+
+    def figures(
+        self, objective: ClassificationObjective, seed: int
+    ) -> tuple[dict[str, Any], dict[str, float]]:
+        probabilities = probabilities_of(objective.teacher, self._entries)
+        of_truth = probabilities[np.arange(len(self._labels)), self._labels]
+        losses = -np.log(np.maximum(of_truth, LEAST))
+        classes = np.unique(self._labels)
+        found = {
+            SCORE: float(np.mean([losses[self._labels == number].mean() for number in classes])),
+            "balanced_accuracy": balanced_accuracy(self._labels, probabilities.argmax(axis=1)),
+        }
+        return found, {f"validation/{name}": value for name, value in found.items()}
+
+    def keep(
+        self, objective: ClassificationObjective, rows: Sequence[Mapping[str, Any]], folder: Path
+    ) -> None:
+        """The weights, if this was the best validation so far."""
+        best = self._patience.best(rows)
+        if best is not None and best is rows[-1]:
+            write_best(folder, objective.teacher, best["step"], best["balanced_accuracy"])
+
+    def reason_to_end(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        return self._patience.reason_to_end(rows)
+
+    def at_end(self, objective: ClassificationObjective, seed: int, folder: Path) -> None:
+        """Balanced accuracy and AUC of the best weights on the test scans, where they are of two classes."""
+        entries, labels = self._tests.entries, np.array(self._tests.labels)
+        if len(np.unique(labels)) < 2:
+            return
+        network = copy.deepcopy(objective.teacher)
+        if best := read_best(folder):
+            network.load_state_dict(best.tensors)
+        probabilities = probabilities_of(network, entries)
+        table = results_table(probabilities, labels, self._names, entries, seed)
+        write_results(folder, table, scan_records(probabilities, labels, self._names, entries))
+
+
+@torch.inference_mode()
+def probabilities_of(network: ScanClassifier, entries: Sequence[FactorEntry]) -> np.ndarray:
+    """(N, K), of each scan and class."""
+    rows = []
+    for entry in entries:
+        whole = entry.read((0, 0, 0), entry.grid)
+        rows.append(latent_probabilities(network, whole["mean"], whole["coverage"])[0])
+    return torch.stack(rows).numpy()

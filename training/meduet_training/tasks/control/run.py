@@ -1,0 +1,116 @@
+"""A configuration becomes the training of a ControlNet on the generator of a model (M-40).
+
+All is checked, factors and masks are made, then it is trained, by the engine of the pretraining.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from lightning_fabric import Fabric
+
+from meduet_training.data.caches.factors import FactorEntry, entry_key
+from meduet_training.data.caches.masks import MaskEntry, open_mask
+from meduet_training.data.cohort.scan import Scan
+from meduet_training.data.cohort.scans import read_cohort, trainable
+from meduet_training.data.labels.names import label_names
+from meduet_training.data.labels.task import numbered
+from meduet_training.data.sources.control import ControlSource
+from meduet_training.data.sources.step_batches import Share
+from meduet_training.engine.trainer import check_training
+from meduet_training.runtime.fabric import decided_by_first, join_fabric, refuse_fsdp
+from meduet_training.runtime.messages import known_to_all, say_on_stderr
+from meduet_training.tasks.control.config import ControlRun
+from meduet_training.tasks.generator.run import factors_of, train_watched
+from napari_meduet.core.synthesis.control_objective import ControlConfig, ControlObjective
+from napari_meduet.errors import InputError
+from napari_meduet.models.files import Model, load_model
+
+
+def run_control(run: ControlRun, folder: Path) -> None:
+    """Train as the configuration says, or go on with the run in the folder. On all processes of the job.
+
+    Raises:
+        InputError: the configuration cannot be run here, or the folder is another run's. Nothing was trained.
+        Stopped: a signal came; the same configuration goes on from there.
+        Failed: the training cannot go on.
+    """
+    with known_to_all():
+        refuse_fsdp(run.hardware, "A ControlNet")
+        model = load_model(run.data.model, "cpu")
+        generator = model.generator
+        if generator is None:
+            raise InputError(
+                f"{run.data.model.name}: this model has no generator to steer; train one first "
+                "(meduet-train generator)."
+            )
+        scans = [scan for scan in trainable(read_cohort(run.data.scans)) if scan.labels_path is not None]
+        if not scans:
+            raise InputError(
+                "None of the scans to train on has labels: the list needs seg_path (index.json) or labels "
+                "(a manifest)."
+            )
+    fabric = join_fabric(run.hardware)
+    with known_to_all():
+        factors = factors_of(fabric, run.data.model, scans, run.data.made, "labelled")
+        found = _labelled(fabric, model, scans, factors, run, generator.config.grid)
+        classes = numbered([pair for _, mask in found for pair in zip(mask.names, mask.labels, strict=True)])
+        if len(classes) == 1:
+            raise InputError("The labels of these scans are 0 everywhere, so there is nothing to follow.")
+        config = replace(
+            cast(ControlConfig, run.training.objective),
+            labels=tuple(classes.values()),
+            names=tuple(classes),
+        )
+        training = replace(
+            run.training, network=generator.config, objective=config, model_sha256=model.sha256
+        )
+        entries, masks = zip(*found, strict=True)
+        source = ControlSource(entries, masks, config.names, generator.config.grid, training.seed)
+        check_training(
+            training, source, Share(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
+        )
+    if fabric.is_global_zero:
+        told = ", ".join(f"{label} {name}" for name, label in classes.items())
+        say_on_stderr(f"Classes of the mask, by the numbers that `meduet synthesize` takes: {told}.")
+    train_watched(
+        fabric,
+        run,
+        training,
+        source,
+        model,
+        folder,
+        on_new=lambda objective: cast(ControlObjective, objective).begin_with(generator),
+    )
+
+
+def _labelled(
+    fabric: Fabric,
+    model: Model,
+    scans: list[Scan],
+    factors: list[FactorEntry],
+    run: ControlRun,
+    grid: tuple[int, int, int],
+) -> list[tuple[FactorEntry, MaskEntry]]:
+    """The scans that are as large as a crop, with their masks; made by the first process, opened by all."""
+    names = label_names(run.data.scans, scans)
+    large = {
+        entry.key: entry
+        for entry in factors
+        if all(have >= need for have, need in zip(entry.grid, grid, strict=True))
+    }
+    if not large:
+        raise InputError(
+            f"No labelled scan is as large as a crop of the generator, {' x '.join(map(str, grid))} tokens; "
+            "give larger scans."
+        )
+
+    def opened() -> list[tuple[FactorEntry, MaskEntry]]:
+        return [
+            (entry, open_mask(model, scan, entry, names.get(cast(Path, scan.labels_path), {})))
+            for scan in scans
+            if (entry := large.get(entry_key(scan, model)))
+        ]
+
+    decided_by_first(fabric, lambda: len(opened()))
+    return opened()

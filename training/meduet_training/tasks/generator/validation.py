@@ -1,0 +1,169 @@
+"""What a generator in training makes of held-out scans: its loss, and samples for the eye.
+
+These are `Sights` (engine/validator.py). The loss is the training's own at fixed times and fixed
+noise, so that it falls for no other reason than learning. Samples show every content in every style from one
+noise. It is the average of the weights that is looked at, as it is what samples; random numbers of the
+training are left alone.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from meduet_training.data.sources.factors import FactorChoice, FactorSource
+from meduet_training.data.sources.protocol import Purpose, generator_of
+from meduet_training.engine.validator import Endless
+from meduet_training.evaluation.factors.validation import middle_slices
+from meduet_training.tasks.generator.sample_panel import sample_panel
+from napari_meduet.core.synthesis.diffusion import ddim, diffusion_times
+from napari_meduet.core.synthesis.generator import Conditions, Generator
+from napari_meduet.core.synthesis.guided import Guidance, GuidedVelocity
+from napari_meduet.core.synthesis.objective import GenerationBatch, GenerationObjective, generation_loss
+from napari_meduet.core.synthesis.samplers import multistep, time_grid
+from napari_meduet.models.files import Model
+from napari_meduet.tokenizers.tokenizer import Tokenizer
+from napari_meduet.volumes.intensity import IntensityProfile
+from napari_meduet.volumes.volume import Modality
+
+NUM_CROPS = 32  # of the loss
+AT_ONCE = 8  # of them
+SHOWN = 3  # contents, and styles, of a picture
+STEPS = 16  # of the sampler
+NOTE = "Crops of scans that are held out, which the generator does not learn from."
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SampleGrid:
+    """K crops of one modality and K x K samples: the middle axial slice of each, (X, Y) in profile units.
+
+    Attributes:
+        crops: the crops themselves, decoded from their latents.
+        samples: content of crop k, of every place, in the style of crop m at [k, m]; all from one noise.
+    """
+
+    modality: Modality
+    ct_profile: IntensityProfile
+    domains: tuple[str, ...]
+    crops: np.ndarray
+    samples: np.ndarray
+
+
+class GeneratorValidation(Endless):
+    """Held-out crops of a run.
+
+    Args:
+        source: draws them; its seed and step -1 say which.
+        model: its tokenizer decodes the samples.
+    """
+
+    def __init__(self, source: FactorSource, model: Model) -> None:
+        self._source, self._model = source, model
+        self._choices = source.choose(-1, NUM_CROPS)
+
+    @property
+    def note(self) -> str:
+        return NOTE
+
+    def counts(self) -> dict[str, int]:
+        """Crops of each domain."""
+        return dict(sorted(Counter(self._source.domains[each.domain] for each in self._choices).items()))
+
+    def sees(self, objective: nn.Module) -> bool:
+        return isinstance(objective, GenerationObjective)
+
+    def pictures(self, objective: GenerationObjective, done: int, total: int) -> Iterator[tuple[str, Any]]:
+        """The panel of each modality, under its name."""
+        for modality, choices in self._shown().items():
+            grid = self.grid(objective.teacher, modality, choices)
+            yield modality, sample_panel(grid, f"{modality} after {done:,} of {total:,} steps", NOTE)
+
+    def figures(self, objective: GenerationObjective, seed: int) -> tuple[dict[str, Any], dict[str, float]]:
+        loss = self.loss(objective)
+        return {"loss": loss}, {"validation/loss": loss}
+
+    def at_end(self, objective: GenerationObjective, seed: int, folder: Path) -> None:
+        """Nothing beside the last panels."""
+
+    @torch.inference_mode()
+    def loss(self, objective: GenerationObjective) -> float:
+        """The mean loss of the average's predictions, at times spread evenly from data to noise."""
+        network, device = objective.teacher.config, _device(objective)
+        losses = []
+        for first in range(0, len(self._choices), AT_ONCE):
+            few = self._choices[first : first + AT_ONCE]
+            batch = self._source.read(few)
+            drawn = [objective.config.draw(network, each.generator(Purpose.pretext)) for each in few]
+            batch |= {name: torch.stack([row[name] for row in drawn]) for name in drawn[0]}
+            batch["time"] = (first + torch.arange(len(few)) + 0.5) / len(self._choices)
+            batch = {name: values.to(device) for name, values in batch.items()}
+            losses.append(float(generation_loss(objective.teacher, cast(GenerationBatch, batch))) * len(few))
+        return sum(losses) / len(self._choices)
+
+    @torch.inference_mode()
+    def grid(self, generator: Generator, modality: Modality, choices: Sequence[FactorChoice]) -> SampleGrid:
+        """Samples with the content of each crop in the style of each."""
+        count, device = len(choices), _device(generator)
+        batch = {name: values.to(device) for name, values in self._source.read(choices).items()}
+        contents, styles = (each.flatten() for each in _pairs(count))
+        given = torch.zeros(count * count, dtype=torch.bool, device=device)
+        conditions = Conditions(
+            content=batch["content"][contents],
+            style=batch["style"][styles],
+            drops_content=given,
+            drops_style=given,
+            spatial_content=batch["spatial_content"][contents] if generator.config.spatial_content else None,
+        )
+        noise = torch.randn(generator.config.latent_shape, generator=generator_of(choices[0].seed))
+        samples = _sampled(generator, conditions, noise.to(device).expand(count * count, *noise.shape))
+        tokenizer = cast(Tokenizer, self._model.tokenizer)
+        numbers = self._model.latent_mean.flatten(), self._model.latent_std.flatten()
+        crops, slices = (middle_slices(each, tokenizer, *numbers) for each in (batch["latent"], samples))
+        knots = self._model.card.profiles["CT"].knots if modality == "CT" else None
+        return SampleGrid(
+            modality=modality,
+            ct_profile=IntensityProfile("ct", knots or ((-1000.0, 0.0), (1000.0, 1.0))),
+            domains=tuple(self._source.domains[choice.domain] for choice in choices),
+            crops=crops,
+            samples=slices.reshape(count, count, *slices.shape[1:]),
+        )
+
+    def _shown(self) -> dict[Modality, list[FactorChoice]]:
+        """The first crops of each modality, of different domains."""
+        shown: dict[Modality, dict[int, FactorChoice]] = {}
+        for choice in self._choices:
+            modality = cast(Modality, self._source.entries[choice.scan].modality)
+            of_domains = shown.setdefault(modality, {})
+            if len(of_domains) < SHOWN:
+                of_domains.setdefault(choice.domain, choice)
+        return {modality: list(choices.values()) for modality, choices in sorted(shown.items())}
+
+
+def _sampled(
+    generator: Generator, conditions: Conditions, noise: Float[Tensor, "B C X Y Z"]
+) -> Float[Tensor, "B C X Y Z"]:
+    """The end of an unguided walk from this noise."""
+    is_diffusion = generator.config.prediction == "noise"
+    times = diffusion_times(STEPS) if is_diffusion else time_grid(STEPS)
+    unguided = Guidance(content_weight=0.0, style_weight=0.0)
+    velocity = GuidedVelocity(generator, conditions, unguided, times)
+    x = noise
+    for walked in (ddim if is_diffusion else multistep)(velocity, x, times):
+        x = walked.x
+    return x
+
+
+def _pairs(count: int) -> tuple[Tensor, Tensor]:
+    """Row and column of each cell of a square."""
+    numbers = torch.arange(count)
+    return numbers[:, None].expand(count, count), numbers[None].expand(count, count)
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device

@@ -1,0 +1,1 @@
+"""Pretraining of MeDUET and of the other pretexts."""

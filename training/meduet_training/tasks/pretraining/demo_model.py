@@ -1,0 +1,67 @@
+"""From a folder of scans to the embedded model: prepare, tokenizer, windows, pretraining, model folder.
+
+Every stage leaves its result in a cache folder and is skipped if it is there, so an interrupted run goes on.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from lightning_fabric import Fabric
+
+from meduet_training.data.caches.prepared import load_prepared, prepare_cohort
+from meduet_training.data.caches.windows import cached_windows
+from meduet_training.data.cohort.scans import read_cohort, trainable
+from meduet_training.data.sources.windows import WindowSource
+from meduet_training.data.tokenizer_files import load_tokenizer
+from meduet_training.engine.callbacks import LossesOnly
+from meduet_training.engine.resume import load_trained
+from meduet_training.engine.trainer import for_source, run_pretraining
+from meduet_training.runtime.progress import training_progress
+from meduet_training.runtime.signals import stop_signals
+from meduet_training.tasks.pretraining.demo_recipe import DemoRecipe
+from meduet_training.tasks.pretraining.export import write_model
+from meduet_training.tasks.tokenizer.run import run_tokenizer_training
+from napari_meduet.models.card import ModelCard
+
+DESCRIPTION = (
+    "A small research model, trained in two hours on a few public scans, most sites with one patient. "
+    "It shows what the software does; it is no medical device and must not be used for diagnosis."
+)
+
+
+def make_demo_model(fabric: Fabric, data: Path, cache: Path, folder: Path, recipe: DemoRecipe) -> ModelCard:
+    """Train everything and write the model folder; `meduet-train figures` measures it afterwards."""
+    scans = trainable(read_cohort(data))
+    prepared = prepare_cohort(scans, cache / "prepared")
+    tokenizer_folder = cache / "tokenizer"
+    if not (tokenizer_folder / "done").exists():
+        run_tokenizer_training(
+            fabric, [load_prepared(path) for path in prepared], recipe.tokenizer, tokenizer_folder
+        )
+        (tokenizer_folder / "done").touch()
+    tokenizer = load_tokenizer(tokenizer_folder)
+    windows = cached_windows(
+        prepared, tokenizer, cache, groups=recipe.groups, seed=recipe.seed, device=fabric.device
+    )
+    source = WindowSource(windows, recipe.pretraining.seed)
+    pretraining, run_folder = for_source(recipe.pretraining, source), cache / "pretraining"
+    total = pretraining.objective.total_steps
+    with training_progress("Pretraining", total, run_folder) as on_step, stop_signals() as is_stopped:
+        run_pretraining(
+            fabric, source, pretraining, run_folder, watch=LossesOnly(on_step), is_stopped=is_stopped
+        )
+    return write_model(
+        folder,
+        name="demo",
+        description=DESCRIPTION,
+        tokenizer=tokenizer,
+        trained=load_trained(run_folder),
+        scans=scans,
+        training={"tokenizer": asdict(recipe.tokenizer), "pretraining": asdict(recipe.pretraining)},
+        seeds={
+            "tokenizer": recipe.tokenizer.seed,
+            "windows": recipe.seed,
+            "pretraining": recipe.pretraining.seed,
+        },
+        overwrite=True,
+    )

@@ -1,0 +1,53 @@
+"""A configuration becomes a run: everything is checked, then the folder is held, and the training watched."""
+
+from pathlib import Path
+
+from meduet_training.data.sources.step_batches import Share
+from meduet_training.data.tokenizer_files import load_tokenizer
+from meduet_training.engine.run_lock import guarded
+from meduet_training.engine.trainer import check_training, for_source, run_pretraining
+from meduet_training.reporting.run_logger import watched_run
+from meduet_training.runtime.fabric import decided_by_first, join_fabric
+from meduet_training.runtime.messages import known_to_all, say_on_stderr
+from meduet_training.tasks.config import ONE_SOURCE, RunConfig, write_run_config
+from meduet_training.tasks.pretraining.inputs import check_domains, keep_tokenizer, open_source
+from napari_meduet.errors import InputError
+
+
+def run_from_config(config: RunConfig, folder: Path) -> None:
+    """Train as the configuration says, or go on with the run in the folder. On all processes of the job.
+
+    Raises:
+        InputError: the configuration cannot be run here, or the folder is another run's. Nothing was done.
+        Stopped: a signal came; the same configuration goes on from there.
+        Failed: the training cannot go on.
+    """
+    with known_to_all():
+        if config.data is None:
+            raise InputError(ONE_SOURCE)
+        tokenizer = load_tokenizer(config.data.tokenizer) if config.data.tokenizer else None
+    fabric = join_fabric(config.hardware)
+    with known_to_all():
+        source = open_source(fabric, config.data, tokenizer, config.training)
+        training = for_source(config.training, source)
+        share = Share(num_ranks=fabric.world_size, accumulate=config.hardware.accumulate)
+        check_training(training, source, share)
+        check_domains(source, training, say_on_stderr if fabric.is_global_zero else lambda sentence: None)
+    whole = config.model_copy(update={"training": training})
+    with guarded(fabric, folder, config.hardware.timeout_s) as guard:
+        if tokenizer is not None:
+            decided_by_first(fabric, lambda: keep_tokenizer(tokenizer, folder))
+        settings = whole.model_dump(mode="json", exclude_none=True, exclude={"data"})  # it has paths
+        with watched_run(fabric, folder, training, source, tokenizer, settings) as watch:
+            run_pretraining(
+                fabric,
+                source,
+                training,
+                folder,
+                hardware=config.hardware,
+                upkeep=config.upkeep,
+                on_begin=lambda: write_run_config(whole, folder),
+                watch=watch,
+                is_stopped=guard.is_stopped,
+                at=guard.supervisor.at,
+            )

@@ -1,0 +1,109 @@
+"""How a trained segmenter does on the labelled test scans, said once at the end of its run.
+
+More, beside other methods, is `meduet-evaluate segmentation`'s business (segmentation/evaluate.py).
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from meduet_training.data.caches.training_samples import prepared_scan
+from meduet_training.data.labels.scans import LabelledScan
+from meduet_training.data.labels.task import LabelTask
+from meduet_training.evaluation.metrics.estimates import mean_estimate
+from meduet_training.evaluation.metrics.segmentation_scores import (
+    METRICS,
+    Score,
+    mean_over_structures,
+    measured_structures,
+)
+from meduet_training.evaluation.metrics.surface_distance import TOLERANCE_MM
+from meduet_training.evaluation.sections import Figure, Part, Table
+from napari_meduet.core.analysis.unetr import LatentUNETR
+from napari_meduet.models.files import Model
+from napari_meduet.pipelines.segmentation.session import segment_prepared
+
+METHOD = "trained"
+HOW = (
+    "The weights that did best on the validation, on the labelled scans of the test split: Dice, and the "
+    f"share of both surfaces within {TOLERANCE_MM:g} mm of the other (NSD), on each scan's own grid. A "
+    "structure is judged where the truth names and holds it. Intervals draw patients."
+)
+
+
+@torch.inference_mode()
+def measure_scans(
+    model: Model,
+    network: LatentUNETR,
+    task: LabelTask,
+    scans: Sequence[LabelledScan],
+    on_scan: Callable[[int, int], None] = lambda number, of: None,
+) -> list[Score]:
+    """Every structure in every scan whose truth holds it.
+
+    Args:
+        on_scan: is told, before each, how many are done of how many.
+
+    Raises:
+        InputError: a scan or its labels cannot be used.
+    """
+    scores = []
+    for number, scan in enumerate(scans):
+        on_scan(number, len(scans))
+        channels, labels = prepared_scan(model, scan)
+        meaning, spacing_mm = task.meaning(scan.names), channels[0].volume.spacing_mm
+        found = segment_prepared(model, network, channels)
+        truth = meaning.target(labels)
+        measured = measured_structures(found, truth, meaning.annotated, spacing_mm, TOLERANCE_MM)
+        scores += [
+            Score(
+                method=METHOD,
+                structure=task.names[k],
+                scan=number + 1,
+                domain=scan.first.domain,
+                patient=scan.first.patient,
+                overlap=overlap,
+                surface=surface,
+            )
+            for k, (overlap, surface) in measured.items()
+            if surface is not None
+        ]
+    return scores
+
+
+def results_table(scores: Sequence[Score], names: Sequence[str], seed: int) -> Part:
+    """Each structure's mean with its interval, the mean over structures, and the single scans."""
+    figures = []
+    for metric, of in METRICS.items():
+        over_all = mean_over_structures(
+            [of(score) for score in scores],
+            [score.structure for score in scores],
+            [score.patient for score in scores],
+            seed,
+        )
+        figures.append(Figure(what=f"{metric}: mean over structures", estimate=over_all))
+        for name in names:
+            own = [score for score in scores if score.structure == name]
+            if own:
+                found = mean_estimate([of(score) for score in own], [score.patient for score in own], seed)
+                figures.append(Figure(what=f"{metric}: {name}", estimate=found))
+    rows = [
+        (
+            score.structure,
+            str(score.scan),
+            score.domain,
+            score.dice,
+            score.surface.nsd,
+            score.overlap.truth_ml,
+            score.overlap.found_ml,
+        )
+        for score in scores
+    ]
+    columns = ("structure", "scan", "domain", "Dice", "NSD", "true mL", "found mL")
+    return Part(
+        title="Test scans",
+        how=HOW,
+        figures=tuple(figures),
+        tables=(Table(title="Single scans", columns=columns, rows=rows),),
+        seed=seed,
+    )
