@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from zarr.codecs import BloscCodec, ZstdCodec
 
-from meduet_training.data.caches.latent_chunks import open_cubes, save_cubes
+from meduet_training.data.caches.latent_chunks import open_chunks, save_chunks
 from meduet_training.data.tokenizer_files import load_tokenizer
 from napari_meduet.models.files import demo_model_path
 from napari_meduet.tokenizers.tiling import encode_posterior_tiled
@@ -117,8 +117,8 @@ CANDIDATES = {
         checked=False,
     ),
     "safetensors in cubes of 8 (caches/latent_chunks.py)": Candidate(
-        lambda path, latent: save_cubes(path, latent, "{}"),
-        open_cubes,
+        lambda path, latent: save_chunks(path, latent, "{}"),
+        open_chunks,
         lambda file, corner: file.read(corner, (SIDE,) * 3),
         checked=True,
     ),

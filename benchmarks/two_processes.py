@@ -31,8 +31,8 @@ def train(strategy: Literal["ddp", "fsdp"], steps: int, result: Path) -> None:
 
     from meduet_training.data.caches.latent_windows import LatentWindows
     from meduet_training.data.sources.windows import WindowSource
-    from meduet_training.engine.callbacks import LossesOnly
-    from meduet_training.engine.trainer import for_source, run_pretraining
+    from meduet_training.engine.callbacks import LossCallback
+    from meduet_training.engine.trainer import fit, for_source
     from meduet_training.runtime.fabric import Hardware, join_fabric
     from meduet_training.tasks.pretraining.presets import tiny
 
@@ -59,11 +59,9 @@ def train(strategy: Literal["ddp", "fsdp"], steps: int, result: Path) -> None:
     fabric = join_fabric(hardware)
     source = WindowSource(windows, training.seed)
     losses: list[float] = []
-    watch = LossesOnly(lambda step, found: losses.append(float(found["total"])))
+    watch = LossCallback(lambda step, found: losses.append(float(found["total"])))
     with tempfile.TemporaryDirectory() as folder:
-        run_pretraining(
-            fabric, source, for_source(training, source), Path(folder), hardware=hardware, watch=watch
-        )
+        fit(fabric, source, for_source(training, source), Path(folder), hardware=hardware, watch=watch)
     if fabric.is_global_zero:
         result.write_text(json.dumps(losses))
 

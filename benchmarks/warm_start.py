@@ -33,8 +33,8 @@ from torch import nn
 from meduet_training.data.caches.factors import FactorEntry, cache_factors
 from meduet_training.data.cohort.scans import read_cohort, trainable
 from meduet_training.data.sources.factors import FactorSource
-from meduet_training.engine.callbacks import Unwatched
-from meduet_training.engine.trainer import Pretraining, Upkeep, run_pretraining
+from meduet_training.engine.callbacks import NullCallback
+from meduet_training.engine.trainer import TrainerOptions, TrainingConfig, fit
 from meduet_training.evaluation.metrics.distribution_distances import frechet_distance
 from meduet_training.evaluation.metrics.volume_features import VolumeExtractor, volume_extractor
 from meduet_training.evaluation.synthesis.generated_crops import CropMaker, Wanted, decoded
@@ -91,7 +91,7 @@ class HeldOut:
         return frechet_distance(self.extractor.features(decoded(self.model, latents)), self.features)
 
 
-class Looker(Unwatched):
+class Looker(NullCallback):
     """Measures a run every so many steps."""
 
     def __init__(self, held_out: HeldOut, name: str) -> None:
@@ -133,18 +133,18 @@ def large_enough(entries: Sequence[FactorEntry], grid: tuple[int, int, int]) -> 
 
 
 def looked_at(
-    training: Pretraining, model: Model, entries: Sequence[FactorEntry], held_out: HeldOut, every: int
+    training: TrainingConfig, model: Model, entries: Sequence[FactorEntry], held_out: HeldOut, every: int
 ) -> Looks:
     """Train, and say what was seen."""
     source = FactorSource(entries, cast(GeneratorConfig, training.network).grid, training.seed)
     looker = Looker(held_out, f"seed {training.seed}, {training.start}")
     with tempfile.TemporaryDirectory() as folder:
-        run_pretraining(
+        fit(
             make_fabric("cpu"),
             source,
             training,
             Path(folder),
-            upkeep=Upkeep(checkpoint_every=training.total_steps, validate_every=every),
+            upkeep=TrainerOptions(checkpoint_every=training.total_steps, validate_every=every),
             on_new=lambda objective: begin(cast(GenerationObjective, objective), training, model, source),
             watch=looker,
         )
@@ -160,7 +160,7 @@ def first_reached(steps: Sequence[int], values: Sequence[float], target: float) 
     return steps[last - 1] + share * (steps[last] - steps[last - 1])
 
 
-def report(pairs: dict[int, dict[Start, Looks]], held_out: HeldOut, training: Pretraining) -> None:
+def report(pairs: dict[int, dict[Start, Looks]], held_out: HeldOut, training: TrainingConfig) -> None:
     """Tables for docs/benchmarks.md."""
     floor = frechet_distance(held_out.other_features, held_out.features)
     print(

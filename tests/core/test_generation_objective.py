@@ -144,8 +144,10 @@ def test_every_parameter_gets_a_gradient():
     objective(batch(drops_content=torch.tensor([True, False]), drops_style=torch.tensor([True, False])), 0)[
         "total"
     ].backward()
-    silent = [name for name, parameter in objective.student.named_parameters() if parameter.grad is None]
-    assert silent == []
+    null_progress = [
+        name for name, parameter in objective.student.named_parameters() if parameter.grad is None
+    ]
+    assert null_progress == []
 
 
 def test_the_average_follows_every_parameter_by_hand():

@@ -25,10 +25,10 @@ from small import network, random_windows
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from meduet_training.data.sources.windows import WindowSource
-from meduet_training.engine.callbacks import StepRecord, Unwatched
+from meduet_training.engine.callbacks import NullCallback, StepRecord
 from meduet_training.engine.checkpoints import newest_checkpoint
-from meduet_training.engine.run_lock import guarded
-from meduet_training.engine.trainer import Pretraining, Upkeep, for_source, run_pretraining
+from meduet_training.engine.run_lock import run_lock
+from meduet_training.engine.trainer import TrainerOptions, TrainingConfig, fit, for_source
 from meduet_training.runtime.fabric import Hardware, join_fabric
 from meduet_training.runtime.messages import plain_errors
 from napari_meduet.core.objective import ObjectiveConfig
@@ -39,7 +39,7 @@ PATIENCE_S = 60.0  # of the tests, on a busy machine
 Disturb = Callable[["Job", int, dict[str, Any]], None]
 
 
-class Told(Unwatched):
+class Told(NullCallback):
     """Writes every step and its loss, to the last bit, to a file."""
 
     def __init__(self, path: Path) -> None:
@@ -229,7 +229,8 @@ def _train(job: Job, rank: int) -> None:
             total_steps=job.steps, pairing="cross_domain", distillation_start=0.5, aligned_weight=1.0
         )
         training = for_source(
-            Pretraining(network=network(), objective=objective, batch=job.batch, learning_rate=1e-3), source
+            TrainingConfig(network=network(), objective=objective, batch=job.batch, learning_rate=1e-3),
+            source,
         )
         given: dict[str, Any] = {"source": source, "training": training, "fabric": fabric}
         read = source.read
@@ -241,14 +242,14 @@ def _train(job: Job, rank: int) -> None:
         source.read = paced_read  # type: ignore[method-assign]
         if job.disturb:
             job.disturb(job, rank, given)
-        with guarded(fabric, job.folder, job.timeout_s) as guard:
-            run_pretraining(
+        with run_lock(fabric, job.folder, job.timeout_s) as guard:
+            fit(
                 fabric,
                 given["source"],
                 given["training"],
                 job.folder,
                 hardware=hardware,
-                upkeep=Upkeep(checkpoint_every=job.checkpoint_every, keep=job.keep, skips=2),
+                upkeep=TrainerOptions(checkpoint_every=job.checkpoint_every, keep=job.keep, skips=2),
                 watch=Told(job.notes / "steps"),
                 is_stopped=guard.is_stopped,
                 at=guard.supervisor.at,

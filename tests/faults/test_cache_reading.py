@@ -12,7 +12,7 @@ import torch
 from caching import fill, flipped, rewrite, save_cohort, tokenizer_folder
 from torch.utils.data import DataLoader, Dataset
 
-from meduet_training.data.caches.latent_chunks import EDGE, open_cubes, save_cubes
+from meduet_training.data.caches.latent_chunks import EDGE, open_chunks, save_chunks
 from meduet_training.data.caches.latents import FAILED, entry_path, read_description
 from meduet_training.data.sources.latents import CacheSource
 from meduet_training.runtime import retrying
@@ -56,7 +56,7 @@ def truncate(folder, key):
 
 def flip(folder, key):
     """A bit in every cube."""
-    cubes = open_cubes(entry_path(folder, key))
+    cubes = open_chunks(entry_path(folder, key))
     for number in range(cubes.checksums.size):
         rewrite(folder, key, flipped(cubes.offset + 100 + number * 2 * cubes.rows * EDGE**3))
 
@@ -75,14 +75,14 @@ def remove(folder, key):
 
 def reshape(folder, key):
     """A latent of other sides, with checksums that fit."""
-    cubes = open_cubes(entry_path(folder, key))
-    save_cubes(entry_path(folder, key), cubes.read_all().float()[:, :16], cubes.words)
+    cubes = open_chunks(entry_path(folder, key))
+    save_chunks(entry_path(folder, key), cubes.read_all().float()[:, :16], cubes.words)
 
 
 def not_finite(folder, key):
     """NaN, with checksums that fit."""
-    cubes = open_cubes(entry_path(folder, key))
-    save_cubes(entry_path(folder, key), torch.full_like(cubes.read_all().float(), torch.nan), cubes.words)
+    cubes = open_chunks(entry_path(folder, key))
+    save_chunks(entry_path(folder, key), torch.full_like(cubes.read_all().float(), torch.nan), cubes.words)
 
 
 def swap(folder, key):
@@ -91,9 +91,9 @@ def swap(folder, key):
 
 
 def of_another_tokenizer(folder, key):
-    cubes = open_cubes(entry_path(folder, key))
+    cubes = open_chunks(entry_path(folder, key))
     words = json.loads(cubes.words) | {"spec_sha256": "f" * 64}
-    save_cubes(entry_path(folder, key), cubes.read_all().float(), json.dumps(words))
+    save_chunks(entry_path(folder, key), cubes.read_all().float(), json.dumps(words))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_a_rebuilt_entry_is_the_one_that_was_there(given, cache):
     """meduet-cache makes damaged entries anew: with --verify every byte is read for it."""
     folder, key = cache
     path = entry_path(folder, key)
-    before = open_cubes(path).read_all()
+    before = open_chunks(path).read_all()
     scans, tokenizer = save_cohort(given / "scans"), given / "model"
     rewrite(folder, key, flipped(-1000))
     _, report = fill(folder, tokenizer, scans)
@@ -235,7 +235,7 @@ def test_a_rebuilt_entry_is_the_one_that_was_there(given, cache):
     _, report = fill(folder, tokenizer, scans, verifies=True)
     assert report.counts == {"kept": 4, "encoded": 1}
     assert [outcome.reason for outcome in report.mended] == ["a checksum is wrong"]
-    assert torch.equal(open_cubes(path).read_all(), before)
+    assert torch.equal(open_chunks(path).read_all(), before)
     truncate(folder, key)
     _, report = fill(folder, tokenizer, scans)
     assert report.counts == {"kept": 4, "encoded": 1}

@@ -15,7 +15,7 @@ from caching import entries, fill, save_cohort, tokenizer_folder
 
 from meduet_training.data.caches import latent_encoding
 from meduet_training.data.caches import latents as latent_cache
-from meduet_training.data.caches.latent_chunks import open_cubes
+from meduet_training.data.caches.latent_chunks import open_chunks
 from meduet_training.data.caches.latent_encoding import LEFTOVER_S, Filling, fill_cache, tasks_for
 from meduet_training.data.caches.latents import ENTRIES, FAILED, entry_path, read_description
 from meduet_training.data.sources.latents import CacheSource
@@ -71,7 +71,7 @@ def test_a_killed_encoder_leaves_whole_entries_alone(given, tmp_path, kill):
     encoder.join()
     for path in (tmp_path / ENTRIES).glob("*.safetensors"):
         if not path.name.startswith("."):
-            open_cubes(path).read_all()  # whole, every checksum right
+            open_chunks(path).read_all()  # whole, every checksum right
     fill(tmp_path, tokenizer, scans)
     found = entries(tmp_path)
     assert {name: found[name] for name in expected} == expected

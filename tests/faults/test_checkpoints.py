@@ -16,7 +16,7 @@ from small_disks import resize
 from meduet_training.engine import checkpoints
 from meduet_training.engine.checkpoints import (
     FOLDER,
-    DamagedCheckpoint,
+    CorruptedCheckpoint,
     checkpoint_paths,
     load_checkpoint,
     newest_checkpoint,
@@ -131,7 +131,7 @@ def test_a_flipped_bit_is_found_in_every_byte(tmp_path):
         path.write_bytes(flipped)
         try:
             found = load_checkpoint(path)
-        except DamagedCheckpoint:
+        except CorruptedCheckpoint:
             continue
         assert torch.equal(found.tensors["a"], torch.arange(3.0))
         assert found.record == {"b": 1}

@@ -18,7 +18,7 @@ from napari_meduet.pipelines import SegmentRequest, read_volume, segment
 from napari_meduet.pipelines.common import memory as memory_module
 from napari_meduet.pipelines.common import score_slabs as slabs_module
 from napari_meduet.pipelines.common.encoding import prepare_scan
-from napari_meduet.pipelines.common.progress import silent
+from napari_meduet.pipelines.common.progress import null_progress
 from napari_meduet.pipelines.common.score_slabs import head_bytes, score_slabs, without_air
 from napari_meduet.pipelines.segmentation.session import blended_features, segment_prepared, segment_volume
 from napari_meduet.volumes.volume import Volume
@@ -113,7 +113,7 @@ def test_slabs_have_no_seams(model, monkeypatch, kind):
 
     def in_slabs(budget: int) -> np.ndarray:
         monkeypatch.setattr(slabs_module, "SLAB_BUDGET_BYTES", budget)
-        return np.concatenate(list(score_slabs(model, network, features, scan, silent)), axis=-1)
+        return np.concatenate(list(score_slabs(model, network, features, scan, null_progress)), axis=-1)
 
     with torch.inference_mode():
         expected = network.head(features[None])[0][:, *inner].numpy()
@@ -140,7 +140,7 @@ def test_windows_that_agree_are_blended_into_what_they_agree_on(model, monkeypat
         return torch.stack(cut)
 
     monkeypatch.setattr(model.segmenter, "features", features)
-    blended = blended_features(model.segmenter, latent, silent)
+    blended = blended_features(model.segmenter, latent, null_progress)
     torch.testing.assert_close(blended, truth)
     assert next(corners, None) is None
 

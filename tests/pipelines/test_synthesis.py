@@ -20,7 +20,7 @@ from napari_meduet.pipelines import (
     read_volume,
     synthesize,
 )
-from napari_meduet.pipelines.common.progress import silent
+from napari_meduet.pipelines.common.progress import null_progress
 from napari_meduet.pipelines.synthesis import sampling as sampling_module
 from napari_meduet.pipelines.synthesis.conditions import ScanReader, same_content
 from napari_meduet.pipelines.synthesis.outputs import output_paths
@@ -117,7 +117,7 @@ def test_a_domain_goes_by_its_name(session, noisy_ct, tmp_path):
 
 def test_the_result_lies_where_its_content_does(session, smooth_ct):
     """The smaller box around the body is a part of the larger one, and the affines say which."""
-    reader = ScanReader(session.model, silent)
+    reader = ScanReader(session.model, null_progress)
     source, scan = reader.read("content", smooth_ct, session.request.content_choice)
     small, large = (same_content(session.model, source, scan, size) for size in ((2, 2, 2), (3, 4, 3)))
     steps = np.linalg.inv(large.affine) @ small.affine

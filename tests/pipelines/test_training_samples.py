@@ -17,9 +17,9 @@ from napari_meduet.pipelines.segmentation.training_samples import (
     BLOCK,
     LARGEST_SHIFTS,
     TONES,
-    Example,
     LabelMap,
-    Pose,
+    SpatialAugmentation,
+    TrainingSample,
     choose_example,
     class_map,
     draw_crop,
@@ -96,19 +96,19 @@ def test_labels_without_a_class_are_refused(scan):
 
 def test_a_quarter_turn_is_a_quarter_turn():
     volume = torch.randn(1, 1, 6, 6, 5)
-    turned = posed(volume, Pose(degrees=(0.0, 0.0, 90.0)), "bilinear")
+    turned = posed(volume, SpatialAugmentation(degrees=(0.0, 0.0, 90.0)), "bilinear")
     assert any(torch.allclose(turned, volume.rot90(k, (2, 3)), atol=1e-5) for k in (1, -1))
 
 
 def test_twice_as_large_shows_the_middle_half():
     ramp = torch.arange(8.0).view(1, 1, 8, 1, 1).expand(1, 1, 8, 8, 8)
-    larger = posed(ramp, Pose(scale=2.0), "bilinear")
+    larger = posed(ramp, SpatialAugmentation(scale=2.0), "bilinear")
     torch.testing.assert_close(larger[0, 0, :, 4, 4], torch.linspace(1.75, 5.25, 8))
 
 
 def test_beyond_a_turned_scan_nothing_is_known():
     volume = torch.zeros(1, 1, 8, 8, 8)
-    turned = posed(volume, Pose(degrees=(0.0, 0.0, 45.0)), "nearest", outside=IGNORED)
+    turned = posed(volume, SpatialAugmentation(degrees=(0.0, 0.0, 45.0)), "nearest", outside=IGNORED)
     assert turned[0, 0, 0, 0, 4] == IGNORED
     assert turned[0, 0, 4, 4, 4] == 0
 
@@ -116,7 +116,7 @@ def test_beyond_a_turned_scan_nothing_is_known():
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**31), modality=st.sampled_from(["CT", "MR"]))
 def test_a_drawn_pose_keeps_tones_in_order_and_air_as_it_is(seed, modality):
-    pose = Pose.drawn(torch.Generator().manual_seed(seed), modality)
+    pose = SpatialAugmentation.drawn(torch.Generator().manual_seed(seed), modality)
     assert pose.tones[0] == 0.0
     assert list(pose.tones) == sorted(pose.tones)
     assert max(pose.tones) <= 1.0
@@ -127,12 +127,12 @@ def test_a_drawn_pose_keeps_tones_in_order_and_air_as_it_is(seed, modality):
     torch.testing.assert_close(turn @ turn.T, torch.eye(3))
 
 
-def example_with(place: tuple[int, int, int], side: int = 40) -> Example:
+def example_with(place: tuple[int, int, int], side: int = 40) -> TrainingSample:
     """An example of 160 voxels along each axis, with one voxel of class 1."""
     target = torch.zeros((4 * side,) * 3, dtype=torch.uint8)
     target[place] = 1
     latent = torch.arange(float(side)).view(1, side, 1, 1).expand(4, side, side, side)
-    return Example(
+    return TrainingSample(
         mean=latent,
         log_variance=torch.full_like(latent, -60.0),
         body=torch.ones(side, side, side),

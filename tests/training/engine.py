@@ -7,8 +7,8 @@ from small import network, random_windows
 
 from meduet_training.data.caches.latent_windows import LatentWindows
 from meduet_training.data.sources.windows import WindowSource
-from meduet_training.engine.callbacks import Unwatched
-from meduet_training.engine.trainer import Pretraining
+from meduet_training.engine.callbacks import NullCallback
+from meduet_training.engine.trainer import TrainingConfig
 from napari_meduet.core.objective import ObjectiveConfig
 
 STEPS = 5
@@ -19,15 +19,15 @@ def engine_windows() -> LatentWindows:
     return random_windows()
 
 
-def engine_training(steps: int = STEPS, **changes) -> Pretraining:
+def engine_training(steps: int = STEPS, **changes) -> TrainingConfig:
     objective = ObjectiveConfig.corrected(
         total_steps=steps, scope="global", pairing="cross_domain", distillation_start=0.4
     )
-    recipe = Pretraining(network=network(), objective=objective, batch=8, learning_rate=1e-3, warmup=0.1)
+    recipe = TrainingConfig(network=network(), objective=objective, batch=8, learning_rate=1e-3, warmup=0.1)
     return replace(recipe, **changes)
 
 
-class Losses(Unwatched):
+class Losses(NullCallback):
     """Keeps what it is told."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from engine import Losses, Poisoned, engine_training, engine_windows
 
 from meduet_training.data.sources.windows import WindowSource
-from meduet_training.engine.trainer import Upkeep, for_source, run_pretraining
+from meduet_training.engine.trainer import TrainerOptions, fit, for_source
 from meduet_training.runtime.fabric import Hardware, join_fabric
 
 
@@ -24,9 +24,9 @@ def main(folder: Path) -> None:
             ("poisoned", Poisoned(windows, training.seed, step=2, row=1)),
         ):
             watch, recipe = Losses(), for_source(training, source)
-            run_pretraining(
+            fit(
                 fabric, source, recipe, folder / f"{strategy}-{kind}",
-                hardware=hardware, upkeep=Upkeep(skips=1), watch=watch, say=lambda sentence: None,
+                hardware=hardware, upkeep=TrainerOptions(skips=1), watch=watch, say=lambda sentence: None,
             )  # fmt: skip
             if fabric.is_global_zero:
                 told = {"losses": watch.losses, "skipped": watch.skipped, "seen": watch.seen}

@@ -6,7 +6,7 @@ from small import WAVELET, network
 from meduet_training.data.sources.validation_crops import ValidationCrops
 from meduet_training.engine.callbacks import StepRecord
 from meduet_training.reporting.card import RunCard, RunData
-from meduet_training.reporting.run_logger import RunWatch, Validation
+from meduet_training.reporting.run_logger import RunLogger, Validation
 from napari_meduet.core.objective import Objective, ObjectiveConfig
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 
@@ -56,11 +56,11 @@ def card(name: str = "run") -> RunCard:
     )
 
 
-def watch(folder, **changes) -> RunWatch:
+def watch(folder, **changes) -> RunLogger:
     folder.mkdir(exist_ok=True)
     validation = Validation(crops(), tokenizer(), torch.zeros(4), torch.ones(4))
     options = {"batch": BATCH, "seed": 0, "processes": 1, "validation": validation} | changes
-    return RunWatch(folder, card(folder.name), lambda step, loss: None, **options)
+    return RunLogger(folder, card(folder.name), lambda step, loss: None, **options)
 
 
 def record(step: int, total: float | None = None) -> StepRecord:
@@ -79,7 +79,7 @@ def record(step: int, total: float | None = None) -> StepRecord:
     )
 
 
-def run(folder, first: int = 0, last: int = STEPS - 1, validate_after: tuple[int, ...] = ()) -> RunWatch:
+def run(folder, first: int = 0, last: int = STEPS - 1, validate_after: tuple[int, ...] = ()) -> RunLogger:
     """Steps `first` to `last`, told to a watch that is left open."""
     looking = watch(folder)
     for step in range(first, last + 1):

@@ -33,7 +33,7 @@ from napari_meduet.pipelines.common.encoding import (
 from napari_meduet.pipelines.common.interruption import interruptible
 from napari_meduet.pipelines.common.memory import check_memory
 from napari_meduet.pipelines.common.outputs import plain
-from napari_meduet.pipelines.common.progress import parts, silent
+from napari_meduet.pipelines.common.progress import null_progress, parts
 from napari_meduet.pipelines.common.provenance import provenance
 from napari_meduet.pipelines.factors import doubts_about, read_scan
 from napari_meduet.pipelines.requests import ClassifyRequest
@@ -82,7 +82,7 @@ class ClassificationResult:
 
 
 @torch.inference_mode()
-def classify(request: ClassifyRequest, on_progress: OnProgress = silent) -> ClassificationResult:
+def classify(request: ClassifyRequest, on_progress: OnProgress = null_progress) -> ClassificationResult:
     """The probability of each class that the model's classifier knows, for a scan.
 
     Raises:
@@ -129,7 +129,7 @@ def classify(request: ClassifyRequest, on_progress: OnProgress = silent) -> Clas
 
 @torch.inference_mode()
 def classify_prepared(
-    model: Model, network: ScanClassifier, prepared: PreparedScan, on_progress: OnProgress = silent
+    model: Model, network: ScanClassifier, prepared: PreparedScan, on_progress: OnProgress = null_progress
 ) -> tuple[Float[Tensor, " K"], int]:
     """The probability of each class, and of how many windows it was made.
 
@@ -157,7 +157,7 @@ def latent_probabilities(
     network: ScanClassifier,
     latent: Float[Tensor, "C x y z"],
     coverage: Float[Tensor, "X Y Z"],
-    on_progress: OnProgress = silent,
+    on_progress: OnProgress = null_progress,
 ) -> tuple[Float[Tensor, " K"], int]:
     """The probability of each class for a scan whose latent is known, and of how many windows it was made.
 

@@ -29,7 +29,7 @@ from napari_meduet.pipelines.common.encoding import (
 )
 from napari_meduet.pipelines.common.memory import check_memory
 from napari_meduet.pipelines.common.outputs import write_result
-from napari_meduet.pipelines.common.progress import part, parts, silent
+from napari_meduet.pipelines.common.progress import null_progress, part, parts
 from napari_meduet.pipelines.common.provenance import provenance
 from napari_meduet.pipelines.common.scan_texture import (
     mean_energies,
@@ -125,7 +125,7 @@ def doubts_about(role: str, volume: Volume) -> tuple[str, ...]:
 
 
 @torch.inference_mode()
-def extract(request: ExtractRequest, on_progress: OnProgress = silent) -> FactorsResult:
+def extract(request: ExtractRequest, on_progress: OnProgress = null_progress) -> FactorsResult:
     """Pooled factors and token grids of scans (M-21)."""
     model = load_model(request.model, request.device)
     found, warnings = [], []
@@ -152,7 +152,7 @@ def extract(request: ExtractRequest, on_progress: OnProgress = silent) -> Factor
 
 
 @torch.inference_mode()
-def make_prototype(request: PrototypeRequest, on_progress: OnProgress = silent) -> PrototypeResult:
+def make_prototype(request: PrototypeRequest, on_progress: OnProgress = null_progress) -> PrototypeResult:
     """The mean style of scans of one scanner or site (core.factors, Eq. 25)."""
     model = load_model(request.model, request.device)
     styles, sources, warnings = [], [], []

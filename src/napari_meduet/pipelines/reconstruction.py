@@ -19,7 +19,7 @@ from napari_meduet.pipelines.common.encoding import (
 )
 from napari_meduet.pipelines.common.measures import psnr, ssim
 from napari_meduet.pipelines.common.memory import check_memory
-from napari_meduet.pipelines.common.progress import parts, silent
+from napari_meduet.pipelines.common.progress import null_progress, parts
 from napari_meduet.pipelines.common.provenance import provenance
 from napari_meduet.pipelines.factors import read_scan
 from napari_meduet.pipelines.requests import RoundtripRequest
@@ -53,7 +53,7 @@ class RoundtripResult:
 
 
 @torch.inference_mode()
-def roundtrip(request: RoundtripRequest, on_progress: OnProgress = silent) -> RoundtripResult:
+def roundtrip(request: RoundtripRequest, on_progress: OnProgress = null_progress) -> RoundtripResult:
     """Encode a scan, decode it, and compare."""
     on_progress(0.0, "reading")
     model = load_model(request.model, request.device)

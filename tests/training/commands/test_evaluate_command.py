@@ -17,7 +17,7 @@ from meduet_training.data.sources.latents import CacheSource
 from meduet_training.data.tokenizer_files import save_tokenizer
 from meduet_training.engine.checkpoints import save_checkpoint
 from meduet_training.engine.resume import RunSettings, record_of
-from meduet_training.engine.trainer import Pretraining
+from meduet_training.engine.trainer import TrainingConfig
 from meduet_training.evaluation.factors.samples import samples_of
 from meduet_training.evaluation.factors.validation import weights_sha256
 from napari_meduet.core.meduet import MeDUETConfig
@@ -50,7 +50,7 @@ def given(tmp_path_factory):
     objective = Objective(network, ObjectiveConfig.corrected(total_steps=9))
     objective.student.load_state_dict(model.meduet.state_dict())
     settings = RunSettings(
-        training=asdict(Pretraining(network=network, objective=objective.config)),
+        training=asdict(TrainingConfig(network=network, objective=objective.config)),
         data_sha256="0",
         domains=list(SITES),
         latent_mean=model.latent_mean.flatten().tolist(),

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from meduet_training.commands.train import app
 from meduet_training.data.sources.factors import FactorSource
 from meduet_training.engine.checkpoints import newest_checkpoint
-from meduet_training.engine.trainer import Pretraining
+from meduet_training.engine.trainer import TrainingConfig
 from meduet_training.tasks.generator import presets as recipes
 from napari_meduet.core.objective import ObjectiveConfig
 from napari_meduet.core.synthesis.generator import GeneratorConfig
@@ -200,4 +200,4 @@ def test_the_papers_preset_is_table_10():
 
 def test_a_pretraining_has_no_warm_start():
     with pytest.raises(ValueError, match="start is for generators"):
-        Pretraining(network=network(), objective=ObjectiveConfig.paper(), start="warm")
+        TrainingConfig(network=network(), objective=ObjectiveConfig.paper(), start="warm")

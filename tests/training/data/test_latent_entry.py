@@ -10,7 +10,7 @@ from tiny import save_phantom
 from torch import nn
 from torch.nn import functional as F
 
-from meduet_training.data.caches.latent_chunks import Damaged
+from meduet_training.data.caches.latent_chunks import CorruptedFile
 from meduet_training.data.caches.latent_entry import (
     WINDOW,
     ChannelSums,
@@ -145,21 +145,21 @@ def test_an_entry_says_nothing_of_the_patient(entry, volume):
 
 def test_an_entry_of_another_scan_or_tokenizer_is_refused(entry, opened, tmp_path):
     path, spec = tmp_path / "a.safetensors", opened[1]
-    with pytest.raises(Damaged, match="another scan's"):
+    with pytest.raises(CorruptedFile, match="another scan's"):
         open_entry(path, "b", spec)
     for other in (
         spec.model_copy(update={"tokenizer_sha256": "f" * 64}),
         spec.model_copy(update={"spacing_mm": 2.0}),
         spec.model_copy(update={"preparation": PREPARATION + 1}),
     ):
-        with pytest.raises(Damaged, match="another tokenizer, profile, spacing or preparation"):
+        with pytest.raises(CorruptedFile, match="another tokenizer, profile, spacing or preparation"):
             open_entry(path, "a", other)
 
 
 def test_an_entry_of_other_channels_is_refused(encoded, opened, tmp_path):
     wrong = dataclasses.replace(encoded, latent=encoded.latent[1:])
     save_entry(tmp_path / "a.safetensors", wrong, "a", SOURCE)
-    with pytest.raises(Damaged, match="its shape"):
+    with pytest.raises(CorruptedFile, match="its shape"):
         open_entry(tmp_path / "a.safetensors", "a", opened[1])
 
 

@@ -8,7 +8,7 @@ from small import working_scan
 
 from meduet_training.data.augmentation.intensity import to_units
 from meduet_training.data.caches.prepared import load_prepared, save_prepared
-from meduet_training.data.sources.step_batches import Share, StepBatches
+from meduet_training.data.sources.step_batches import Shard, StepBatches
 from meduet_training.data.sources.voxels import VoxelSource
 from napari_meduet.core.pretexts.masked_diffusion import MaskedDiffusionConfig
 from napari_meduet.core.pretexts.residual_unet import ResidualUNetConfig
@@ -66,7 +66,7 @@ def test_other_data_has_another_identity(paths):
 def test_it_feeds_masked_diffusion(paths):
     network = ResidualUNetConfig(grid=(1, 1, 1), widths=(4, 8), num_blocks=(1, 1))
     pretext = MaskedDiffusionConfig(total_steps=2)
-    batches = StepBatches(VoxelSource(paths, 5, SHAPE), pretext, network, batch=2, seed=5, share=Share())
+    batches = StepBatches(VoxelSource(paths, 5, SHAPE), pretext, network, batch=2, seed=5, share=Shard())
     losses = pretext.build(network)(batches[0], 0)
     assert losses["total"].isfinite()
 

@@ -16,10 +16,10 @@ from engine import STEPS, Losses, Poisoned, engine_training, engine_windows
 from torch.utils.data import get_worker_info
 
 from meduet_training.data.sources.prefetching import WorkerDied
-from meduet_training.data.sources.step_batches import Share, StepBatches
+from meduet_training.data.sources.step_batches import Shard, StepBatches
 from meduet_training.data.sources.windows import WindowSource
 from meduet_training.engine.checkpoints import newest_checkpoint
-from meduet_training.engine.trainer import NotFinite, Upkeep, check_training, for_source, run_pretraining
+from meduet_training.engine.trainer import NotFinite, TrainerOptions, check_training, fit, for_source
 from meduet_training.runtime.fabric import Hardware, make_fabric
 from napari_meduet.core.pretexts.masked import MaskedConfig
 from napari_meduet.errors import InputError
@@ -33,9 +33,7 @@ def run(folder, training=None, source=None, **options):
     source = source or WindowSource(engine_windows(), training.seed)
     watch = Losses()
     defaults = {"hardware": Hardware(workers=0), "say": lambda sentence: None}
-    run_pretraining(
-        make_fabric("cpu"), source, for_source(training, source), folder, watch=watch, **defaults | options
-    )
+    fit(make_fabric("cpu"), source, for_source(training, source), folder, watch=watch, **defaults | options)
     return watch
 
 
@@ -133,7 +131,7 @@ def test_too_many_skips_end_the_run_before_them(tmp_path):
     source = Poisoned(engine_windows(), training.seed, step=None)
     sentences = []
     with pytest.raises(NotFinite, match=r"3 steps in a row .* scans poison\..* goes on from step 0") as ended:
-        run(tmp_path, training, source, upkeep=Upkeep(skips=2), say=sentences.append)
+        run(tmp_path, training, source, upkeep=TrainerOptions(skips=2), say=sentences.append)
     assert ended.value.exit_code == 3
     assert [sentence.split(":")[0] for sentence in sentences] == [
         f"Step {step} was skipped" for step in range(3)
@@ -215,7 +213,7 @@ def test_every_row_is_read_once_whoever_shares_the_batch(ranks, parts):
     source = WindowSource(engine_windows(), 0)
 
     def batches(rank, num_ranks, accumulate):
-        share = Share(rank=rank, num_ranks=num_ranks, accumulate=accumulate)
+        share = Shard(rank=rank, num_ranks=num_ranks, accumulate=accumulate)
         return check_training(training, source, share)
 
     (whole,) = (batches(0, 1, 1)[3],)
@@ -233,7 +231,7 @@ def test_every_row_is_read_once_whoever_shares_the_batch(ranks, parts):
 
 def test_partners_are_of_different_domains():
     training = engine_training()
-    batches = check_training(training, WindowSource(engine_windows(), 0), Share())
+    batches = check_training(training, WindowSource(engine_windows(), 0), Shard())
     for step in range(20):
         domain = batches[step]["domain"]
         if domain.bincount().max() <= 4 if (domain >= 0).all() else False:
@@ -242,7 +240,7 @@ def test_partners_are_of_different_domains():
 
 @pytest.mark.parametrize(("ranks", "parts"), [(3, 1), (1, 3), (8, 1), (2, 4)])
 def test_a_batch_that_does_not_split_is_refused(ranks, parts):
-    share = Share(num_ranks=ranks, accumulate=parts)
+    share = Shard(num_ranks=ranks, accumulate=parts)
     with pytest.raises(InputError, match=f"batch of 8 .* for {ranks} processes x {parts} parts"):
         check_training(engine_training(), WindowSource(engine_windows(), 0), share)
 
@@ -265,13 +263,13 @@ def test_a_run_ends_where_its_watch_asks_for_it_and_stays_ended(tmp_path):
     source = WindowSource(engine_windows(), training.seed)
     for expected in ([1, 2], []):
         watch = Satisfied()
-        run_pretraining(
+        fit(
             make_fabric("cpu"),
             source,
             for_source(training, source),
             tmp_path,
             hardware=Hardware(workers=0),
-            upkeep=Upkeep(checkpoint_every=100, validate_every=1),
+            upkeep=TrainerOptions(checkpoint_every=100, validate_every=1),
             watch=watch,
             say=told.append,
         )

@@ -20,7 +20,7 @@ from meduet_training.engine.planning import (
     plan_run,
     plan_table,
 )
-from meduet_training.engine.trainer import Pretraining, Upkeep
+from meduet_training.engine.trainer import TrainerOptions, TrainingConfig
 from meduet_training.runtime.fabric import Hardware
 from meduet_training.runtime.optimizer import adamw
 from napari_meduet.core.meduet import MeDUETConfig
@@ -32,10 +32,10 @@ from napari_meduet.errors import InputError
 
 VOXEL = ResidualUNetConfig(grid=(2, 1, 1), widths=(4, 8), num_blocks=(1, 1))
 PRETEXTS = {
-    "meduet": Pretraining(network=network(), objective=ObjectiveConfig.corrected(total_steps=10), batch=4),
-    "mae": Pretraining(network=network(), objective=MaskedConfig(total_steps=10), batch=4),
-    "mdae": Pretraining(network=network(), objective=MaskedDiffusionConfig(total_steps=10), batch=4),
-    "mdae-voxel": Pretraining(network=VOXEL, objective=MaskedDiffusionConfig(total_steps=10), batch=4),
+    "meduet": TrainingConfig(network=network(), objective=ObjectiveConfig.corrected(total_steps=10), batch=4),
+    "mae": TrainingConfig(network=network(), objective=MaskedConfig(total_steps=10), batch=4),
+    "mdae": TrainingConfig(network=network(), objective=MaskedDiffusionConfig(total_steps=10), batch=4),
+    "mdae-voxel": TrainingConfig(network=VOXEL, objective=MaskedDiffusionConfig(total_steps=10), batch=4),
 }
 EVERY_PRETEXT = pytest.mark.parametrize("training", PRETEXTS.values(), ids=PRETEXTS)
 ALONE = Hardware(device="cpu")
@@ -157,7 +157,7 @@ def shown(plan) -> str:
 
 @EVERY_PRETEXT
 def test_a_plan_is_one_table_and_writes_nothing(training, tmp_path):
-    plan = plan_run(training, ALONE, Upkeep(keep=2), tmp_path / "deep" / "run")
+    plan = plan_run(training, ALONE, TrainerOptions(keep=2), tmp_path / "deep" / "run")
     assert list(tmp_path.iterdir()) == []
     assert plan.step_s > 0
     assert plan.warnings == ()
@@ -176,7 +176,7 @@ def test_several_processes_are_shown_both_ways_as_configured_first(tmp_path):
     plan = plan_run(
         PRETEXTS["meduet"],
         replace(ALONE, strategy="fsdp", recompute=True),
-        Upkeep(),
+        TrainerOptions(),
         tmp_path,
         num_processes=2,
     )
@@ -189,14 +189,14 @@ def test_several_processes_are_shown_both_ways_as_configured_first(tmp_path):
 def test_what_does_not_fit_is_said_with_what_would_help(tmp_path, monkeypatch):
     monkeypatch.setattr("meduet_training.engine.planning.time_step", lambda *_, **__: None)
     training = replace(PRETEXTS["meduet"], network=network(depth=3))
-    kept, recomputed = plan_run(training, ALONE, Upkeep(), tmp_path).memory
+    kept, recomputed = plan_run(training, ALONE, TrainerOptions(), tmp_path).memory
     assert recomputed.total < kept.total
     monkeypatch.setattr("meduet_training.engine.planning.free_bytes", lambda: kept.total - 1)
-    plan = plan_run(training, ALONE, Upkeep(), tmp_path)
+    plan = plan_run(training, ALONE, TrainerOptions(), tmp_path)
     (warning,) = plan.warnings
     assert "recompute it is" in warning
     monkeypatch.setattr("meduet_training.engine.planning.free_bytes", lambda: 1000)
-    plan = plan_run(training, ALONE, Upkeep(), tmp_path)
+    plan = plan_run(training, ALONE, TrainerOptions(), tmp_path)
     assert "its weights alone do not fit" in plan.warnings[0]
     assert plan.step_time is None
     assert "not measured" in shown(plan)
@@ -206,13 +206,13 @@ def test_what_does_not_fit_is_said_with_what_would_help(tmp_path, monkeypatch):
 
 def test_a_cache_that_is_there_is_listed_and_takes_no_room(tmp_path):
     (tmp_path / "latents").write_bytes(b"0" * 1000)
-    plan = plan_run(PRETEXTS["mae"], ALONE, Upkeep(), Path("."), cache=tmp_path / "latents")
+    plan = plan_run(PRETEXTS["mae"], ALONE, TrainerOptions(), Path("."), cache=tmp_path / "latents")
     assert plan.disk["cache, there already"] == 1000
 
 
 def test_a_batch_that_does_not_split_is_refused(tmp_path):
     with pytest.raises(InputError, match="does not split into pairs for 4 processes"):
-        plan_run(PRETEXTS["meduet"], ALONE, Upkeep(), tmp_path, num_processes=4)
+        plan_run(PRETEXTS["meduet"], ALONE, TrainerOptions(), tmp_path, num_processes=4)
 
 
 def test_a_memory_is_the_sum_of_its_parts():
@@ -224,5 +224,5 @@ def test_measuring_leaves_the_random_numbers_as_they_were(tmp_path):
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    plan_run(PRETEXTS["mae"], ALONE, Upkeep(), tmp_path)
+    plan_run(PRETEXTS["mae"], ALONE, TrainerOptions(), tmp_path)
     assert torch.equal(torch.rand(2), expected)

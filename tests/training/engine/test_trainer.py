@@ -8,10 +8,10 @@ import torch
 from small import network, random_windows
 
 from meduet_training.data.sources.windows import WindowSource
-from meduet_training.engine.callbacks import LossesOnly
+from meduet_training.engine.callbacks import LossCallback
 from meduet_training.engine.checkpoints import checkpoint_paths, newest_checkpoint, save_checkpoint
 from meduet_training.engine.resume import load_trained
-from meduet_training.engine.trainer import Pretraining, Upkeep, for_source, run_pretraining
+from meduet_training.engine.trainer import TrainerOptions, TrainingConfig, fit, for_source
 from meduet_training.runtime.fabric import make_fabric
 from meduet_training.runtime.progress import LOG, training_progress
 from meduet_training.runtime.signals import Stopped
@@ -27,7 +27,7 @@ def windows():
     return random_windows()
 
 
-def training(steps: int = STEPS, **changes) -> Pretraining:
+def training(steps: int = STEPS, **changes) -> TrainingConfig:
     """Everything that a step can do: distillation from the third, swaps with truth, contrast."""
     objective = ObjectiveConfig.corrected(
         total_steps=steps,
@@ -36,13 +36,13 @@ def training(steps: int = STEPS, **changes) -> Pretraining:
         aligned_weight=1.0,
         aligned_content_weight=0.1,
     )
-    recipe = Pretraining(network=network(), objective=objective, batch=4, learning_rate=1e-3, warmup=0.1)
+    recipe = TrainingConfig(network=network(), objective=objective, batch=4, learning_rate=1e-3, warmup=0.1)
     return replace(recipe, **changes)
 
 
 def run(windows, recipe, folder, **options):
     source = WindowSource(windows, recipe.seed)
-    run_pretraining(make_fabric("cpu"), source, for_source(recipe, source), folder, **options)
+    fit(make_fabric("cpu"), source, for_source(recipe, source), folder, **options)
     return load_trained(folder)
 
 
@@ -75,7 +75,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, windows, line
 def test_a_finished_run_is_not_run_again(tmp_path, windows):
     run(windows, training(), tmp_path)
     steps = []
-    run(windows, training(), tmp_path, watch=LossesOnly(lambda step, losses: steps.append(step)))
+    run(windows, training(), tmp_path, watch=LossCallback(lambda step, losses: steps.append(step)))
     assert steps == []
 
 
@@ -85,17 +85,17 @@ def test_a_checkpoint_is_written_every_so_often(tmp_path, windows):
     def on_step(step, losses):
         done.append(load_trained(tmp_path).step if checkpoint_paths(tmp_path) else 0)
 
-    run(windows, training(), tmp_path, upkeep=Upkeep(checkpoint_every=2), watch=LossesOnly(on_step))
+    run(windows, training(), tmp_path, upkeep=TrainerOptions(checkpoint_every=2), watch=LossCallback(on_step))
     assert done == [0, 0, 2, 2, 4, 4]
 
 
 def test_after_a_damaged_checkpoint_the_one_before_is_gone_on_with(tmp_path, windows, capsys):
     recipe = training()
-    whole = run(windows, recipe, tmp_path, upkeep=Upkeep(checkpoint_every=2))
+    whole = run(windows, recipe, tmp_path, upkeep=TrainerOptions(checkpoint_every=2))
     newest = checkpoint_paths(tmp_path)[-1]
     newest.write_bytes(newest.read_bytes()[:100])
     steps = []
-    again = run(windows, recipe, tmp_path, watch=LossesOnly(lambda step, losses: steps.append(step)))
+    again = run(windows, recipe, tmp_path, watch=LossCallback(lambda step, losses: steps.append(step)))
     assert steps == [4, 5]
     assert "step-00000006.safetensors: damaged" in capsys.readouterr().err
     for before, after in zip(whole.student.parameters(), again.student.parameters(), strict=True):
@@ -155,7 +155,7 @@ def test_the_loss_falls(tmp_path, windows):
         windows,
         recipe,
         tmp_path,
-        watch=LossesOnly(lambda step, losses: totals.append(float(losses["total"].detach()))),
+        watch=LossCallback(lambda step, losses: totals.append(float(losses["total"].detach()))),
     )
     assert sum(totals[-5:]) < 0.9 * sum(totals[:5])
 
@@ -170,7 +170,7 @@ def test_every_loss_is_logged_once_across_a_stop(tmp_path, windows, monkeypatch)
                     windows,
                     training(),
                     tmp_path,
-                    watch=LossesOnly(on_step),
+                    watch=LossCallback(on_step),
                     is_stopped=stopping_after(stop_after),
                 )
             except Stopped:

@@ -8,7 +8,7 @@ from meduet_training.evaluation.metrics.anatomy_overlap import anatomy_overlap
 from meduet_training.evaluation.metrics.pyramid_features import pyramid_features
 from meduet_training.evaluation.synthesis.counterfactuals import changes
 from meduet_training.evaluation.synthesis.real_crops import RealCrops
-from meduet_training.evaluation.synthesis.target_styles import DomainProbe, draw_wishes
+from meduet_training.evaluation.synthesis.target_styles import DomainProbe, draw_target_styles
 from napari_meduet.errors import InputError
 
 
@@ -29,7 +29,7 @@ def crops(domains, modalities):
 def test_a_wish_is_another_domain_of_the_same_modality_and_region():
     domains = ["ct-a", "ct-b", "mr-brain-t1", "mr-brain-t2", "mr-leg-x", "ct-a"]
     found = crops(domains, ["CT", "CT", "MR", "MR", "MR", "CT"])
-    wishes = draw_wishes(found, 0)
+    wishes = draw_target_styles(found, 0)
     assert wishes.content.tolist() == [0, 1, 2, 3, 5]  # the leg has no other domain of legs
     pairs = [
         (domains[content], domains[style])
@@ -43,7 +43,7 @@ def test_a_wish_is_another_domain_of_the_same_modality_and_region():
 
 def test_without_another_domain_there_is_nothing_to_ask_for():
     with pytest.raises(InputError, match="no style can be changed"):
-        draw_wishes(crops(["ct-a", "mr-brain-t1"], ["CT", "MR"]), 0)
+        draw_target_styles(crops(["ct-a", "mr-brain-t1"], ["CT", "MR"]), 0)
 
 
 def test_the_probe_tells_noise_from_smoothness_wherever_it_lies():

@@ -17,9 +17,9 @@ from small import random_windows
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from meduet_training.data.sources.windows import WindowSource
-from meduet_training.engine.callbacks import Unwatched
+from meduet_training.engine.callbacks import NullCallback
 from meduet_training.reporting.card import read_run_card
-from meduet_training.reporting.run_logger import watched_run
+from meduet_training.reporting.run_logger import logged_run
 from meduet_training.runtime.row_log import read_rows
 from meduet_training.runtime.signals import Stopped
 from napari_meduet.errors import InputError
@@ -135,7 +135,7 @@ def test_a_pretext_without_content_and_style_is_watched_without_panels(tmp_path)
 
 @pytest.fixture
 def given():
-    """The arguments of `watched_run` after the folder."""
+    """The arguments of `logged_run` after the folder."""
     fabric = Fabric(accelerator="cpu", devices=1)
     objective = SimpleNamespace(total_steps=watching.STEPS)
     training = SimpleNamespace(objective=objective, network=None, batch=watching.BATCH, seed=0)
@@ -145,7 +145,7 @@ def given():
 
 def looked_at(folder, given):
     fabric, *others = given
-    return watched_run(fabric, folder, *others)
+    return logged_run(fabric, folder, *others)
 
 
 def test_a_source_says_what_it_is_validated_on(tmp_path, given):
@@ -199,7 +199,7 @@ def test_a_run_that_is_refused_leaves_the_folder_as_it_was(tmp_path, given):
 def test_only_the_first_process_looks(tmp_path, given):
     second = SimpleNamespace(is_global_zero=False)
     with looked_at(tmp_path / "run", (second, *given[1:])) as looking:
-        assert isinstance(looking, Unwatched)
+        assert isinstance(looking, NullCallback)
     assert not (tmp_path / "run").exists()
 
 

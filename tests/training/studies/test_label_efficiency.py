@@ -23,9 +23,9 @@ from meduet_training.studies.label_efficiency.runner import planned_runs
 from meduet_training.studies.label_efficiency.subsets import Budget, budgets_in, draw_patients
 from meduet_training.studies.label_efficiency.tables import Finished, Study, as_data, as_markdown
 from meduet_training.tasks.classifier.config import read_classifier_run
-from meduet_training.tasks.classifier.run import asked_classes
+from meduet_training.tasks.classifier.run import requested_classes
 from meduet_training.tasks.finetuning.config import FinetuningData
-from meduet_training.tasks.finetuning.requested_scans import asked_scans
+from meduet_training.tasks.finetuning.requested_scans import requested_scans
 from meduet_training.tasks.segmenter import presets as recipes
 from napari_meduet.errors import InputError
 
@@ -203,7 +203,7 @@ def given(tmp_path_factory):
 
 def test_an_unseen_domain_is_the_test_and_none_of_its_patients_is_learnt_from(given):
     data = FinetuningData(model=given / "model", scans=given, unseen=("site b",))
-    scans = asked_scans(read_cohort(given), data)
+    scans = requested_scans(read_cohort(given), data)
     assert [(scan.path.name, scan.split) for scan in scans] == [
         ("0.nii.gz", "train"),  # 1 is of a patient whom site b knows, 4 is a test of site a
         ("2.nii.gz", "test"),
@@ -214,7 +214,7 @@ def test_an_unseen_domain_is_the_test_and_none_of_its_patients_is_learnt_from(gi
 def test_a_domain_that_is_misspelt_is_told(given):
     data = FinetuningData(model=given / "model", scans=given, unseen=("site B",))
     with pytest.raises(InputError, match="did you mean site b"):
-        asked_scans(read_cohort(given), data)
+        requested_scans(read_cohort(given), data)
 
 
 # The command
@@ -391,7 +391,7 @@ def test_classes_of_scans_take_two_patients_each_of_whom_one_watches(sorted_scan
 def test_an_unseen_domain_is_left_to_the_test_of_a_classifier(sorted_scans):
     data = {"model": sorted_scans / "model", "scans": sorted_scans, "target": "diagnosis"}
     run = read_classifier_run(None, {"data": data | {"unseen": ["site 1"]}})
-    _, classified = asked_classes(run)
+    _, classified = requested_classes(run)
     splits = [(each.scan.path.name, each.scan.split) for each in classified]
     assert splits == [
         (f"{name}{number}.nii.gz", split)

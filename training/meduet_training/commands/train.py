@@ -102,7 +102,7 @@ def generator(
 ) -> None:
     """Train a generator of new volumes on a model's factors, or go on with the run in the folder."""
     from meduet_training.runtime.messages import known_to_all, plain_errors
-    from meduet_training.tasks.config import asked_run
+    from meduet_training.tasks.config import requested_run
     from meduet_training.tasks.generator.config import read_generator_run
     from meduet_training.tasks.generator.run import run_generator
 
@@ -115,7 +115,7 @@ def generator(
     }
     with plain_errors():
         with known_to_all():
-            chosen = asked_run(read_generator_run, output, config, said, settings)
+            chosen = requested_run(read_generator_run, output, config, said, settings)
         run_generator(chosen, output)
 
 
@@ -153,7 +153,7 @@ def control(
 ) -> None:
     """Train a ControlNet, so that a model's generator follows masks, or go on with the run in the folder."""
     from meduet_training.runtime.messages import known_to_all, plain_errors
-    from meduet_training.tasks.config import asked_run
+    from meduet_training.tasks.config import requested_run
     from meduet_training.tasks.control.config import read_control_run
     from meduet_training.tasks.control.run import run_control
 
@@ -164,7 +164,7 @@ def control(
     }
     with plain_errors():
         with known_to_all():
-            chosen = asked_run(read_control_run, output, config, said, settings)
+            chosen = requested_run(read_control_run, output, config, said, settings)
         run_control(chosen, output)
 
 
@@ -246,7 +246,7 @@ def segmenter(
 ) -> None:
     """Train a segmenter on a model's latents from labelled scans, or go on with the run in the folder."""
     from meduet_training.runtime.messages import known_to_all, plain_errors
-    from meduet_training.tasks.config import asked_run
+    from meduet_training.tasks.config import requested_run
     from meduet_training.tasks.segmenter.config import read_segmenter_run
     from meduet_training.tasks.segmenter.run import run_segmenter
 
@@ -267,7 +267,7 @@ def segmenter(
     }
     with plain_errors():
         with known_to_all():
-            chosen = asked_run(read_segmenter_run, output, config, said, settings)
+            chosen = requested_run(read_segmenter_run, output, config, said, settings)
         run_segmenter(chosen, output)
 
 
@@ -329,7 +329,7 @@ def classifier(
     from meduet_training.runtime.messages import known_to_all, plain_errors
     from meduet_training.tasks.classifier.config import read_classifier_run
     from meduet_training.tasks.classifier.run import run_classifier
-    from meduet_training.tasks.config import asked_run
+    from meduet_training.tasks.config import requested_run
 
     said = {
         "preset": preset and preset.value,
@@ -349,7 +349,7 @@ def classifier(
     }
     with plain_errors():
         with known_to_all():
-            chosen = asked_run(read_classifier_run, output, config, said, settings)
+            chosen = requested_run(read_classifier_run, output, config, said, settings)
         run_classifier(chosen, output)
 
 

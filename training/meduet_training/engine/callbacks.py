@@ -28,7 +28,7 @@ class StepRecord:
     data_wait_seconds: float
 
 
-class Watch(Protocol):
+class TrainerCallback(Protocol):
     """Is told of a training as it goes, on the first process alone."""
 
     def on_step(self, record: StepRecord) -> None: ...
@@ -58,7 +58,7 @@ class Watch(Protocol):
         ...
 
 
-class Unwatched:
+class NullCallback:
     """Nobody looks on."""
 
     def on_step(self, record: StepRecord) -> None:
@@ -80,7 +80,7 @@ class Unwatched:
         pass
 
 
-class LossesOnly(Unwatched):
+class LossCallback(NullCallback):
     """Hands the step and its losses to a function."""
 
     def __init__(self, on_step: Callable[[int, dict[str, Tensor]], None]) -> None:

@@ -55,7 +55,7 @@ class Checkpoint:
         }
 
 
-class DamagedCheckpoint(InputError):
+class CorruptedCheckpoint(InputError):
     """A checkpoint that is not what was written."""
 
 
@@ -108,7 +108,7 @@ def newest_checkpoint(folder: Path, say: Callable[[str], None] = say_on_stderr) 
     for path in reversed(checkpoint_paths(folder)):
         try:
             checkpoint = load_checkpoint(path)
-        except DamagedCheckpoint as error:
+        except CorruptedCheckpoint as error:
             damaged.append(error)
             continue
         for error in damaged:
@@ -135,11 +135,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         step, record = int(words["step"]), json.loads(words["record"])
         is_whole = words.pop("sha256") == _digest(words, tensors)
     except OSError as error:
-        raise DamagedCheckpoint(f"{path.name}: cannot be read ({error.strerror}).") from error
+        raise CorruptedCheckpoint(f"{path.name}: cannot be read ({error.strerror}).") from error
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DamagedCheckpoint(f"{path.name}: damaged, or no checkpoint of this version.") from error
+        raise CorruptedCheckpoint(f"{path.name}: damaged, or no checkpoint of this version.") from error
     if not is_whole or path.name != f"step-{step:08d}.safetensors":
-        raise DamagedCheckpoint(f"{path.name}: damaged, its content has another SHA-256 than was written.")
+        raise CorruptedCheckpoint(f"{path.name}: damaged, its content has another SHA-256 than was written.")
     return Checkpoint(path=path, step=step, tensors=tensors, record=record)
 
 

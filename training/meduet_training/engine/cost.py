@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from meduet_training.data.sources.protocol import generator_of
-from meduet_training.engine.trainer import Pretraining
+from meduet_training.engine.trainer import TrainingConfig
 from napari_meduet.core.synthesis.generator import GeneratorConfig
 from napari_meduet.core.transformer import Block, Transformer
 
@@ -48,7 +48,7 @@ class Weights:
     unsharded: int
 
 
-def count_weights(training: Pretraining) -> Weights:
+def count_weights(training: TrainingConfig) -> Weights:
     """What the pretext of a training holds."""
     objective = _without_numbers(training)
     trained = [each.numel() for each in objective.parameters() if each.requires_grad]
@@ -69,7 +69,7 @@ def count_weights(training: Pretraining) -> Weights:
     )
 
 
-def count_operations(training: Pretraining, rows: int) -> int:
+def count_operations(training: TrainingConfig, rows: int) -> int:
     """Multiplications and additions of the products in one forward and backward of so many rows."""
     counter = FlopCounterMode(
         display=False, custom_mapping={torch.ops.aten.convolution_backward: _products_of_convolution_backward}
@@ -80,7 +80,7 @@ def count_operations(training: Pretraining, rows: int) -> int:
     return counter.get_total_flops() * rows // FEWEST_ROWS
 
 
-def count_activations(training: Pretraining, rows: int, *, bf16: bool, recompute: bool) -> int:
+def count_activations(training: TrainingConfig, rows: int, *, bf16: bool, recompute: bool) -> int:
     """Bytes that live at once, beside weights and gradients, in a forward and backward of so many rows."""
     with _as_if_real(training, rows) as (objective, batch):
         for module in objective.modules():
@@ -96,7 +96,7 @@ def count_activations(training: Pretraining, rows: int, *, bf16: bool, recompute
     return live.peak
 
 
-def rows_of(training: Pretraining, rows: int = FEWEST_ROWS) -> dict[str, Tensor]:
+def rows_of(training: TrainingConfig, rows: int = FEWEST_ROWS) -> dict[str, Tensor]:
     """A batch of noise with every field that the pretext reads; partners lie side by side."""
     network, generator = training.network, generator_of(training.seed)
     drawn = [training.objective.draw(cast(Any, network), generator) for _ in range(rows)]
@@ -141,13 +141,13 @@ class LiveBytes(TorchDispatchMode):
         self.live -= num_bytes
 
 
-def _without_numbers(training: Pretraining) -> nn.Module:
+def _without_numbers(training: TrainingConfig) -> nn.Module:
     with torch.device("meta"):
         return cast(Any, training.objective).build(cast(Any, training.network))
 
 
 @contextmanager
-def _as_if_real(training: Pretraining, rows: int) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
+def _as_if_real(training: TrainingConfig, rows: int) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
     """The pretext and a batch that say they lie on the CPU, and everything made beside them likewise."""
     objective, few = _without_numbers(training), rows_of(training)
     with FakeTensorMode():

@@ -18,7 +18,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from meduet_training.data.sources.step_batches import Share
+from meduet_training.data.sources.step_batches import Shard
 from meduet_training.engine.cost import (
     FEWEST_ROWS,
     Weights,
@@ -27,7 +27,7 @@ from meduet_training.engine.cost import (
     count_weights,
     rows_of,
 )
-from meduet_training.engine.trainer import Pretraining, Upkeep
+from meduet_training.engine.trainer import TrainerOptions, TrainingConfig
 from meduet_training.runtime.fabric import Hardware, fit_to_hardware
 from meduet_training.runtime.optimizer import adamw
 from napari_meduet.errors import InputError
@@ -93,7 +93,7 @@ class Plan:
         disk: bytes of checkpoints, cache and logs; a cache that is there already takes no more.
     """
 
-    training: Pretraining
+    training: TrainingConfig
     hardware: Hardware
     device: str
     num_processes: int
@@ -145,9 +145,9 @@ class Plan:
 
 
 def plan_run(
-    training: Pretraining,
+    training: TrainingConfig,
     hardware: Hardware,
-    upkeep: Upkeep,
+    upkeep: TrainerOptions,
     folder: Path,
     *,
     num_processes: int = 1,
@@ -163,7 +163,7 @@ def plan_run(
     Raises:
         InputError: this machine lacks the device, or the batch does not split.
     """
-    share = Share(num_ranks=num_processes, accumulate=hardware.accumulate)
+    share = Shard(num_ranks=num_processes, accumulate=hardware.accumulate)
     try:
         rows = share.rows(training.batch, in_pairs=bool(training.objective.pairing))
     except ValueError as error:
@@ -234,7 +234,7 @@ def checkpoint_bytes(weights: Weights) -> int:
     return FLOAT_BYTES * (network + MOMENTS * weights.trained + weights.trained_tensors)
 
 
-def time_step(training: Pretraining, hardware: Hardware, device: torch.device, *, bf16: bool) -> StepTime:
+def time_step(training: TrainingConfig, hardware: Hardware, device: torch.device, *, bf16: bool) -> StepTime:
     """Take a few real steps of few rows of noise on this device; the median of those after the first."""
     rows = FEWEST_ROWS if device.type == "cpu" else ROWS_ON_GPU
     with torch.random.fork_rng(devices=[]):

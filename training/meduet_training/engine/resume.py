@@ -40,7 +40,7 @@ class RunSettings:
     """What a run was begun with, as plain data.
 
     Attributes:
-        training: the whole `Pretraining`.
+        training: the whole `TrainingConfig`.
         data_sha256: of the latents it learns from.
         latent_mean, latent_std: of each channel, by which latents are standardised.
         processes, accumulate: a batch goes through the network in so many times so many parts.

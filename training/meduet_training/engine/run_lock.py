@@ -16,7 +16,7 @@ from meduet_training.runtime.watchdog import Supervisor, supervised
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guard:
+class RunLock:
     """What a training is told and tells.
 
     Attributes:
@@ -29,7 +29,7 @@ class Guard:
 
 
 @contextmanager
-def guarded(fabric: Fabric, folder: Path, timeout_s: float) -> Iterator[Guard]:
+def run_lock(fabric: Fabric, folder: Path, timeout_s: float) -> Iterator[RunLock]:
     """Guard a run on all its processes; its folder is held by the first.
 
     Args:
@@ -50,7 +50,7 @@ def guarded(fabric: Fabric, folder: Path, timeout_s: float) -> Iterator[Guard]:
             held.enter_context(hold_folder(folder))
             remove_leftovers(folder)
         try:
-            yield Guard(is_stopped=is_stopped, supervisor=supervisor)
+            yield RunLock(is_stopped=is_stopped, supervisor=supervisor)
         except Stopped as stopped:
             stopped.exit_code = is_stopped.exit_code
             raise

@@ -17,8 +17,8 @@ from torch import nn
 
 from meduet_training.data.sources.prefetching import Loading
 from meduet_training.data.sources.protocol import BatchSource
-from meduet_training.data.sources.step_batches import NetworkConfig, Share, StepBatches
-from meduet_training.engine.callbacks import StepRecord, Unwatched, Watch
+from meduet_training.data.sources.step_batches import NetworkConfig, Shard, StepBatches
+from meduet_training.engine.callbacks import NullCallback, StepRecord, TrainerCallback
 from meduet_training.engine.checkpoints import FOLDER, KEPT, Checkpoint, load_checkpoint, save_checkpoint
 from meduet_training.engine.resume import (
     RunSettings,
@@ -51,7 +51,7 @@ LINEAR_START_VOLUMES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pretraining:
+class TrainingConfig:
     """One pretraining; the defaults are those of Sec. 4.1 where it states them (specification, section 6).
 
     All that decides what is learnt: a run goes on only with the same.
@@ -102,7 +102,7 @@ class Pretraining:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upkeep:
+class TrainerOptions:
     """What a run does beside learning.
 
     Attributes:
@@ -136,14 +136,14 @@ class NotFinite(Failed):
     exit_code = 3
 
 
-def for_source(training: Pretraining, source: BatchSource[Any]) -> Pretraining:
+def for_source(training: TrainingConfig, source: BatchSource[Any]) -> TrainingConfig:
     """The same training with a class for each domain of the source."""
     if not isinstance(training.network, MeDUETConfig):
         return training
     return replace(training, network=replace(training.network, num_domains=len(source.domains)))
 
 
-def check_training(training: Pretraining, source: BatchSource[Any], share: Share) -> StepBatches:
+def check_training(training: TrainingConfig, source: BatchSource[Any], share: Shard) -> StepBatches:
     """The batches of a run, once it is known that they can be made.
 
     Raises:
@@ -171,22 +171,22 @@ def check_training(training: Pretraining, source: BatchSource[Any], share: Share
 
 
 ALONE = Hardware(workers=0)
-USUAL = Upkeep()
-NOBODY = Unwatched()
+USUAL = TrainerOptions()
+NOBODY = NullCallback()
 
 
-def run_pretraining(
+def fit(
     fabric: Fabric,
     source: BatchSource[Any],
-    training: Pretraining,
+    training: TrainingConfig,
     folder: Path,
     *,
     hardware: Hardware = ALONE,
-    upkeep: Upkeep = USUAL,
+    upkeep: TrainerOptions = USUAL,
     build: Callable[[], nn.Module] | None = None,
     on_begin: Callable[[], None] = lambda: None,
     on_new: Callable[[nn.Module], None] = lambda objective: None,
-    watch: Watch = NOBODY,
+    watch: TrainerCallback = NOBODY,
     is_stopped: Callable[[], bool] = lambda: False,
     at: At = nowhere,
     say: Callable[[str], None] = say_on_stderr,
@@ -211,7 +211,7 @@ def run_pretraining(
         Stopped: before the last step, because `is_stopped` said so.
         NotFinite: too many steps in a row had to be skipped.
     """
-    share = Share(rank=fabric.global_rank, num_ranks=fabric.world_size, accumulate=hardware.accumulate)
+    share = Shard(rank=fabric.global_rank, num_ranks=fabric.world_size, accumulate=hardware.accumulate)
     batches = check_training(training, source, share)
     decided_by_first(fabric, lambda: make_folder(folder))
     mean, std = source.statistics()

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import nn
 
 
-class Sights(Protocol):
+class Validator(Protocol):
     """What there is to see of a run, beside its losses."""
 
     @property
@@ -44,8 +44,8 @@ class Sights(Protocol):
         ...
 
 
-class Endless:
-    """The part of `Sights` of which a run's length does not depend."""
+class NoEarlyStopping:
+    """The part of `Validator` of which a run's length does not depend."""
 
     def keep(self, objective: Any, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
         pass

@@ -40,7 +40,7 @@ def pretraining(config: Path, folder: Path, processes: int) -> tuple[str, ...]:
     Raises:
         InputError: it cannot be run as it is configured; better said now than after a night in the queue.
     """
-    from meduet_training.data.sources.step_batches import Share
+    from meduet_training.data.sources.step_batches import Shard
     from meduet_training.tasks.config import ONE_SOURCE, read_run_config
 
     wanted = read_run_config(config, {})
@@ -50,7 +50,7 @@ def pretraining(config: Path, folder: Path, processes: int) -> tuple[str, ...]:
         path: Path | None = getattr(wanted.data, name)
         if path is not None and not path.exists():
             raise InputError(f"data.{name}: there is no {path} here, seen from {Path.cwd()}.")
-    share = Share(num_ranks=processes, accumulate=wanted.hardware.accumulate)
+    share = Shard(num_ranks=processes, accumulate=wanted.hardware.accumulate)
     try:
         share.rows(wanted.training.batch, in_pairs=bool(wanted.training.objective.pairing))
     except ValueError as error:

@@ -23,8 +23,8 @@ from torch import nn
 from meduet_training.data.sources.protocol import BatchSource
 from meduet_training.data.sources.validation_crops import ValidationCrops, ValidationSource
 from meduet_training.data.tokenizer_files import tokenizer_sha256
-from meduet_training.engine.callbacks import StepRecord, Unwatched, Watch
-from meduet_training.engine.validator import Endless, Sights
+from meduet_training.engine.callbacks import NullCallback, StepRecord, TrainerCallback
+from meduet_training.engine.validator import NoEarlyStopping, Validator
 from meduet_training.evaluation.factors.analysis import FactorAnalysis, analyse_factors, write_factors
 from meduet_training.evaluation.factors.validation import measure_crops, shown_crops
 from meduet_training.evaluation.factors.validation_panel import validation_panel
@@ -55,22 +55,22 @@ from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.files import write_atomically
 
 if TYPE_CHECKING:
-    from meduet_training.engine.trainer import Pretraining
+    from meduet_training.engine.trainer import TrainingConfig
 
 NUM_CROPS = 256  # for the probes; at most four of each modality are drawn
 NONE_HELD_OUT = "No scan is held out, so this run has no validation panels and no probes."
 
 
 @contextmanager
-def watched_run(
+def logged_run(
     fabric: Fabric,
     folder: Path,
-    training: "Pretraining",
+    training: "TrainingConfig",
     source: BatchSource[Any],
     tokenizer: Tokenizer | None,
     config: Mapping[str, Any],
-    sights: Sights | None = None,
-) -> Iterator[Watch]:
+    sights: Validator | None = None,
+) -> Iterator[TrainerCallback]:
     """What looks on while the block trains; nobody on other processes than the first.
 
     Args:
@@ -83,7 +83,7 @@ def watched_run(
         InputError: the folder cannot be written.
     """
     if not fabric.is_global_zero:
-        yield Unwatched()
+        yield NullCallback()
         return
     check_writable(folder)
     if sights is None and tokenizer is not None and isinstance(source, ValidationSource):
@@ -107,7 +107,7 @@ def watched_run(
         ),
     )
     with training_bar(_doing(training), card.total_steps) as bar:
-        watch = RunWatch(
+        watch = RunLogger(
             folder,
             card,
             bar,
@@ -125,8 +125,8 @@ def watched_run(
         watch.close("finished")
 
 
-class Validation(Endless):
-    """Reconstructions, swaps and probes of a run's crops (`Sights`)."""
+class Validation(NoEarlyStopping):
+    """Reconstructions, swaps and probes of a run's crops (`Validator`)."""
 
     def __init__(
         self, crops: ValidationCrops, tokenizer: Tokenizer, mean: torch.Tensor, std: torch.Tensor
@@ -167,7 +167,7 @@ class Validation(Endless):
         write_factor_pictures(analysis, folder / FACTORS)
 
 
-class RunWatch:
+class RunLogger:
     """The first process's watch (`machinery/watching.Watch`)."""
 
     def __init__(
@@ -179,7 +179,7 @@ class RunWatch:
         batch: int,
         seed: int,
         processes: int,
-        validation: Sights | None,
+        validation: Validator | None,
     ) -> None:
         self._folder, self._card, self._bar = folder, card, bar
         self._batch, self._seed, self._validation = batch, seed, validation
@@ -285,11 +285,11 @@ class _Logs:
         self.curves = TensorBoardLog(folder, first_step)
 
 
-def _doing(training: "Pretraining") -> str:
+def _doing(training: "TrainingConfig") -> str:
     """What the bar says of the run."""
     known = {GeneratorConfig: "a generator", UNETRConfig: "a segmenter", ClassifierConfig: "a classifier"}
     trained = known.get(type(training.network))
-    return f"Training {trained}" if trained else "Pretraining"
+    return f"Training {trained}" if trained else "TrainingConfig"
 
 
 def _probe_curves(analysis: FactorAnalysis) -> dict[str, float]:

@@ -46,7 +46,7 @@ class Seen:
         return f"at step {self.words['step']}, {self.words['doing']}" if self.words else "not yet started"
 
 
-class RollCall:
+class Heartbeat:
     """All ranks of the job as this one sees them."""
 
     def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:

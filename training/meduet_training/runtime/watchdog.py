@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import torch.distributed as dist
 
-from meduet_training.runtime.heartbeat import GOES_ON, RollCall
+from meduet_training.runtime.heartbeat import GOES_ON, Heartbeat
 from meduet_training.runtime.messages import say_on_stderr
 from meduet_training.runtime.signals import EXIT_RESUMABLE, Stopped, StopSignals
 
@@ -32,7 +32,7 @@ class Supervisor:
 
     def __init__(self, stopping: StopSignals, timeout_s: float) -> None:
         self._stopping = stopping
-        self._ranks = RollCall(timeout_s) if dist.is_initialized() and dist.get_world_size() > 1 else None
+        self._ranks = Heartbeat(timeout_s) if dist.is_initialized() and dist.get_world_size() > 1 else None
         self._launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         self._is_orphan = False
         self._leave_at = float("inf")

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator, with_config
 
-from meduet_training.engine.trainer import Pretraining, Upkeep
+from meduet_training.engine.trainer import TrainerOptions, TrainingConfig
 from meduet_training.runtime.fabric import Hardware
 from meduet_training.tasks.pretraining.presets import PRESETS, VOXEL_NETWORKS, in_the_papers_words
 from napari_meduet.core.meduet import MeDUETConfig
@@ -42,7 +42,7 @@ ONE_SOURCE = (
     "Give one of --cache, latents of meduet-cache, --windows, a file made before, or --data, scans to make "
     "windows from."
 )
-SECTIONS = {"training": Pretraining, "hardware": Hardware, "upkeep": Upkeep}
+SECTIONS = {"training": TrainingConfig, "hardware": Hardware, "upkeep": TrainerOptions}
 
 for _schema in {*SECTIONS.values(), MeDUETConfig, ResidualUNetConfig, *PRETEXTS.values()}:
     with_config(ConfigDict(extra="forbid"))(_schema)
@@ -89,9 +89,9 @@ class RunConfig(BaseModel):
     objective: Literal["corrected", "paper"] = "corrected"
     pretext: Literal["meduet", "mae", "mdae", "mdae-voxel"] = "meduet"
     data: DataConfig | None = None
-    training: Pretraining
+    training: TrainingConfig
     hardware: Hardware = Hardware()
-    upkeep: Upkeep = Upkeep()
+    upkeep: TrainerOptions = TrainerOptions()
 
     @model_validator(mode="after")
     def _data_of_the_pretext(self) -> "RunConfig":
@@ -138,7 +138,7 @@ def read_config(
         raise InputError(where + _sentence(error, lambda place: names(place, said))) from error
 
 
-def asked_run(
+def requested_run(
     read: Callable[[Path | None, Mapping[str, Any]], ConfigT],
     output: Path,
     config: Path | None,

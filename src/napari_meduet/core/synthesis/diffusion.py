@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from napari_meduet.core.synthesis.interpolant import broadcast, noised
-from napari_meduet.core.synthesis.samplers import DrawNoise, Velocity, Walked, time_grid, walked
+from napari_meduet.core.synthesis.samplers import DrawNoise, SamplerState, Velocity, time_grid, walked
 
 NUM_STEPS = 1000
 FIRST_BETA, LAST_BETA = 1e-4, 0.02  # Ho et al. 2020; DiT keeps them
@@ -47,7 +47,7 @@ def diffusion_times(steps: int, start: float = 1.0) -> list[float]:
     return [round(time * NUM_STEPS) / NUM_STEPS for time in time_grid(steps, start)]
 
 
-def ddim(noise_at: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[float]) -> Iterator[Walked]:
+def ddim(noise_at: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[float]) -> Iterator[SamplerState]:
     """Noise and data are told apart and mixed anew, with less noise (Song et al. 2021, eta = 0)."""
     for step, (time, after, share, share_after) in enumerate(_shares(times), start=1):
         noise = noise_at(x, time)
@@ -58,7 +58,7 @@ def ddim(noise_at: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[floa
 
 def ddpm(
     noise_at: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[float], draw_noise: DrawNoise
-) -> Iterator[Walked]:
+) -> Iterator[SamplerState]:
     """A draw from the posterior of the step before, given the predicted data (Ho et al. 2020).
 
     With fewer than a thousand steps, the noise of those left out is added in one. The variance is the

@@ -180,7 +180,7 @@ def transformed(
     return modulated_block(block, tokens, own)
 
 
-class Refinement(nn.Module):
+class ConvRefiner(nn.Module):
     """Corrects a prediction where patches meet, from what lies on both sides of the seam (ours).
 
     Three convolutions that see the noised latent and the prediction; they begin by changing nothing.
@@ -207,7 +207,7 @@ class Refinement(nn.Module):
         return prediction + self.leave(F.silu(self.mix(F.silu(features))))
 
 
-class Layout(nn.Module):
+class LayoutPrior(nn.Module):
     """Guesses the content of every place from pooled factors (ours); begins by guessing nothing."""
 
     def __init__(self, config: GeneratorConfig) -> None:
@@ -250,8 +250,8 @@ class Generator(nn.Module):
             nn.Linear(width, config.patch_values, bias=False) if config.spatial_content else None
         )
         channels = config.refinement_channels
-        self.refinement = Refinement(config.latent_channels, channels) if channels else None
-        self.layout = Layout(config) if config.layout_rank else None
+        self.refinement = ConvRefiner(config.latent_channels, channels) if channels else None
+        self.layout = LayoutPrior(config) if config.layout_rank else None
         self.apply(initialise)
         if self.layout is not None:
             nn.init.zeros_(self.layout.leave.weight)

@@ -22,7 +22,7 @@ DrawNoise = Callable[[Tensor], Tensor]  # normal numbers, shaped like what they 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Walked:
+class SamplerState:
     """Where a sampler stands after a step.
 
     Attributes:
@@ -36,13 +36,13 @@ class Walked:
     data: Float[Tensor, "B C X Y Z"]
 
 
-def walked(step: int, time: float, x: Tensor, data: Tensor) -> Walked:
+def walked(step: int, time: float, x: Tensor, data: Tensor) -> SamplerState:
     """The step's end, once every number is known to be finite."""
     if not bool(torch.isfinite(x).all()):
         raise ValueError(
             f"Sampling failed at step {step} (t = {time:.3f}): its numbers are no longer finite."
         )
-    return Walked(step=step, time=time, x=x, data=data)
+    return SamplerState(step=step, time=time, x=x, data=data)
 
 
 def time_grid(steps: int, start: float = 1.0) -> list[float]:
@@ -54,7 +54,9 @@ def time_grid(steps: int, start: float = 1.0) -> list[float]:
     return [start * (1 - step / steps) for step in range(steps)] + [0.0]
 
 
-def euler(velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[float]) -> Iterator[Walked]:
+def euler(
+    velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[float]
+) -> Iterator[SamplerState]:
     """First order: straight ahead along the velocity."""
     for step, (time, after) in enumerate(_intervals(times), start=1):
         slope = velocity(x, time)
@@ -62,7 +64,7 @@ def euler(velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[flo
         yield walked(step, after, x, data_of(x, slope, after))
 
 
-def heun(velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[float]) -> Iterator[Walked]:
+def heun(velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[float]) -> Iterator[SamplerState]:
     """Second order: the mean of the velocities at both ends; the last step, to t = 0, is Euler's (EDM)."""
     for step, (time, after) in enumerate(_intervals(times), start=1):
         slope = velocity(x, time)
@@ -75,7 +77,9 @@ def heun(velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[floa
         yield walked(step, after, x, data_of(x, slope, after))
 
 
-def multistep(velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[float]) -> Iterator[Walked]:
+def multistep(
+    velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[float]
+) -> Iterator[SamplerState]:
     """Third order at one evaluation a step: the predicted data, extrapolated from the last three steps.
 
     Between two times the data are taken for a polynomial of time, and the path of such data is known in
@@ -117,7 +121,7 @@ def _data_path(known: Sequence[tuple[float, Tensor]], after: float) -> Tensor:
 
 def euler_maruyama(
     velocity: Velocity, x: Float[Tensor, "B C X Y Z"], times: Sequence[float], draw_noise: DrawNoise
-) -> Iterator[Walked]:
+) -> Iterator[SamplerState]:
     """SiT's stochastic sampler with w_t = sigma_t; the last step takes the mean and adds no noise.
 
     dx = (v - w s / 2) dt + sqrt(w) dW, backwards in time. The score s of x_t is -e / t, so with w = t,

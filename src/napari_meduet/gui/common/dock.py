@@ -38,15 +38,15 @@ class Dock(QWidget):
         self._place = QTimer(self)
         self._place.setSingleShot(True)
         self._place.timeout.connect(self._join_others)
-        self.add_bar(run, lambda: self.obstacle())
+        self.add_bar(run, lambda: self.disabled_reason())
 
-    def add_bar(self, bar: RunBar, obstacle: Callable[[], str]) -> None:
+    def add_bar(self, bar: RunBar, disabled_reason: Callable[[], str]) -> None:
         """Have a run bar follow the jobs that are started with it.
 
         Args:
             obstacle: why nothing can run from there now; empty where something can.
         """
-        self._bars[bar] = obstacle
+        self._bars[bar] = disabled_reason
         bar.cancel_pressed.connect(self.cancel)
 
     def scroll(self, *parts: QWidget) -> None:
@@ -108,7 +108,7 @@ class Dock(QWidget):
         self.notice.show_problem(problem)
         (show_error if problem.details else show_warning)(problem.sentence)
 
-    def obstacle(self) -> str:
+    def disabled_reason(self) -> str:
         """Why nothing can run now; empty where something can."""
         raise NotImplementedError
 
@@ -158,6 +158,6 @@ class Dock(QWidget):
     def rest(self) -> None:
         """Say at every run bar what can run now, if no job does."""
         if self._job is None:
-            for bar, obstacle in self._bars.items():
+            for bar, disabled_reason in self._bars.items():
                 bar.setEnabled(True)
-                bar.rest(obstacle())
+                bar.rest(disabled_reason())

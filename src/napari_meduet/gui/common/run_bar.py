@@ -49,7 +49,7 @@ class RunBar(QWidget):
         self.button.clicked.connect(self._pressed)
         self.rest()
 
-    def rest(self, obstacle: str = "", status: str = "") -> None:
+    def rest(self, disabled_reason: str = "", status: str = "") -> None:
         """Nothing runs.
 
         Args:
@@ -58,11 +58,11 @@ class RunBar(QWidget):
         """
         self._is_running = False
         self.button.setText(self._text)
-        self.button.setEnabled(not obstacle)
-        self.button.setToolTip(obstacle)
+        self.button.setEnabled(not disabled_reason)
+        self.button.setToolTip(disabled_reason)
         self.bar.setVisible(False)
-        self.status.setText(obstacle or status)
-        self.status.setVisible(bool(obstacle or status))
+        self.status.setText(disabled_reason or status)
+        self.status.setVisible(bool(disabled_reason or status))
 
     def predict(self, seconds: float | None) -> None:
         """Say beside the button how long the work will take; None: not known."""

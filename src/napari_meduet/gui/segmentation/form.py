@@ -35,7 +35,7 @@ class SegmentationForm(QWidget):
         column.addLayout(rows(("Scan", self.scan), ("", self.largest_parts)))
         self.scan.changed.connect(self.changed)
 
-    def obstacle(self) -> str:
+    def disabled_reason(self) -> str:
         """Why there is nothing to run yet; empty where there is."""
         try:
             card = self._model.card()

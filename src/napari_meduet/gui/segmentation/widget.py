@@ -53,7 +53,7 @@ class SegmentationWidget(Dock):
         choices = QWidget()
         choices.setLayout(rows(("Model", self.model), ("Device", self.device)))
         self.scroll(choices, self.pages, self._segment_page, self.teach, self.notice, self.structures)
-        self.add_bar(self.teach.train, self.teach.obstacle)
+        self.add_bar(self.teach.train, self.teach.disabled_reason)
         self.add_bar(self.teach.use.apply, self.teach.apply_obstacle)
         self.pages.currentChanged.connect(self._turn_to)
         self.model.changed.connect(self._model_changed)
@@ -104,9 +104,9 @@ class SegmentationWidget(Dock):
 
     # What a dock is asked
 
-    def obstacle(self) -> str:
+    def disabled_reason(self) -> str:
         """What the form still misses."""
-        return self.form.obstacle()
+        return self.form.disabled_reason()
 
     def job_began(self) -> None:
         """Everything but Cancel, and what ends a lesson."""

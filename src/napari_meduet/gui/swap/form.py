@@ -112,7 +112,7 @@ class SwapForm(QWidget):
         self.content.changed.connect(self.style_source.refill)  # its default is another scan
         self.exchange.clicked.connect(self._exchange)
 
-    def obstacle(self) -> str:
+    def disabled_reason(self) -> str:
         """Why there is nothing to run yet; empty where there is."""
         content, style, labels = self.content.value(), self.style_source.value(), self.labels.value()
         if content is None:

@@ -123,9 +123,9 @@ class SwapWidget(Dock):
 
     # What a dock is asked
 
-    def obstacle(self) -> str:
+    def disabled_reason(self) -> str:
         """What the form still misses."""
-        return self.form.obstacle()
+        return self.form.disabled_reason()
 
     def job_began(self) -> None:
         """The buttons for factors; the form too where `_run` says so: a redraw follows the slider."""
@@ -147,7 +147,7 @@ class SwapWidget(Dock):
         self._session = None
         self._redraw.stop()
         if self._job is None:
-            self.run.rest(self.form.obstacle())
+            self.run.rest(self.form.disabled_reason())
 
     def _show_difference(self, is_wanted: bool) -> None:
         if self._view is not None:

@@ -168,7 +168,7 @@ class SynthesisForm(QWidget):
         self.content.changed.connect(self.style_source.refill)  # its default is another scan
         self.model.changed.connect(self._model_changed)
 
-    def obstacle(self) -> str:
+    def disabled_reason(self) -> str:
         """Why there is nothing to run; empty where there is."""
         mask, content = self.mask_labels.value(), self.content.value()
         if self._obstacle:

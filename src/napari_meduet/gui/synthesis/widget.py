@@ -157,9 +157,9 @@ class SynthesisWidget(Dock):
 
     # What a dock is asked
 
-    def obstacle(self) -> str:
+    def disabled_reason(self) -> str:
         """What the form still misses."""
-        return self.form.obstacle()
+        return self.form.disabled_reason()
 
     def job_began(self) -> None:
         """Everything but Cancel."""
@@ -184,17 +184,17 @@ class SynthesisWidget(Dock):
     # What stands beside the buttons
 
     def _form_changed(self) -> None:
-        obstacle = self.obstacle()
-        self.try_weights.setEnabled(not obstacle)
+        disabled_reason = self.disabled_reason()
+        self.try_weights.setEnabled(not disabled_reason)
         self.run.predict(None)
         if not self.is_busy:
-            self.run.rest(obstacle)
-        if not obstacle:
+            self.run.rest(disabled_reason)
+        if not disabled_reason:
             self._predict.start()
 
     def _show_duration(self) -> None:
         """Say how long a run will take, as soon as that is known."""
-        if self.is_busy or self.obstacle():
+        if self.is_busy or self.disabled_reason():
             return
         try:
             wished = self.form.timed_request()

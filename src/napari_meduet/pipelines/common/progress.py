@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from napari_meduet.errors import OnProgress
 
 
-def silent(fraction: float, doing: str) -> None:
+def null_progress(fraction: float, doing: str) -> None:
     """Progress that nobody watches."""
 
 

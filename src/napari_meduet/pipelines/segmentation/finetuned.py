@@ -16,7 +16,7 @@ from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.card import SEGMENTER_FILE, MaskClass, Modality
 from napari_meduet.models.files import Model, copy_model, packed_weights, save_segmenter
-from napari_meduet.pipelines.common.progress import silent
+from napari_meduet.pipelines.common.progress import null_progress
 from napari_meduet.pipelines.factors import read_scan
 from napari_meduet.pipelines.requests import Scan, ScanChoice
 from napari_meduet.pipelines.segmentation.session import SegmentationResult, segment_volume
@@ -67,7 +67,7 @@ class Taught:
         *,
         choice: ScanChoice = ANY_CHOICE,
         largest_parts: bool = False,
-        on_progress: OnProgress = silent,
+        on_progress: OnProgress = null_progress,
     ) -> SegmentationResult:
         """The structures in a scan.
 

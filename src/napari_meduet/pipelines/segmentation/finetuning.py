@@ -38,14 +38,14 @@ from napari_meduet.models.segmenters import begin_segmenter, build_segmenter, sc
 from napari_meduet.pipelines.common.encoding import PreparedScan, prepare_scan
 from napari_meduet.pipelines.common.interruption import interruptible
 from napari_meduet.pipelines.common.labels import labels_on
-from napari_meduet.pipelines.common.progress import part, parts, silent
+from napari_meduet.pipelines.common.progress import null_progress, part, parts
 from napari_meduet.pipelines.factors import read_scan
 from napari_meduet.pipelines.requests import TeachRequest
 from napari_meduet.pipelines.segmentation.finetuned import ANY_CHOICE, Taught, TaughtSoFar
 from napari_meduet.pipelines.segmentation.training_samples import (
-    Example,
     LabelMap,
-    Pose,
+    SpatialAugmentation,
+    TrainingSample,
     choose_example,
     draw_crop,
     make_example,
@@ -67,7 +67,7 @@ TOLD_EVERY = 5  # steps
 
 def teach(
     request: TeachRequest,
-    on_progress: OnProgress = silent,
+    on_progress: OnProgress = null_progress,
     on_curve: Callable[[TaughtSoFar], None] = lambda point: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Taught:
@@ -146,7 +146,7 @@ def _examples(
     meaning: LabelMap,
     generator: Generator,
     on_progress: OnProgress,
-) -> list[Example]:
+) -> list[TrainingSample]:
     """Every scan in its own pose and in some others."""
     poses = max(1, POSES_AIMED_AT // len(scans))
     wanted = [(scan, labels, number) for number in range(poses) for scan, labels in scans]
@@ -154,7 +154,11 @@ def _examples(
     for stage, (scan, labels, number) in zip(
         parts(part(on_progress, 0.2, 1.0), *[1] * len(wanted)), wanted, strict=True
     ):
-        pose = Pose() if number == 0 else Pose.drawn(generator, scan.volume.modality)
+        pose = (
+            SpatialAugmentation()
+            if number == 0
+            else SpatialAugmentation.drawn(generator, scan.volume.modality)
+        )
         examples.append(make_example(model, scan, labels, meaning, pose, stage))
     return examples
 
@@ -185,7 +189,7 @@ def _begun(model: Model, classes: Sequence[MaskClass], modalities: Sequence[Moda
 
 
 def _batch(
-    examples: Sequence[Example], objective: SegmentationObjective, model: Model, generator: Generator
+    examples: Sequence[TrainingSample], objective: SegmentationObjective, model: Model, generator: Generator
 ) -> SegmentationBatch:
     """Crops of examples."""
     size: Position = objective.student.config.latent_shape[1:]
@@ -204,7 +208,7 @@ def _batch(
 
 def _learn(
     objective: SegmentationObjective,
-    examples: Sequence[Example],
+    examples: Sequence[TrainingSample],
     request: TeachRequest,
     model: Model,
     generator: Generator,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.pipelines.common.outputs import check_output
-from napari_meduet.pipelines.common.progress import part, silent
+from napari_meduet.pipelines.common.progress import null_progress, part
 from napari_meduet.pipelines.requests import ScanChoice
 from napari_meduet.volumes.dicom_frames import looks_like_dicom
 from napari_meduet.volumes.files import read_volume
@@ -43,7 +43,7 @@ def segment_folder(
     segment: Callable[[Volume, OnProgress], "SegmentationResult"],
     folder: Path,
     target: Path,
-    on_progress: OnProgress = silent,
+    on_progress: OnProgress = null_progress,
     choice: ScanChoice = ANY_SCAN,
 ) -> FolderReport:
     """Segment the NIfTI, NRRD and MetaImage files in a folder, and each DICOM folder in it.

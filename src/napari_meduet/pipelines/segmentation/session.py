@@ -39,7 +39,7 @@ from napari_meduet.pipelines.common.encoding import (
 from napari_meduet.pipelines.common.interruption import interruptible
 from napari_meduet.pipelines.common.labels import check_same_grid
 from napari_meduet.pipelines.common.memory import check_segmentation_memory
-from napari_meduet.pipelines.common.progress import parts, silent
+from napari_meduet.pipelines.common.progress import null_progress, parts
 from napari_meduet.pipelines.common.provenance import provenance
 from napari_meduet.pipelines.common.score_slabs import score_slabs, without_air
 from napari_meduet.pipelines.factors import doubts_about, read_scan
@@ -149,7 +149,7 @@ class SegmentationResult:
 
 
 @torch.inference_mode()
-def segment(request: SegmentRequest, on_progress: OnProgress = silent) -> SegmentationResult:
+def segment(request: SegmentRequest, on_progress: OnProgress = null_progress) -> SegmentationResult:
     """The structures that the model's segmenter knows, in a scan.
 
     Raises:
@@ -207,7 +207,7 @@ def segment_volume(
     together: Sequence[Volume] = (),
     segmenter_sha256: str | None = None,
     largest_parts: bool = False,
-    on_progress: OnProgress = silent,
+    on_progress: OnProgress = null_progress,
 ) -> SegmentationResult:
     """The structures that any segmenter on the model's latents finds in a scan.
 
@@ -266,7 +266,10 @@ def segment_volume(
 
 @torch.inference_mode()
 def segment_prepared(
-    model: Model, network: LatentUNETR, prepared: Sequence[PreparedScan], on_progress: OnProgress = silent
+    model: Model,
+    network: LatentUNETR,
+    prepared: Sequence[PreparedScan],
+    on_progress: OnProgress = null_progress,
 ) -> np.ndarray:
     """The class of every voxel (X, Y, Z) of the scan's own grid, counted as the network counts them.
 

@@ -26,7 +26,7 @@ from napari_meduet.pipelines.common.encoding import (
     padded_body,
     padding_amounts,
 )
-from napari_meduet.pipelines.common.progress import silent
+from napari_meduet.pipelines.common.progress import null_progress
 from napari_meduet.volumes.volume import Modality
 
 LARGEST_TURN = 12.0  # degrees about each axis
@@ -61,7 +61,7 @@ class LabelMap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pose:
+class SpatialAugmentation:
     """A scan turned and scaled about its centre, in other tones.
 
     Attributes:
@@ -76,7 +76,7 @@ class Pose:
     tones: tuple[float, ...] = TONES
 
     @classmethod
-    def drawn(cls, generator: Generator, modality: Modality) -> "Pose":
+    def drawn(cls, generator: Generator, modality: Modality) -> "SpatialAugmentation":
         """A pose that a patient might be scanned in."""
         *turns, size = torch.rand(4, generator=generator).tolist()
         low, high = SCALES
@@ -88,7 +88,7 @@ class Pose:
     @property
     def is_own(self) -> bool:
         """Whether nothing is moved."""
-        return self == Pose()
+        return self == SpatialAugmentation()
 
     def matrix(self) -> Float[Tensor, "3 3"]:
         """From places in the posed scan to those in the scan, both in voxels from the centre."""
@@ -104,7 +104,7 @@ class Pose:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Example:
+class TrainingSample:
     """A labelled scan.
 
     Attributes:
@@ -139,11 +139,11 @@ def make_example(
     scan: PreparedScan,
     labels: np.ndarray,
     meaning: LabelMap,
-    pose: Pose = Pose(),
-    on_progress: OnProgress = silent,
+    pose: SpatialAugmentation = SpatialAugmentation(),
+    on_progress: OnProgress = null_progress,
     *,
     may_be_empty: bool = False,
-) -> Example:
+) -> TrainingSample:
     """A prepared scan and its labels (native grid) as networks learn from them.
 
     Where nobody looked, the air around the body is background all the same: strokes alone leave a network
@@ -173,7 +173,7 @@ def make_example(
         units = torch.from_numpy(np.interp(units.numpy(), TONES, pose.tones).astype(np.float32))
         body = posed(body, pose, "nearest", outside=0.0)
     mean, log_variance = encode_posterior(model, units, on_progress)
-    return Example(
+    return TrainingSample(
         mean=mean,
         log_variance=log_variance,
         body=F.avg_pool3d(body, model.tokenizer.stride)[0, 0],
@@ -184,7 +184,7 @@ def make_example(
 
 
 def posed(
-    volume: Float[Tensor, "1 1 X Y Z"], pose: Pose, mode: str, outside: float | None = None
+    volume: Float[Tensor, "1 1 X Y Z"], pose: SpatialAugmentation, mode: str, outside: float | None = None
 ) -> Float[Tensor, "1 1 X Y Z"]:
     """A volume in a pose, on the same grid; its border goes on outside unless a value is given."""
     sides = torch.tensor(volume.shape[2:], dtype=torch.float32)
@@ -230,7 +230,7 @@ def choose_example(classes: Sequence[Sequence[int]], generator: Generator) -> tu
 
 
 def draw_crop(
-    example: Example, around: int | None, size: Position, stride: int, generator: Generator
+    example: TrainingSample, around: int | None, size: Position, stride: int, generator: Generator
 ) -> Crop:
     """A window of an example.
 
@@ -255,7 +255,7 @@ def draw_crop(
 
 
 def read_crop(
-    example: Example, crop: Crop, size: Position, stride: int, noise: Generator
+    example: TrainingSample, crop: Crop, size: Position, stride: int, noise: Generator
 ) -> dict[str, Tensor]:
     """What a network learns from a crop: fields of `SegmentationBatch`, without the batch axis.
 

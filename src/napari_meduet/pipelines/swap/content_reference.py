@@ -25,7 +25,7 @@ MOST_BODY = 0.5  # a sample holds at least this share of what the fullest sub-vo
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Baseline:
+class ContentReference:
     """The measurements of a content scan that every rendering of a swap shares.
 
     Attributes:

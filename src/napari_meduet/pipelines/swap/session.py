@@ -23,13 +23,13 @@ from napari_meduet.models.styles import STYLE_SUFFIX, Style, load_style
 from napari_meduet.pipelines.common.encoding import decode_latent, decode_windows
 from napari_meduet.pipelines.common.labels import GRID_TOLERANCE_MM, labels_on
 from napari_meduet.pipelines.common.memory import check_memory
-from napari_meduet.pipelines.common.progress import parts, silent
+from napari_meduet.pipelines.common.progress import null_progress, parts
 from napari_meduet.pipelines.common.provenance import provenance
 from napari_meduet.pipelines.common.scan_texture import TextureMove
 from napari_meduet.pipelines.factors import MeasuredScan, doubts_about, measure_scan, read_scan
 from napari_meduet.pipelines.requests import Mode, SwapRequest, check_strength
 from napari_meduet.pipelines.swap.composition import composed
-from napari_meduet.pipelines.swap.content_reference import Baseline
+from napari_meduet.pipelines.swap.content_reference import ContentReference
 from napari_meduet.pipelines.swap.edges import compare_edges, gradient, gradient_correlation
 from napari_meduet.pipelines.swap.safety import Measurements, SafetyReport, drift_under_labels, judge
 from napari_meduet.volumes.files import file_sha256, write_volume
@@ -57,7 +57,7 @@ class SwapResult:
         write_volume(path, self.volume, provenance=self.provenance, overwrite=overwrite)
 
 
-def swap(request: SwapRequest, on_progress: OnProgress = silent) -> SwapResult:
+def swap(request: SwapRequest, on_progress: OnProgress = null_progress) -> SwapResult:
     """Give one scan the style of another.
 
     Raises:
@@ -68,7 +68,7 @@ def swap(request: SwapRequest, on_progress: OnProgress = silent) -> SwapResult:
 
 
 @torch.inference_mode()
-def open_swap(request: SwapRequest, on_progress: OnProgress = silent) -> "SwapSession":
+def open_swap(request: SwapRequest, on_progress: OnProgress = null_progress) -> "SwapSession":
     """All of a swap that does not depend on its strength, kept for rendering it again and again."""
     on_progress(0.0, "reading")
     model = load_model(request.model, request.device)
@@ -90,7 +90,7 @@ def open_swap(request: SwapRequest, on_progress: OnProgress = silent) -> "SwapSe
         style_tokens=tokens,
         style_sha256=style_sha256,
         reference=_reference(request.mode, model, measured, third),
-        baseline=Baseline.of(model, measured.encoded, last),
+        baseline=ContentReference.of(model, measured.encoded, last),
         labels=labels,
         warnings=_warnings(content, other),
     )
@@ -115,7 +115,7 @@ class SwapSession:
     style_tokens: torch.Tensor | None
     style_sha256: str
     reference: np.ndarray
-    baseline: Baseline
+    baseline: ContentReference
     labels: np.ndarray | None
     warnings: tuple[str, ...]
 
@@ -125,7 +125,7 @@ class SwapSession:
         strength: float | None = None,
         *,
         texture: bool | None = None,
-        on_progress: OnProgress = silent,
+        on_progress: OnProgress = null_progress,
     ) -> SwapResult:
         """The swap at a strength, by default the request's, with or without texture."""
         strength = float(self.request.strength if strength is None else strength)

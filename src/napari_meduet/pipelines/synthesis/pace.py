@@ -6,7 +6,11 @@ import torch
 
 from napari_meduet.models.files import load_model
 from napari_meduet.pipelines.requests import SynthesisRequest
-from napari_meduet.pipelines.synthesis.sampling import Asked, num_evaluations, seconds_per_evaluation
+from napari_meduet.pipelines.synthesis.sampling import (
+    SamplingConditions,
+    num_evaluations,
+    seconds_per_evaluation,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,5 +41,5 @@ def measured_pace(request: SynthesisRequest) -> Pace | None:
         return None
     own = model.generator.config.grid
     x, y, z = own if request.size is None else (side // model.token_voxels for side in request.size)
-    asked = Asked(size=(x, y, z), content=None, tokens=None, style=None, start=None)
+    asked = SamplingConditions(size=(x, y, z), content=None, tokens=None, style=None, start=None)
     return Pace(seconds_per_evaluation=seconds_per_evaluation(model.generator, asked))

@@ -28,8 +28,8 @@ from napari_meduet.core.synthesis.generator import Conditions, Generator
 from napari_meduet.core.synthesis.guided import Guidance, GuidedVelocity
 from napari_meduet.core.synthesis.samplers import (
     SAMPLERS,
+    SamplerState,
     Velocity,
-    Walked,
     euler_maruyama,
     evaluations_per_step,
     time_grid,
@@ -49,7 +49,7 @@ SLOW_EVALUATION_S = 0.5  # above it, what a first evaluation sets up does not ma
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effort:
+class MemoryFallback:
     """How much memory a sample may take.
 
     Attributes:
@@ -74,16 +74,18 @@ class Efforts:
     """
 
     def __init__(self, device: torch.device) -> None:
-        fewer = Effort(
+        fewer = MemoryFallback(
             batched=False,
             tile_bytes=MEMORY_BUDGET_BYTES // 8,
             told="Memory ran out; it went on with one evaluation at a time and smaller tiles.",
         )
-        on_cpu = Effort(on_cpu=True, told=f"The memory of {device.type} ran out; it went on on the CPU.")
-        self.effort, self._left = Effort(), [fewer] if device.type == "cpu" else [fewer, on_cpu]
+        on_cpu = MemoryFallback(
+            on_cpu=True, told=f"The memory of {device.type} ran out; it went on on the CPU."
+        )
+        self.effort, self._left = MemoryFallback(), [fewer] if device.type == "cpu" else [fewer, on_cpu]
         self.told: list[str] = []
 
-    def run(self, attempt: Callable[[Effort], Answer]) -> Answer:
+    def run(self, attempt: Callable[[MemoryFallback], Answer]) -> Answer:
         """What the first effort answers whose memory suffices.
 
         Raises:
@@ -127,7 +129,7 @@ def check_sampler(generator: Generator, sampler: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Asked:
+class SamplingConditions:
     """What a walk is told: conditions as vectors and grids of tokens; None where nothing is given.
 
     Attributes:
@@ -164,7 +166,7 @@ class Asked:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Place:
+class OutputSpace:
     """What the voxels of a result mean: their intensities, and where they lie."""
 
     modality: Modality
@@ -184,12 +186,12 @@ def guidance_of(request: SynthesisRequest) -> Guidance:
 
 def denoised(
     generator: Generator,
-    asked: Asked,
+    asked: SamplingConditions,
     request: SynthesisRequest,
     seed: int,
-    effort: Effort,
+    effort: MemoryFallback,
     on_progress: OnProgress,
-    on_step: Callable[[Walked], None] = lambda walked: None,
+    on_step: Callable[[SamplerState], None] = lambda walked: None,
     control: ControlNet | None = None,
 ) -> Float[Tensor, "1 C x y z"]:
     """The standardised latent that the noise of a seed becomes.
@@ -218,12 +220,12 @@ def denoised(
 
 def _walk(
     generator: Generator,
-    asked: Asked,
+    asked: SamplingConditions,
     request: SynthesisRequest,
     seed: int,
-    effort: Effort,
+    effort: MemoryFallback,
     control: ControlNet | None,
-) -> Iterator[Walked]:
+) -> Iterator[SamplerState]:
     """The steps from noise, drawn on the CPU, to a latent."""
     draws = torch.Generator().manual_seed(seed)
     device = generator.patch_embedding.weight.device
@@ -254,11 +256,13 @@ def _walk(
         ) from error
 
 
-def seconds_per_evaluation(generator: Generator, asked: Asked, control: ControlNet | None = None) -> float:
+def seconds_per_evaluation(
+    generator: Generator, asked: SamplingConditions, control: ControlNet | None = None
+) -> float:
     """How long the network takes to see the whole result once; where that is quick, once it is warm."""
     x = torch.zeros(asked.latent_shape(generator), device=generator.patch_embedding.weight.device)
     unguided = Guidance(content_weight=0.0, style_weight=0.0)
-    velocity = _velocity(generator, asked, unguided, [1.0], Effort(), control)
+    velocity = _velocity(generator, asked, unguided, [1.0], MemoryFallback(), control)
     seconds = 0.0
     for _ in range(2):
         before = perf_counter()
@@ -289,10 +293,10 @@ def _times(request: SynthesisRequest, start: float) -> list[float]:
 
 def _velocity(
     generator: Generator,
-    asked: Asked,
+    asked: SamplingConditions,
     guidance: Guidance,
     times: list[float],
-    effort: Effort,
+    effort: MemoryFallback,
     control: ControlNet | None,
 ) -> Velocity:
     """The velocity of a latent of the size asked for; of windows where that is more than the generator's."""
@@ -305,7 +309,11 @@ def _velocity(
 
 
 def decoded(
-    model: Model, latent: Float[Tensor, "1 C x y z"], place: Place, effort: Effort, on_progress: OnProgress
+    model: Model,
+    latent: Float[Tensor, "1 C x y z"],
+    place: OutputSpace,
+    effort: MemoryFallback,
+    on_progress: OnProgress,
 ) -> Volume:
     """The volume that a standardised latent stands for: CT in whole HU, MR in the profile's unit.
 

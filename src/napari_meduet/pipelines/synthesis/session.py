@@ -19,12 +19,12 @@ import torch
 from napari_meduet.core.sliding_windows import Position
 from napari_meduet.core.synthesis.acceleration import accelerated
 from napari_meduet.core.synthesis.generator import Generator
-from napari_meduet.core.synthesis.samplers import SAMPLERS, Walked
+from napari_meduet.core.synthesis.samplers import SAMPLERS, SamplerState
 from napari_meduet.errors import Cancelled, InputError, OnProgress
 from napari_meduet.models.card import CONTROL_FILE, GENERATOR_FILE
 from napari_meduet.models.files import Model, load_model
 from napari_meduet.pipelines.common.memory import check_synthesis_memory
-from napari_meduet.pipelines.common.progress import part, parts, silent
+from napari_meduet.pipelines.common.progress import null_progress, part, parts
 from napari_meduet.pipelines.common.provenance import provenance
 from napari_meduet.pipelines.requests import Scan, SynthesisRequest
 from napari_meduet.pipelines.synthesis.conditions import (
@@ -45,10 +45,10 @@ from napari_meduet.pipelines.synthesis.conditions import (
 from napari_meduet.pipelines.synthesis.outputs import GuidanceGrid, OnPreview, Previews, SynthesisResult
 from napari_meduet.pipelines.synthesis.pace import Pace
 from napari_meduet.pipelines.synthesis.sampling import (
-    Asked,
-    Effort,
     Efforts,
-    Place,
+    MemoryFallback,
+    OutputSpace,
+    SamplingConditions,
     check_sampler,
     decoded,
     denoised,
@@ -66,7 +66,7 @@ CHANGEABLE = {
 
 
 def synthesize(
-    request: SynthesisRequest, on_progress: OnProgress = silent, on_preview: OnPreview | None = None
+    request: SynthesisRequest, on_progress: OnProgress = null_progress, on_preview: OnPreview | None = None
 ) -> SynthesisResult:
     """Make new volumes.
 
@@ -82,7 +82,7 @@ def synthesize(
 
 
 @torch.inference_mode()
-def open_synthesis(request: SynthesisRequest, on_progress: OnProgress = silent) -> "SynthesisSession":
+def open_synthesis(request: SynthesisRequest, on_progress: OnProgress = null_progress) -> "SynthesisSession":
     """All of a synthesis but the sampling: model, conditions, place and seed."""
     on_progress(0.0, "reading the model")
     model = load_model(request.model, request.device)
@@ -135,7 +135,7 @@ class SynthesisSession:
     start: GivenStart | None
     mask: GivenMask | None = None
 
-    def with_style(self, style: Scan | None, on_progress: OnProgress = silent) -> "SynthesisSession":
+    def with_style(self, style: Scan | None, on_progress: OnProgress = null_progress) -> "SynthesisSession":
         """The same content and noise with another style."""
         with torch.inference_mode():
             reader, choice = ScanReader(self.model, on_progress), self.request.style_choice
@@ -144,7 +144,7 @@ class SynthesisSession:
 
     @torch.inference_mode()
     def sample(
-        self, *, on_progress: OnProgress = silent, on_preview: OnPreview | None = None, **changes: Any
+        self, *, on_progress: OnProgress = null_progress, on_preview: OnPreview | None = None, **changes: Any
     ) -> SynthesisResult:
         """The volumes.
 
@@ -192,7 +192,7 @@ class SynthesisSession:
         style_weights: Sequence[float],
         *,
         steps: int = GRID_STEPS,
-        on_progress: OnProgress = silent,
+        on_progress: OnProgress = null_progress,
     ) -> GuidanceGrid:
         """The first volume under each pair of weights, at few steps: of each the slice through the middle."""
         efforts = Efforts(self.model.device)
@@ -221,7 +221,7 @@ class SynthesisSession:
         return Pace(seconds_per_evaluation=self._seconds_per_evaluation).seconds(self._changed(changes))
 
     @property
-    def place(self) -> Place:
+    def place(self) -> OutputSpace:
         """What the voxels of a result mean: the style says how it looks, and the content where it lies.
 
         MR signal has no unit, so its range is that of a scan that was given.
@@ -236,7 +236,7 @@ class SynthesisSession:
         affine = next((affine for affine in affines if affine is not None), None)
         if affine is None:
             affine = centred_affine(self.model, self.size)
-        return Place(modality=modality, profile=profile, affine=affine)
+        return OutputSpace(modality=modality, profile=profile, affine=affine)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -265,8 +265,8 @@ class SynthesisSession:
             return seconds_per_evaluation(generator, self._asked, self.model.control)
 
     @property
-    def _asked(self) -> Asked:
-        return Asked(
+    def _asked(self) -> SamplingConditions:
+        return SamplingConditions(
             size=self.size,
             content=None if self.content is None else self.content.pooled,
             tokens=None if self.content is None else self.content.tokens,
@@ -282,14 +282,14 @@ class SynthesisSession:
         check_sampler(_generator(self.model), request.sampler)
         return request
 
-    def _model(self, effort: Effort) -> Model:
+    def _model(self, effort: MemoryFallback) -> Model:
         return load_model(self.request.model, "cpu") if effort.on_cpu else self.model
 
     def _one(
         self,
         request: SynthesisRequest,
         number: int,
-        effort: Effort,
+        effort: MemoryFallback,
         on_progress: OnProgress,
         previews: Previews,
     ) -> Volume:
@@ -298,7 +298,7 @@ class SynthesisSession:
         denoising, decoding = parts(on_progress, 9, 1)
         previews.begin()
 
-        def preview(walked: Walked) -> None:
+        def preview(walked: SamplerState) -> None:
             if walked.step < request.num_steps and previews.is_due:
                 watch = part(denoising, walked.step / request.num_steps, walked.step / request.num_steps)
                 previews.give(
@@ -313,7 +313,9 @@ class SynthesisSession:
         latent = denoised(generator, self._asked, request, seed, effort, denoising, preview, model.control)
         return decoded(model, latent, place, effort, decoding)
 
-    def _middle_slice(self, request: SynthesisRequest, effort: Effort, on_progress: OnProgress) -> np.ndarray:
+    def _middle_slice(
+        self, request: SynthesisRequest, effort: MemoryFallback, on_progress: OnProgress
+    ) -> np.ndarray:
         """The axial slice through the middle of the first volume; no more is decoded than it needs."""
         model = self._model(effort)
         generator = _faster_generator(model, request)
@@ -328,7 +330,7 @@ class SynthesisSession:
         )
         middle, margin = latent.shape[-1] // 2, model.tokenizer.halo + 1
         first = max(0, middle - margin)
-        slab = decoded(model, latent[..., first : middle + margin], self.place, effort, silent)
+        slab = decoded(model, latent[..., first : middle + margin], self.place, effort, null_progress)
         return slab.values()[:, :, (middle - first) * model.tokenizer.stride]
 
     def _seed(self, request: SynthesisRequest) -> int:

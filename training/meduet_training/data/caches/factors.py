@@ -22,7 +22,7 @@ from napari_meduet.core.factors import pooled_factor
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model
 from napari_meduet.pipelines.common.encoding import coverage_grid, encode_scan, token_grid
-from napari_meduet.pipelines.common.progress import silent
+from napari_meduet.pipelines.common.progress import null_progress
 from napari_meduet.volumes.files import write_atomically
 
 FORMAT = "1"
@@ -68,7 +68,7 @@ class FactorEntry:
 @torch.inference_mode()
 def make_entry(model: Model, scan: Scan, path: Path) -> None:
     """Encode one scan and write its entry, whole or not at all."""
-    encoded = encode_scan(model, read_scan(scan), silent)
+    encoded = encode_scan(model, read_scan(scan), null_progress)
     tensors = {
         "mean": encoded.latent,
         "log_variance": encoded.log_variance,

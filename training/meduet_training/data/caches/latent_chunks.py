@@ -32,12 +32,12 @@ ABOUT = "about"  # of the file's metadata: words, shape and digest, as JSON
 Place = tuple[int, int, int]
 
 
-class Damaged(Exception):
+class CorruptedFile(Exception):
     """A file is not what was written; the message says how it differs."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CubeFile:
+class ChunkFile:
     """What is known of a file without reading its cubes.
 
     Attributes:
@@ -91,11 +91,11 @@ class CubeFile:
                 _read_into(file.fileno(), cubes[i, j].data.cast("B"), start)
         for index in np.ndindex(expected.shape):
             if google_crc32c.value(cubes[index].tobytes()) != expected[index]:
-                raise Damaged("a checksum is wrong")
+                raise CorruptedFile("a checksum is wrong")
         return cubes
 
 
-def save_cubes(path: Path, latent: Float[Tensor, "R X Y Z"], words: str) -> None:
+def save_chunks(path: Path, latent: Float[Tensor, "R X Y Z"], words: str) -> None:
     """Write a latent, rounded to bfloat16, whole or not at all.
 
     Raises:
@@ -115,7 +115,7 @@ def save_cubes(path: Path, latent: Float[Tensor, "R X Y Z"], words: str) -> None
         temporary.write_bytes(save(tensors, {ABOUT: json.dumps(about)}))
 
 
-def open_cubes(path: Path) -> CubeFile:
+def open_chunks(path: Path) -> ChunkFile:
     """Read what a file says of itself.
 
     Raises:
@@ -126,12 +126,12 @@ def open_cubes(path: Path) -> CubeFile:
         header, data_start = _header(file.fileno())
         about, shape, rows, starts, num_bytes = _layout(header)
         if os.fstat(file.fileno()).st_size != data_start + num_bytes:
-            raise Damaged("it is cut off")
+            raise CorruptedFile("it is cut off")
         checksums = np.empty([-(-side // EDGE) for side in shape], np.uint32)
         _read_into(file.fileno(), checksums.data.cast("B"), data_start + starts["checksums"])
     if about["sha256"] != _digest(about["words"], list(shape), checksums):
-        raise Damaged("what it says of itself was changed")
-    return CubeFile(
+        raise CorruptedFile("what it says of itself was changed")
+    return ChunkFile(
         path=path,
         words=about["words"],
         rows=rows,
@@ -148,13 +148,13 @@ def _header(descriptor: int) -> tuple[Any, int]:
     _read_into(descriptor, memoryview(prefix), 0)
     length = int.from_bytes(prefix, "little")
     if length > LARGEST_HEADER_BYTES:
-        raise Damaged("it is no cached latent")
+        raise CorruptedFile("it is no cached latent")
     text = bytearray(length)
     _read_into(descriptor, memoryview(text), 8)
     try:
         return json.loads(text), 8 + length
     except ValueError as error:
-        raise Damaged("it is no cached latent") from error
+        raise CorruptedFile("it is no cached latent") from error
 
 
 def _layout(header: Any) -> tuple[dict[str, str], Place, int, dict[str, int], int]:
@@ -176,7 +176,7 @@ def _layout(header: Any) -> tuple[dict[str, str], Place, int, dict[str, int], in
                 raise ValueError(name)
             num_bytes += size
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise Damaged("it is no cached latent") from error
+        raise CorruptedFile("it is no cached latent") from error
     return words, (x, y, z), rows, starts, num_bytes
 
 
@@ -192,5 +192,5 @@ def _read_into(descriptor: int, buffer: memoryview, start: int) -> None:
     while done < len(buffer):
         count = os.preadv(descriptor, [buffer[done:]], start + done)
         if count == 0:
-            raise Damaged("it is cut off")
+            raise CorruptedFile("it is cut off")
         done += count

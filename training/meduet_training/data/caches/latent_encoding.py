@@ -28,7 +28,7 @@ from meduet_training.data.caches.latents import (
     note_failure,
     summarise,
 )
-from meduet_training.data.caches.latent_chunks import Damaged
+from meduet_training.data.caches.latent_chunks import CorruptedFile
 from meduet_training.data.caches.latent_entry import Source, encode_scan, entry_key, open_entry, save_entry
 from meduet_training.data.caches.latent_spec import open_tokenizer
 from meduet_training.data.cohort.scan import Scan, read_scan
@@ -231,7 +231,7 @@ class Encoder:
                 return "its numbers are not finite"
         except FileNotFoundError:
             return ""
-        except Damaged as damage:
+        except CorruptedFile as damage:
             return str(damage)
         known, now = entry.words.source, _source(task.scan.path, task.sha256)
         if (self.filling.verifies or known != now) and _sha256_now(task.scan) != task.sha256:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from meduet_training.data.caches.latent_chunks import EDGE, CubeFile, Damaged, Place, open_cubes, save_cubes
+from meduet_training.data.caches.latent_chunks import EDGE, ChunkFile, CorruptedFile, Place, open_chunks, save_chunks
 from meduet_training.data.caches.latent_spec import LatentSpec
 from napari_meduet.errors import InputError
 from napari_meduet.tokenizers.tiling import encode_posterior_tiled
@@ -76,7 +76,7 @@ class Entry:
     """An entry whose words were read, and whose numbers can be."""
 
     words: EntryWords
-    cubes: CubeFile
+    cubes: ChunkFile
 
     @property
     def body(self) -> np.ndarray:
@@ -96,21 +96,21 @@ def open_entry(path: Path, key: str, spec: LatentSpec) -> Entry:
         Damaged: it is cut off or changed, another scan's, or was made by another tokenizer or preparation.
         OSError: it is gone, or the disk fails.
     """
-    cubes = open_cubes(path)
+    cubes = open_chunks(path)
     try:
         words = json.loads(cubes.words)
         words["source"], words["sums"] = Source(**words["source"]), ChannelSums(**words["sums"])
         entry = Entry(words=EntryWords(**words), cubes=cubes)
     except (KeyError, TypeError, ValueError) as error:
-        raise Damaged("it is no entry of a latent cache") from error
+        raise CorruptedFile("it is no entry of a latent cache") from error
     if entry.words.key != key:
-        raise Damaged("it is another scan's")
+        raise CorruptedFile("it is another scan's")
     if entry.words.spec_sha256 != spec.sha256:
-        raise Damaged("it was made by another tokenizer, profile, spacing or preparation")
+        raise CorruptedFile("it was made by another tokenizer, profile, spacing or preparation")
     if cubes.rows != 2 * spec.channels + 1 or min(cubes.shape) < WINDOW:
-        raise Damaged("its shape is no latent's of this tokenizer")
+        raise CorruptedFile("its shape is no latent's of this tokenizer")
     if len(entry.words.body_percent) != cubes.checksums.size:
-        raise Damaged("it is no entry of a latent cache")
+        raise CorruptedFile("it is no entry of a latent cache")
     return entry
 
 
@@ -186,7 +186,7 @@ def save_entry(path: Path, encoded: EncodedScan, key: str, source: Source) -> No
         InputError: it cannot be written.
     """
     words = encoded.words | {"key": key, "source": asdict(source)}
-    save_cubes(path, encoded.latent, json.dumps(words))
+    save_chunks(path, encoded.latent, json.dumps(words))
 
 
 def pooled_statistics(parts: list[ChannelSums]) -> tuple[list[float], list[float]]:

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from meduet_training.data.caches.latent_chunks import Damaged
+from meduet_training.data.caches.latent_chunks import CorruptedFile
 from meduet_training.data.caches.latent_entry import ChannelSums, open_entry, pooled_statistics
 from meduet_training.data.caches.latent_spec import LatentSpec
 from meduet_training.data.cohort.scan import Split
@@ -146,7 +146,7 @@ def summarise(folder: Path) -> None:
         for row in with_entry(description.rows, failed):
             try:
                 entry = open_entry(entry_path(folder, row.key), row.key, description.spec)
-            except (Damaged, FileNotFoundError):
+            except (CorruptedFile, FileNotFoundError):
                 continue  # another encoder is not there yet
             num_entries += 1
             if row.trains:

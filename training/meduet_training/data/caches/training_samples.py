@@ -24,7 +24,7 @@ from meduet_training.runtime.folders import check_writable, make_folder
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model
 from napari_meduet.pipelines.common.encoding import PreparedScan, prepare_scan
-from napari_meduet.pipelines.segmentation.training_samples import Example, LabelMap, Pose, make_example
+from napari_meduet.pipelines.segmentation.training_samples import TrainingSample, LabelMap, SpatialAugmentation, make_example
 from napari_meduet.pipelines.common.labels import check_same_grid, labels_on
 from napari_meduet.volumes.files import write_atomically
 from napari_meduet.volumes.volume import Modality
@@ -40,7 +40,7 @@ class UnusableScanError(InputError):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StoredExample(Example):
+class StoredExample(TrainingSample):
     """An example whose tensors lie on the disk until they are touched; latents are in half precision."""
 
     kept_places: tuple[np.ndarray, ...]
@@ -185,9 +185,9 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _pose(number: int, scan: LabelledScan) -> Pose:
+def _pose(number: int, scan: LabelledScan) -> SpatialAugmentation:
     """The pose of that number; 0 is the scan's own."""
-    return Pose() if number == 0 else Pose.drawn(generator_of(POSE_SEED, number), scan.first.modality)
+    return SpatialAugmentation() if number == 0 else SpatialAugmentation.drawn(generator_of(POSE_SEED, number), scan.first.modality)
 
 
 def prepared_scan(model: Model, scan: LabelledScan) -> tuple[list[PreparedScan], np.ndarray]:

@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from meduet_training.data.augmentation.flips import draw_turns, turned_latent, turned_places
-from meduet_training.data.caches.latent_chunks import EDGE, Damaged, Place
+from meduet_training.data.caches.latent_chunks import EDGE, CorruptedFile, Place
 from meduet_training.data.caches.latent_entry import WINDOW, Entry, open_entry
 from meduet_training.data.caches.latents import (
     Row,
@@ -187,11 +187,13 @@ class CacheSource:
         """What is read of a scan; None, counted and said once, if it cannot be."""
         try:
             return retrying(read)
-        except (Damaged, OSError) as error:
+        except (CorruptedFile, OSError) as error:
             self._num_skipped += 1
             if row.key not in self._told:
                 self._told.add(row.key)
-                reason = str(error) if isinstance(error, Damaged) else f"it cannot be read: {error.strerror}"
+                reason = (
+                    str(error) if isinstance(error, CorruptedFile) else f"it cannot be read: {error.strerror}"
+                )
                 say_on_stderr(
                     f"{self.folder.name}: scan {row.key} is skipped, for {reason}; meduet-cache --verify "
                     "makes it anew."
@@ -208,7 +210,7 @@ class CacheSource:
         place, size = _place(entry, self.side, generator), (self.side, self.side, self.side)
         values = entry.cubes.read(place, size).float()
         if not values.isfinite().all():
-            raise Damaged("its numbers are not finite")
+            raise CorruptedFile("its numbers are not finite")
         mean, log_variance = values[:-1].chunk(2)
         return Crop(mean=mean, log_variance=log_variance, body=values[-1])
 

@@ -43,7 +43,7 @@ class PretextConfig(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class Shard:
     """Which part of every step's batch this process computes.
 
     Attributes:
@@ -85,7 +85,7 @@ class StepBatches(Dataset[Batch]):
         *,
         batch: int,
         seed: int,
-        share: Share = Share(),
+        share: Shard = Shard(),
     ) -> None:
         self.source, self.pretext, self.network = source, pretext, network
         self.batch, self.seed, self.share = batch, seed, share

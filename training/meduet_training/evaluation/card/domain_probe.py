@@ -28,7 +28,9 @@ REAL_GROUPS = {  # first words of the domains
 }
 
 
-def legibility_part(model: Path, train: Sequence[Scan], test: Sequence[Scan], device: str, seed: int) -> Part:
+def domain_probe_part(
+    model: Path, train: Sequence[Scan], test: Sequence[Scan], device: str, seed: int
+) -> Part:
     """Probes of style and content, simulated and real."""
     loaded = load_model(model, device)
     scans = [*train, *test]

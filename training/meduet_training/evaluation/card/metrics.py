@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from meduet_training.data.cohort.scans import Scan, read_cohort, trainable
-from meduet_training.evaluation.card.domain_probe import legibility_part
+from meduet_training.evaluation.card.domain_probe import domain_probe_part
 from meduet_training.evaluation.card.fidelity import fidelity_part
 from meduet_training.evaluation.card.identity import identity_part
 from meduet_training.evaluation.card.paired_truth import paired_part
@@ -17,7 +17,7 @@ from napari_meduet.models.files import save_figures
 SEED = 2025
 PARTS: dict[str, Callable[[Path, Sequence[Scan], Sequence[Scan], str, int], Part]] = {
     "roundtrip": fidelity_part,
-    "probes": legibility_part,
+    "probes": domain_probe_part,
     "swaps": swaps_part,
     "paired": paired_part,
     "identities": identity_part,

@@ -19,7 +19,7 @@ from meduet_training.evaluation.metrics.image_domain_classifier import features
 from napari_meduet.core.factors import pooled_factor
 from napari_meduet.models.files import Model
 from napari_meduet.pipelines.common.encoding import encode_scan
-from napari_meduet.pipelines.common.progress import silent
+from napari_meduet.pipelines.common.progress import null_progress
 from napari_meduet.volumes.preparation import WORKING_SPACING_MM
 from napari_meduet.volumes.volume import UNITS, Volume
 
@@ -106,6 +106,6 @@ def _looks(scan: Scan, noise: torch.Generator) -> Iterator[tuple[str, Volume]]:
 @torch.inference_mode()
 def _factors(model: Model, volume: Volume) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Content, style and share of body of each sub-volume."""
-    encoded = encode_scan(model, volume, silent)
+    encoded = encode_scan(model, volume, null_progress)
     content, style = (pooled_factor(tokens, encoded.coverage) for tokens in (encoded.content, encoded.style))
     return content.numpy(), style.numpy(), encoded.coverage.mean(dim=1).numpy()

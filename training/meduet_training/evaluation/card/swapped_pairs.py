@@ -17,7 +17,7 @@ from meduet_training.evaluation.metrics.noise import soft_tissue_noise
 from meduet_training.evaluation.sections import case_name
 from napari_meduet.models.files import Model
 from napari_meduet.models.styles import Style
-from napari_meduet.pipelines.common.progress import silent
+from napari_meduet.pipelines.common.progress import null_progress
 from napari_meduet.pipelines.factors import measure_scan
 from napari_meduet.pipelines.requests import ScanChoice, SwapRequest
 from napari_meduet.pipelines.swap.session import SwapSession, open_swap
@@ -71,7 +71,7 @@ class SwappedPair:
 def measured_style(model: Model, scan: Scan) -> StyleScan:
     """Style, noise and features of a scan."""
     volume = read_volume(scan.path, modality=scan.modality)
-    measured = measure_scan(model, volume, silent)
+    measured = measure_scan(model, volume, null_progress)
     prepared = measured.encoded.prepared
     return StyleScan(
         scan=scan,

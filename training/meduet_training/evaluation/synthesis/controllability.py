@@ -15,7 +15,7 @@ from meduet_training.evaluation.metrics.volume_features import PYRAMID
 from meduet_training.evaluation.sections import Figure, Part, Table
 from meduet_training.evaluation.synthesis.generated_crops import decoded, recognised_by_model
 from meduet_training.evaluation.synthesis.material import Material
-from meduet_training.evaluation.synthesis.target_styles import Wishes
+from meduet_training.evaluation.synthesis.target_styles import TargetStyles
 from napari_meduet.models.card import Modality
 
 WEIGHTS = (0.0, 1.0, 3.0)  # of content and of style on the surface; 3 is the paper's
@@ -58,7 +58,7 @@ def style_part(material: Material) -> Part:
     figures: list[Figure] = []
     for what, of, latents, wanted, goal in rows:
         figures += _hits(material, what, of, latents, wanted, goal)
-    every = Wishes(content=np.arange(len(crops)), style=np.arange(len(crops)))
+    every = TargetStyles(content=np.arange(len(crops)), style=np.arange(len(crops)))
     figures += _hits(
         material, "real held-out crops, for comparison", every, crops.latent, crops.domains, None
     )
@@ -108,7 +108,9 @@ def surface_part(material: Material) -> Part:
     )
 
 
-def overlaps(material: Material, wishes: Wishes, volumes: Float[Tensor, "N X Y Z"]) -> list[dict[str, float]]:
+def overlaps(
+    material: Material, wishes: TargetStyles, volumes: Float[Tensor, "N X Y Z"]
+) -> list[dict[str, float]]:
     """Dice of each mask of the content, for each wish."""
     crops = material.crops
     return [
@@ -148,7 +150,7 @@ def _dice_figures(material: Material) -> list[Figure]:
 def _hits(
     material: Material,
     what: str,
-    wishes: Wishes,
+    wishes: TargetStyles,
     latents: Float[Tensor, "N C x y z"],
     wanted: np.ndarray,
     goal: float | None,

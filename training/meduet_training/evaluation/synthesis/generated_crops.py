@@ -12,9 +12,14 @@ from napari_meduet.core.sliding_windows import cut_window, window_positions
 from napari_meduet.core.synthesis.generator import Generator
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model
-from napari_meduet.pipelines.common.progress import silent
+from napari_meduet.pipelines.common.progress import null_progress
 from napari_meduet.pipelines.requests import SynthesisRequest
-from napari_meduet.pipelines.synthesis.sampling import Asked, Effort, check_sampler, denoised
+from napari_meduet.pipelines.synthesis.sampling import (
+    MemoryFallback,
+    SamplingConditions,
+    check_sampler,
+    denoised,
+)
 from napari_meduet.tokenizers.tiling import decode_tiled
 
 
@@ -85,8 +90,12 @@ class CropMaker:
         if wanted.style is None:
             sampling = replace(sampling, style_weight=0.0)
         tokens = None if wanted.tokens is None else wanted.tokens.unflatten(0, self.size)
-        asked = Asked(size=self.size, content=wanted.content, style=wanted.style, tokens=tokens, start=None)
-        latent = denoised(self.generator, asked, sampling, self.seed + wanted.noise, Effort(), silent)
+        asked = SamplingConditions(
+            size=self.size, content=wanted.content, style=wanted.style, tokens=tokens, start=None
+        )
+        latent = denoised(
+            self.generator, asked, sampling, self.seed + wanted.noise, MemoryFallback(), null_progress
+        )
         self.tell(1)
         return latent[0].float().cpu()
 

@@ -14,7 +14,7 @@ from meduet_training.data.cohort.scans import read_cohort, trainable
 from meduet_training.evaluation.metrics.volume_features import PYRAMID, VolumeExtractor
 from meduet_training.evaluation.synthesis.generated_crops import CropMaker, Wanted, decoded
 from meduet_training.evaluation.synthesis.real_crops import RealCrops, draw_crops
-from meduet_training.evaluation.synthesis.target_styles import DomainProbe, Wishes, draw_wishes
+from meduet_training.evaluation.synthesis.target_styles import DomainProbe, TargetStyles, draw_target_styles
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import Model
 
@@ -47,8 +47,8 @@ class Material:
         return decoded(self.model, self.crops.latent)
 
     @cached_property
-    def wishes(self) -> Wishes:
-        return draw_wishes(self.crops, self.seed)
+    def wishes(self) -> TargetStyles:
+        return draw_target_styles(self.crops, self.seed)
 
     @cached_property
     def probe(self) -> DomainProbe:
@@ -76,7 +76,9 @@ class Material:
     def restyled_volumes(self) -> Float[Tensor, "N X Y Z"]:
         return decoded(self.model, self.restyled)
 
-    def wanted(self, wishes: Wishes, *, with_content: bool = True, with_style: bool = True) -> list[Wanted]:
+    def wanted(
+        self, wishes: TargetStyles, *, with_content: bool = True, with_style: bool = True
+    ) -> list[Wanted]:
         """The wishes with the same anatomy; the noise is that of the crop whose content is asked for."""
         return [
             Wanted(

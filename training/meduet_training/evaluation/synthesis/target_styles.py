@@ -65,7 +65,7 @@ def _look(features: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N G"]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Wishes:
+class TargetStyles:
     """Crops of one domain, asked for in the style of another.
 
     Attributes:
@@ -79,11 +79,11 @@ class Wishes:
     def __len__(self) -> int:
         return len(self.content)
 
-    def first(self, count: int) -> "Wishes":
-        return Wishes(content=self.content[:count], style=self.style[:count])
+    def first(self, count: int) -> "TargetStyles":
+        return TargetStyles(content=self.content[:count], style=self.style[:count])
 
 
-def draw_wishes(crops: RealCrops, seed: int) -> Wishes:
+def draw_target_styles(crops: RealCrops, seed: int) -> TargetStyles:
     """For each crop the style of another domain, drawn evenly; crops that no other style fits are left out.
 
     CT takes styles of CT; MR those of its own body region (the first words of a domain's name), since an MR
@@ -106,7 +106,7 @@ def draw_wishes(crops: RealCrops, seed: int) -> Wishes:
             "be changed; add such scans to the test split."
         )
     content, style = np.array(pairs).T
-    return Wishes(content=content, style=style)
+    return TargetStyles(content=content, style=style)
 
 
 def families_of(crops: RealCrops) -> np.ndarray:

@@ -8,7 +8,12 @@ from typing import Any
 from meduet_training.data.labels.scan_classes import class_names
 from meduet_training.studies.label_efficiency.task import check_base, figures_in
 from meduet_training.tasks.classifier.config import ClassifierRun
-from meduet_training.tasks.classifier.run import asked_classes, learnable, run_classifier, test_scans
+from meduet_training.tasks.classifier.run import (
+    learnable,
+    requested_classes,
+    run_classifier,
+    scans_in_test_split,
+)
 from meduet_training.tasks.finetuning.shared import style_bank
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import load_model
@@ -28,11 +33,11 @@ class ClassificationBudgets:
     def __init__(self, run: ClassifierRun) -> None:
         check_base(run)
         self._model = load_model(run.data.model, "cpu")
-        self._cohort, classified = asked_classes(run)
+        self._cohort, classified = requested_classes(run)
         self._scans = learnable(run, classified)
         self.kinds = class_names(self._scans, run.data.target)
         self._modalities: set[Modality] = {each.scan.modality for each in self._scans}
-        tests = test_scans(classified, self.kinds, sorted(self._modalities))
+        tests = scans_in_test_split(classified, self.kinds, sorted(self._modalities))
         if len({each.name for each in tests}) < 2:
             raise InputError(
                 f"{run.data.scans.name}: the test split has scans of fewer than two of the classes, so "
@@ -48,7 +53,7 @@ class ClassificationBudgets:
             "model_sha256": self._model.sha256,
             "steps": run.training.total_steps,
             "classes": list(self.kinds),
-            "test_scans": len(tests),
+            "scans_in_test_split": len(tests),
             "test_patients": len({each.scan.patient for each in tests}),
             "test_domains": sorted({each.scan.domain for each in tests}),
             "score_of_a_run": "every class of the test scans counts alike",

@@ -9,7 +9,7 @@ from meduet_training.studies.label_efficiency.classification import Classificati
 from meduet_training.studies.label_efficiency.segmentation import SegmentationBudgets
 from meduet_training.studies.label_efficiency.task import ARMS, BudgetTask
 from meduet_training.tasks.classifier.config import read_classifier_run
-from meduet_training.tasks.config import asked_run
+from meduet_training.tasks.config import requested_run
 from meduet_training.tasks.segmenter.config import read_segmenter_run
 from napari_meduet.errors import InputError
 
@@ -44,5 +44,5 @@ def budget_task(
         InputError: the configuration cannot be, nothing can be learnt, or nothing judged.
     """
     if name == "classification":
-        return ClassificationBudgets(asked_run(read_classifier_run, output, config, options, settings))
-    return SegmentationBudgets(asked_run(read_segmenter_run, output, config, options, settings))
+        return ClassificationBudgets(requested_run(read_classifier_run, output, config, options, settings))
+    return SegmentationBudgets(requested_run(read_segmenter_run, output, config, options, settings))

@@ -15,10 +15,10 @@ from meduet_training.evaluation.metrics.segmentation_scores import METRICS
 from meduet_training.evaluation.metrics.surface_distance import TOLERANCE_MM
 from meduet_training.studies.label_efficiency.task import check_base, figures_in
 from meduet_training.tasks.finetuning.objectives import SegmentationConfig
-from meduet_training.tasks.finetuning.requested_scans import asked_scans
+from meduet_training.tasks.finetuning.requested_scans import requested_scans
 from meduet_training.tasks.finetuning.shared import style_bank
 from meduet_training.tasks.segmenter.config import SegmenterRun
-from meduet_training.tasks.segmenter.run import for_task, learnt_labels, run_segmenter, test_scans
+from meduet_training.tasks.segmenter.run import for_task, learnt_labels, run_segmenter, scans_in_test_split
 from napari_meduet.errors import InputError
 from napari_meduet.models.files import load_model
 from napari_meduet.volumes.files import read_volume
@@ -39,11 +39,13 @@ class SegmentationBudgets:
     def __init__(self, run: SegmenterRun) -> None:
         check_base(run)
         self._model = load_model(run.data.model, "cpu")
-        self._cohort = asked_scans(read_cohort(run.data.scans), run.data)
+        self._cohort = requested_scans(read_cohort(run.data.scans), run.data)
         self._learnable = trainable(self._cohort)
         self._task, self._scans = learnt_labels(run, self._learnable)
         modalities = {scan.first.modality for scan in self._scans}
-        tests = test_scans(run, self._task, [scan for scan in self._cohort if scan.modality in modalities])
+        tests = scans_in_test_split(
+            run, self._task, [scan for scan in self._cohort if scan.modality in modalities]
+        )
         judged = {name for scan in tests for name in _shown(self._task, scan)}
         if not judged:
             raise InputError(
@@ -63,7 +65,7 @@ class SegmentationBudgets:
             "model_sha256": self._model.sha256,
             "steps": run.training.total_steps,
             "classes": [name for name in self.kinds if name in judged],
-            "test_scans": len(tests),
+            "scans_in_test_split": len(tests),
             "test_patients": len({scan.first.patient for scan in tests}),
             "test_domains": sorted({scan.first.domain for scan in tests}),
             "score_of_a_run": "mean over classes of means over test scans",

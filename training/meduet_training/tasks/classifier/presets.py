@@ -6,17 +6,17 @@ The sizes of the encoder are those of the model that is fine-tuned, and the clas
 from collections.abc import Callable
 from dataclasses import replace
 
-from meduet_training.engine.trainer import Pretraining
+from meduet_training.engine.trainer import TrainingConfig
 from meduet_training.tasks.finetuning.objectives import ClassificationConfig
 from napari_meduet.core.analysis.classifier import ClassifierConfig
 
 
-def paper() -> Pretraining:
+def paper() -> TrainingConfig:
     """AdamW with 2e-4 and a weight decay of 1e-5, 4 sub-crops of each of 8 scans a step.
 
     The supplement names neither scans a step, nor steps, nor the end of the rate: these are ours.
     """
-    return Pretraining(
+    return TrainingConfig(
         network=ClassifierConfig(num_classes=2),
         objective=ClassificationConfig(total_steps=10_000),
         batch=32,
@@ -27,7 +27,7 @@ def paper() -> Pretraining:
     )
 
 
-def tiny() -> Pretraining:
+def tiny() -> TrainingConfig:
     """Minutes on two CPU cores: few steps of 4 scans, so few that the averages look back on few.
 
     The linear layer on the pooled tokens learns at 25 times the rate, without which it would be the last to
@@ -44,4 +44,4 @@ def tiny() -> Pretraining:
     )
 
 
-PRESETS: dict[str, Callable[[], Pretraining]] = {"tiny": tiny, "paper": paper}
+PRESETS: dict[str, Callable[[], TrainingConfig]] = {"tiny": tiny, "paper": paper}

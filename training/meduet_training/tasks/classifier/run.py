@@ -25,15 +25,15 @@ from meduet_training.data.labels.scan_classes import (
     watching_patients,
 )
 from meduet_training.data.sources.classified_crops import ClassifiedSource
-from meduet_training.data.sources.step_batches import Share
-from meduet_training.engine.trainer import Pretraining, check_training
+from meduet_training.data.sources.step_batches import Shard
+from meduet_training.engine.trainer import TrainingConfig, check_training
 from meduet_training.evaluation.run_results import RESULTS_TABLE
 from meduet_training.runtime.fabric import join_fabric, refuse_fsdp
 from meduet_training.runtime.messages import known_to_all, say_on_stderr
 from meduet_training.tasks.classifier.config import ClassifierRun
 from meduet_training.tasks.classifier.validation import ClassifiedEntries, ClassifierValidation
 from meduet_training.tasks.finetuning.objectives import ClassificationConfig
-from meduet_training.tasks.finetuning.requested_scans import asked_scans, asked_splits
+from meduet_training.tasks.finetuning.requested_scans import requested_scans, requested_splits
 from meduet_training.tasks.finetuning.shared import augmentation_for, style_bank
 from meduet_training.tasks.generator.run import factors_of, train_watched
 from napari_meduet.core.analysis.classifier import ClassifierConfig, ScanClassifier
@@ -65,7 +65,7 @@ def run_classifier(run: ClassifierRun, folder: Path) -> None:
     with known_to_all():
         refuse_fsdp(run.hardware, "A classifier")
         model = load_model(run.data.model, "cpu")
-        cohort, classified = asked_classes(run)
+        cohort, classified = requested_classes(run)
         scans = learnable(run, classified)
         class_names(scans, run.data.target)  # refuses before anything is encoded
         num_trainable = Counter(scan.modality for scan in trainable(cohort))
@@ -80,7 +80,9 @@ def run_classifier(run: ClassifierRun, folder: Path) -> None:
         training = for_task(run, model, names, learned, num_trainable)
         objective = cast(ClassificationConfig, training.objective)
         bank = style_bank(model, cohort, set(objective.modalities)) if objective.augmentation else None
-        tests = _encoded(fabric, run, model, test_scans(classified, names, objective.modalities), "test")
+        tests = _encoded(
+            fabric, run, model, scans_in_test_split(classified, names, objective.modalities), "test"
+        )
         shown = numbered(names, learned)
         source = ClassifiedSource(
             shown.entries,
@@ -91,7 +93,7 @@ def run_classifier(run: ClassifierRun, folder: Path) -> None:
             fit_channel_maps(model.tokenizer),
         )
         check_training(
-            training, source, Share(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
+            training, source, Shard(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
         )
     if fabric.is_global_zero:
         watched = Counter(each.classified.name for each in judges)
@@ -114,7 +116,7 @@ def run_classifier(run: ClassifierRun, folder: Path) -> None:
         print(results.read_text(encoding="utf-8"), end="")
 
 
-def asked_classes(run: ClassifierRun) -> tuple[list[Scan], list[ClassifiedScan]]:
+def requested_classes(run: ClassifierRun) -> tuple[list[Scan], list[ClassifiedScan]]:
     """The scans that the configuration asks for, and those of them whose class is known.
 
     Raises:
@@ -123,8 +125,8 @@ def asked_classes(run: ClassifierRun) -> tuple[list[Scan], list[ClassifiedScan]]
     data = run.data
     cohort = read_cohort(data.scans)
     classified = classified_scans(data.scans, cohort, data.target, data.classes)
-    splits = dict(zip(cohort, asked_splits(cohort, data), strict=True))
-    return asked_scans(cohort, data), [
+    splits = dict(zip(cohort, requested_splits(cohort, data), strict=True))
+    return requested_scans(cohort, data), [
         replace(each, scan=replace(each.scan, split=split))
         for each in classified
         if (split := splits[each.scan]) is not None
@@ -152,7 +154,7 @@ def learnable(run: ClassifierRun, scans: Sequence[ClassifiedScan]) -> list[Class
     ]
 
 
-def test_scans(
+def scans_in_test_split(
     scans: Sequence[ClassifiedScan], names: Sequence[str], modalities: Sequence[Modality]
 ) -> list[ClassifiedScan]:
     """The scans of the test split that are of one of the classes; maybe none."""
@@ -169,7 +171,7 @@ def for_task(
     names: tuple[str, ...],
     learned: Sequence[Encoded],
     num_trainable: Mapping[str, int],
-) -> Pretraining:
+) -> TrainingConfig:
     """The run's training of a classifier with these classes on this model's latents.
 
     Args:
@@ -196,7 +198,7 @@ def for_task(
     )
 
 
-def begin(objective: nn.Module, *, model: Model, training: Pretraining) -> None:
+def begin(objective: nn.Module, *, model: Model, training: TrainingConfig) -> None:
     """Set a new classifier and its average: the model's encoder where it starts from it."""
     assert isinstance(objective, ClassificationObjective)
     assert training.start in ("meduet", "scratch")
@@ -223,7 +225,7 @@ def _encoded(
     ]
 
 
-def _objective(training: Pretraining, model: Model, bank: StyleBank | None) -> ClassificationObjective:
+def _objective(training: TrainingConfig, model: Model, bank: StyleBank | None) -> ClassificationObjective:
     """What is trained, with random weights."""
     network = ScanClassifier(cast(ClassifierConfig, training.network))
     config = cast(ClassificationConfig, training.objective)

@@ -1,6 +1,6 @@
 """How well a classifier in training tells scans that it does not learn from.
 
-These are `Sights` (engine/validator.py). Whole scans are classified, as they will be, by the average of the
+These are `Validator` (engine/validator.py). Whole scans are classified, as they will be, by the average of the
 weights; every class counts alike, however many scans it has. The best weights so far, by the loss, are kept
 in the run's folder. Where the loss has not fallen for a while, the run is asked to end.
 """

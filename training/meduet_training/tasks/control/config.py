@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, with_config
 
-from meduet_training.engine.trainer import Pretraining, Upkeep
+from meduet_training.engine.trainer import TrainerOptions, TrainingConfig
 from meduet_training.runtime.fabric import Hardware
 from meduet_training.tasks.config import SECTIONS, merged, option_names, read_config, validated
 from meduet_training.tasks.generator.config import GeneratorData
@@ -31,9 +31,9 @@ class ControlRun(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     data: GeneratorData
-    training: Pretraining
+    training: TrainingConfig
     hardware: Hardware = Hardware()
-    upkeep: Upkeep = Upkeep()
+    upkeep: TrainerOptions = TrainerOptions()
 
 
 def read_control_run(path: Path | None, changes: Mapping[str, Any]) -> ControlRun:

@@ -16,7 +16,7 @@ from meduet_training.data.cohort.scans import read_cohort, trainable
 from meduet_training.data.labels.names import label_names
 from meduet_training.data.labels.task import numbered
 from meduet_training.data.sources.control import ControlSource
-from meduet_training.data.sources.step_batches import Share
+from meduet_training.data.sources.step_batches import Shard
 from meduet_training.engine.trainer import check_training
 from meduet_training.runtime.fabric import decided_by_first, join_fabric, refuse_fsdp
 from meduet_training.runtime.messages import known_to_all, say_on_stderr
@@ -68,7 +68,7 @@ def run_control(run: ControlRun, folder: Path) -> None:
         entries, masks = zip(*found, strict=True)
         source = ControlSource(entries, masks, config.names, generator.config.grid, training.seed)
         check_training(
-            training, source, Share(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
+            training, source, Shard(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
         )
     if fabric.is_global_zero:
         told = ", ".join(f"{label} {name}" for name, label in classes.items())

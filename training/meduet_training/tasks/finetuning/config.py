@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, with_config
 
-from meduet_training.engine.trainer import Pretraining, Upkeep
+from meduet_training.engine.trainer import TrainerOptions, TrainingConfig
 from meduet_training.runtime.fabric import Hardware
 from meduet_training.tasks.config import merged, validated
 from napari_meduet.core.analysis.style_augmentation import ALL, HALF, ONE_SHOT, TENTH, StyleAugmentation
@@ -63,13 +63,16 @@ class FinetuningRun(BaseModel):
     styles: Styles = "auto"
     patience: int = Field(default=8, ge=0)
     data: FinetuningData
-    training: Pretraining
+    training: TrainingConfig
     hardware: Hardware = Hardware()
-    upkeep: Upkeep = Upkeep()
+    upkeep: TrainerOptions = TrainerOptions()
 
 
 def finetuning_of(
-    said: Mapping[str, Any], presets: Mapping[str, Callable[[], Pretraining]], objective: type, network: type
+    said: Mapping[str, Any],
+    presets: Mapping[str, Callable[[], TrainingConfig]],
+    objective: type,
+    network: type,
 ) -> Any:
     """The preset's training with what was said over it; what makes no sense is left for the schema.
 

@@ -9,17 +9,17 @@ from meduet_training.tasks.finetuning.config import FinetuningData
 from napari_meduet.errors import InputError
 
 
-def asked_scans(cohort: Sequence[Scan], data: FinetuningData) -> list[Scan]:
+def requested_scans(cohort: Sequence[Scan], data: FinetuningData) -> list[Scan]:
     """The scans of a cohort that the configuration asks for, in its order, in the splits that it means.
 
     Raises:
-        InputError: as `asked_splits`.
+        InputError: as `requested_splits`.
     """
-    splits = asked_splits(cohort, data)
+    splits = requested_splits(cohort, data)
     return [replace(scan, split=split) for scan, split in zip(cohort, splits, strict=True) if split]
 
 
-def asked_splits(cohort: Sequence[Scan], data: FinetuningData) -> list[Split | None]:
+def requested_splits(cohort: Sequence[Scan], data: FinetuningData) -> list[Split | None]:
     """The split of each scan of a cohort, None where it is left out.
 
     Where domains are unseen, their scans are the test split, whatever the list says, no other scan is, and

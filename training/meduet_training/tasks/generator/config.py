@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, with_config
 
-from meduet_training.engine.trainer import Pretraining, Upkeep
+from meduet_training.engine.trainer import TrainerOptions, TrainingConfig
 from meduet_training.runtime.fabric import Hardware
 from meduet_training.tasks.config import SECTIONS, merged, option_names, read_config, validated
 from meduet_training.tasks.generator.presets import PRESETS
@@ -53,9 +53,9 @@ class GeneratorRun(BaseModel):
     preset: Literal["tiny", "small", "paper"] = "tiny"
     start: Literal["warm", "scratch"] = "warm"
     data: GeneratorData
-    training: Pretraining
+    training: TrainingConfig
     hardware: Hardware = Hardware()
-    upkeep: Upkeep = Upkeep()
+    upkeep: TrainerOptions = TrainerOptions()
 
 
 def read_generator_run(path: Path | None, changes: Mapping[str, Any]) -> GeneratorRun:
@@ -68,8 +68,8 @@ def read_generator_run(path: Path | None, changes: Mapping[str, Any]) -> Generat
 
 
 def for_model(
-    training: Pretraining, model: MeDUETConfig, sha256: str, start: Literal["warm", "scratch"]
-) -> Pretraining:
+    training: TrainingConfig, model: MeDUETConfig, sha256: str, start: Literal["warm", "scratch"]
+) -> TrainingConfig:
     """The same training of a generator that reads this model's factors."""
     given = {name: getattr(model, name) for name in OF_THE_MODEL}
     network = replace(training.network, **given)

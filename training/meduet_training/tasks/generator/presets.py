@@ -3,19 +3,19 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from meduet_training.engine.trainer import Pretraining
+from meduet_training.engine.trainer import TrainingConfig
 from napari_meduet.core.synthesis.control_objective import ControlConfig
 from napari_meduet.core.synthesis.generator import GeneratorConfig
 from napari_meduet.core.synthesis.objective import GenerationConfig
 
 
-def paper() -> Pretraining:
+def paper() -> TrainingConfig:
     """SiT-B/4 for two million steps of 64, where the paper has 16 on each of 4 devices.
 
     Table 10 names neither weight decay nor an end of the cosine; SiT has none of the first, and here the rate
     falls to a hundredth.
     """
-    return Pretraining(
+    return TrainingConfig(
         network=GeneratorConfig.base(),
         objective=GenerationConfig(),
         batch=64,
@@ -26,7 +26,7 @@ def paper() -> Pretraining:
     )
 
 
-def small() -> Pretraining:
+def small() -> TrainingConfig:
     """384 x 8 on 192 mm, a day on one GPU: a tenth of the steps, at four times the rate."""
     return replace(
         paper(),
@@ -37,7 +37,7 @@ def small() -> Pretraining:
     )
 
 
-def tiny() -> Pretraining:
+def tiny() -> TrainingConfig:
     """192 x 6 on 144 mm, 90 minutes on two CPU cores: so few steps that the average looks back on few.
 
     The content of places is learnt in a few hundred steps, what pooled factors mean in many more.
@@ -54,7 +54,7 @@ def tiny() -> Pretraining:
     )
 
 
-def control() -> Pretraining:
+def control() -> TrainingConfig:
     """A ControlNet, whatever its generator: its rate is a tenth of what a tiny generator bears (ours)."""
     return replace(
         paper(),
@@ -66,4 +66,4 @@ def control() -> Pretraining:
     )
 
 
-PRESETS: dict[str, Callable[[], Pretraining]] = {"tiny": tiny, "small": small, "paper": paper}
+PRESETS: dict[str, Callable[[], TrainingConfig]] = {"tiny": tiny, "small": small, "paper": paper}

@@ -20,11 +20,11 @@ from meduet_training.data.cohort.scan import Scan
 from meduet_training.data.cohort.scans import read_cohort, trainable
 from meduet_training.data.sources.factors import FactorSource
 from meduet_training.data.sources.protocol import BatchSource
-from meduet_training.data.sources.step_batches import Share
-from meduet_training.engine.run_lock import guarded
-from meduet_training.engine.trainer import Pretraining, check_training, run_pretraining
-from meduet_training.engine.validator import Sights
-from meduet_training.reporting.run_logger import watched_run
+from meduet_training.data.sources.step_batches import Shard
+from meduet_training.engine.run_lock import run_lock
+from meduet_training.engine.trainer import TrainingConfig, check_training, fit
+from meduet_training.engine.validator import Validator
+from meduet_training.reporting.run_logger import logged_run
 from meduet_training.runtime.fabric import decided_by_first, join_fabric, refuse_fsdp
 from meduet_training.runtime.messages import known_to_all, say_on_stderr
 from meduet_training.tasks.config import write_run_config
@@ -67,7 +67,7 @@ def run_generator(run: GeneratorRun, folder: Path) -> None:
                 f"No scan is as large as a crop of the generator, {_in_words(training)}; give larger scans, "
                 "or a smaller training.network.grid."
             )
-        share = Share(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
+        share = Shard(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
         check_training(training, source, share)
     train_watched(
         fabric,
@@ -84,14 +84,14 @@ def run_generator(run: GeneratorRun, folder: Path) -> None:
 def train_watched(
     fabric: Fabric,
     run: BaseModel,
-    training: Pretraining,
+    training: TrainingConfig,
     source: BatchSource[Any],
     model: Model,
     folder: Path,
     *,
     on_new: Callable[[nn.Module], None],
     build: Callable[[], nn.Module] | None = None,
-    sights: Sights | None = None,
+    sights: Validator | None = None,
 ) -> None:
     """Train what reads a model's latents or factors, or go on; the folder is held, the training looked at.
 
@@ -103,10 +103,10 @@ def train_watched(
     whole = run.model_copy(update={"training": training})
     settings = whole.model_dump(mode="json", exclude_none=True, exclude={"data"})  # it has paths
     hardware, upkeep = (cast(Any, getattr(run, name)) for name in ("hardware", "upkeep"))
-    with guarded(fabric, folder, hardware.timeout_s) as guard:
+    with run_lock(fabric, folder, hardware.timeout_s) as guard:
         tokenizer = cast(Tokenizer, cast(nn.Module, model.tokenizer).to(fabric.device))
-        with watched_run(fabric, folder, training, source, tokenizer, settings, sights) as watch:
-            run_pretraining(
+        with logged_run(fabric, folder, training, source, tokenizer, settings, sights) as watch:
+            fit(
                 fabric,
                 source,
                 training,
@@ -122,7 +122,7 @@ def train_watched(
             )
 
 
-def check_beginning(training: Pretraining, model: Model) -> None:
+def check_beginning(training: TrainingConfig, model: Model) -> None:
     """Refuse a warm start whose weights do not fit.
 
     Raises:
@@ -137,7 +137,9 @@ def check_beginning(training: Pretraining, model: Model) -> None:
         raise InputError(f"{error} Or begin with --start scratch.") from error
 
 
-def begin(objective: GenerationObjective, training: Pretraining, model: Model, source: FactorSource) -> None:
+def begin(
+    objective: GenerationObjective, training: TrainingConfig, model: Model, source: FactorSource
+) -> None:
     """Set a new generator and its average: the encoder's weights where it starts warm, whitened factors."""
     if training.start == "warm":
         warm_start(objective.student, model.meduet.encoder)
@@ -179,13 +181,13 @@ def factors_of(fabric: Fabric, model: Path, scans: list[Scan], made: Path, what:
     return entries if fabric.is_global_zero else open_factors(on_cpu, scans, made)
 
 
-def _source(entries: list[FactorEntry], training: Pretraining) -> FactorSource | None:
+def _source(entries: list[FactorEntry], training: TrainingConfig) -> FactorSource | None:
     """Of the scans that are large enough for a crop; None where none is."""
     grid = cast(GeneratorConfig, training.network).grid
     large = [entry for entry in entries if all(a >= b for a, b in zip(entry.grid, grid, strict=True))]
     return FactorSource(large, grid, training.seed) if large else None
 
 
-def _in_words(training: Pretraining) -> str:
+def _in_words(training: TrainingConfig) -> str:
     network = cast(GeneratorConfig, training.network)
     return " x ".join(str(tokens) for tokens in network.grid) + " tokens"

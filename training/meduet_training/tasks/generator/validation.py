@@ -1,6 +1,6 @@
 """What a generator in training makes of held-out scans: its loss, and samples for the eye.
 
-These are `Sights` (engine/validator.py). The loss is the training's own at fixed times and fixed
+These are `Validator` (engine/validator.py). The loss is the training's own at fixed times and fixed
 noise, so that it falls for no other reason than learning. Samples show every content in every style from one
 noise. It is the average of the weights that is looked at, as it is what samples; random numbers of the
 training are left alone.
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from meduet_training.data.sources.factors import FactorChoice, FactorSource
 from meduet_training.data.sources.protocol import Purpose, generator_of
-from meduet_training.engine.validator import Endless
+from meduet_training.engine.validator import NoEarlyStopping
 from meduet_training.evaluation.factors.validation import middle_slices
 from meduet_training.tasks.generator.sample_panel import sample_panel
 from napari_meduet.core.synthesis.diffusion import ddim, diffusion_times
@@ -55,7 +55,7 @@ class SampleGrid:
     samples: np.ndarray
 
 
-class GeneratorValidation(Endless):
+class GeneratorValidation(NoEarlyStopping):
     """Held-out crops of a run.
 
     Args:

@@ -13,9 +13,9 @@ from meduet_training.data.caches.windows import cached_windows
 from meduet_training.data.cohort.scans import read_cohort, trainable
 from meduet_training.data.sources.windows import WindowSource
 from meduet_training.data.tokenizer_files import load_tokenizer
-from meduet_training.engine.callbacks import LossesOnly
+from meduet_training.engine.callbacks import LossCallback
 from meduet_training.engine.resume import load_trained
-from meduet_training.engine.trainer import for_source, run_pretraining
+from meduet_training.engine.trainer import fit, for_source
 from meduet_training.runtime.progress import training_progress
 from meduet_training.runtime.signals import stop_signals
 from meduet_training.tasks.pretraining.demo_recipe import DemoRecipe
@@ -46,10 +46,8 @@ def make_demo_model(fabric: Fabric, data: Path, cache: Path, folder: Path, recip
     source = WindowSource(windows, recipe.pretraining.seed)
     pretraining, run_folder = for_source(recipe.pretraining, source), cache / "pretraining"
     total = pretraining.objective.total_steps
-    with training_progress("Pretraining", total, run_folder) as on_step, stop_signals() as is_stopped:
-        run_pretraining(
-            fabric, source, pretraining, run_folder, watch=LossesOnly(on_step), is_stopped=is_stopped
-        )
+    with training_progress("TrainingConfig", total, run_folder) as on_step, stop_signals() as is_stopped:
+        fit(fabric, source, pretraining, run_folder, watch=LossCallback(on_step), is_stopped=is_stopped)
     return write_model(
         folder,
         name="demo",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from meduet_training.engine.trainer import Pretraining
+from meduet_training.engine.trainer import TrainingConfig
 from meduet_training.tasks.tokenizer.training import TokenizerTraining
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import ObjectiveConfig
@@ -14,7 +14,7 @@ class DemoRecipe:
     """What `make model` runs, in order: tokenizer, latent windows, pretraining."""
 
     tokenizer: TokenizerTraining
-    pretraining: Pretraining
+    pretraining: TrainingConfig
     groups: int  # anatomies of each scan
     seed: int = 2025
 
@@ -66,7 +66,7 @@ def demo(device: str) -> DemoRecipe:
             batch=effort.tokenizer_batch,
             side=effort.side,
         ),
-        pretraining=Pretraining(
+        pretraining=TrainingConfig(
             network=effort.network,
             objective=objective(effort.steps),
             batch=effort.batch,

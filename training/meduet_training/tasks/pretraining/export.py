@@ -18,7 +18,7 @@ from napari_meduet.errors import InputError
 from napari_meduet.models.card import ModelCard, ProfileCard, TokenizerCard, TrainingSource
 from napari_meduet.models.files import Model, load_model, save_model
 from napari_meduet.models.styles import Style
-from napari_meduet.pipelines.common.progress import silent
+from napari_meduet.pipelines.common.progress import null_progress
 from napari_meduet.pipelines.common.provenance import commit
 from napari_meduet.pipelines.factors import mean_style, measure_scan
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer
@@ -79,7 +79,7 @@ def known_styles(model: Model, scans: list[Scan]) -> dict[str, Style]:
     styles = defaultdict(list)
     for scan in track(scans, description="Measuring styles"):
         volume = read_volume(scan.path, modality=scan.modality)
-        styles[scan.domain].append(measure_scan(model, volume, silent).style)
+        styles[scan.domain].append(measure_scan(model, volume, null_progress).style)
     return {domain: mean_style(found) for domain, found in styles.items()}
 
 

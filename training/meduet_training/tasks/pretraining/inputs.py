@@ -16,7 +16,7 @@ from meduet_training.data.sources.protocol import BatchSource
 from meduet_training.data.sources.voxels import VoxelSource
 from meduet_training.data.sources.windows import WindowSource
 from meduet_training.data.tokenizer_files import load_tokenizer, save_tokenizer, tokenizer_sha256
-from meduet_training.engine.trainer import Pretraining
+from meduet_training.engine.trainer import TrainingConfig
 from meduet_training.runtime.fabric import decided_by_first
 from meduet_training.runtime.folders import make_folder
 from meduet_training.runtime.messages import say_on_stderr
@@ -30,7 +30,7 @@ from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 
 
 def open_source(
-    fabric: Fabric, data: DataConfig, tokenizer: WaveletTokenizer | None, training: Pretraining
+    fabric: Fabric, data: DataConfig, tokenizer: WaveletTokenizer | None, training: TrainingConfig
 ) -> BatchSource[Any]:
     """What the configuration names, latents being by this very tokenizer. On all processes together.
 
@@ -63,7 +63,7 @@ def open_source(
 
 
 def check_domains(
-    source: BatchSource[Any], training: Pretraining, say: Callable[[str], None] = say_on_stderr
+    source: BatchSource[Any], training: TrainingConfig, say: Callable[[str], None] = say_on_stderr
 ) -> None:
     """Whether content and style can be told apart in these data.
 
@@ -110,7 +110,7 @@ def keep_tokenizer(tokenizer: WaveletTokenizer, folder: Path) -> None:
         save_tokenizer(tokenizer, folder)
 
 
-def _open_cache(folder: Path, tokenizer: Path, training: Pretraining) -> CacheSource:
+def _open_cache(folder: Path, tokenizer: Path, training: TrainingConfig) -> CacheSource:
     source = CacheSource(folder, training.seed, side=training.network.latent_shape[1])
     _, expected = open_tokenizer(tokenizer)
     if difference := expected.difference(source.spec):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from meduet_training.engine.trainer import Pretraining
+from meduet_training.engine.trainer import TrainingConfig
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import Ablation, ObjectiveConfig
 from napari_meduet.core.pretexts.residual_unet import ResidualUNetConfig
@@ -11,17 +11,17 @@ from napari_meduet.core.pretexts.residual_unet import ResidualUNetConfig
 GROUPS = 24  # anatomies cut from each scan, each in four appearances
 
 
-def paper() -> Pretraining:
+def paper() -> TrainingConfig:
     """Sec. 4.1 and the text of v1, on one device: a batch of 64, where the paper has 64 x 4."""
-    return Pretraining(network=MeDUETConfig.base(), objective=ObjectiveConfig.paper())
+    return TrainingConfig(network=MeDUETConfig.base(), objective=ObjectiveConfig.paper())
 
 
-def base() -> Pretraining:
+def base() -> TrainingConfig:
     """The paper's network and schedule, with the corrections of docs/departures.md."""
     return replace(paper(), objective=ObjectiveConfig.corrected())
 
 
-def small() -> Pretraining:
+def small() -> TrainingConfig:
     """384 x 8, for at most 500 scans on one GPU; few scans a domain, so pairs are drawn across domains."""
     return replace(
         base(),
@@ -31,7 +31,7 @@ def small() -> Pretraining:
     )
 
 
-def tiny() -> Pretraining:
+def tiny() -> TrainingConfig:
     """192 x 6, half an hour on two CPU cores: from the linear code, at ten times the learning rate."""
     return replace(
         small(),
@@ -45,7 +45,7 @@ def tiny() -> Pretraining:
     )
 
 
-PRESETS: dict[str, Callable[[], Pretraining]] = {"tiny": tiny, "small": small, "base": base}
+PRESETS: dict[str, Callable[[], TrainingConfig]] = {"tiny": tiny, "small": small, "base": base}
 VOXEL_NETWORKS = {  # of the same presets, for a pretext on voxels; all read 96^3
     "tiny": ResidualUNetConfig(widths=(8, 16, 32, 64), num_blocks=(1, 1, 1, 1)),
     "small": ResidualUNetConfig(widths=(16, 32, 64, 128, 160, 160)),
@@ -53,16 +53,16 @@ VOXEL_NETWORKS = {  # of the same presets, for a pretext on voxels; all read 96^
 }
 
 
-def in_the_papers_words(training: Pretraining) -> Pretraining:
+def in_the_papers_words(training: TrainingConfig) -> TrainingConfig:
     """The same run with the objective of v1's text."""
     return replace(training, objective=ObjectiveConfig.paper(total_steps=training.objective.total_steps))
 
 
-def without(training: Pretraining, terms: Iterable[Ablation]) -> Pretraining:
+def without(training: TrainingConfig, terms: Iterable[Ablation]) -> TrainingConfig:
     """The rows of Tables 5 and 6: the same run without some of its terms."""
     return replace(training, objective=replace(training.objective, without=tuple(terms)))
 
 
-def shortened(training: Pretraining, steps: int) -> Pretraining:
+def shortened(training: TrainingConfig, steps: int) -> TrainingConfig:
     """The same run in another number of steps; every schedule follows."""
     return replace(training, objective=replace(training.objective, total_steps=steps))

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from meduet_training.data.sources.step_batches import Share
+from meduet_training.data.sources.step_batches import Shard
 from meduet_training.data.tokenizer_files import load_tokenizer
-from meduet_training.engine.run_lock import guarded
-from meduet_training.engine.trainer import check_training, for_source, run_pretraining
-from meduet_training.reporting.run_logger import watched_run
+from meduet_training.engine.run_lock import run_lock
+from meduet_training.engine.trainer import check_training, fit, for_source
+from meduet_training.reporting.run_logger import logged_run
 from meduet_training.runtime.fabric import decided_by_first, join_fabric
 from meduet_training.runtime.messages import known_to_all, say_on_stderr
 from meduet_training.tasks.config import ONE_SOURCE, RunConfig, write_run_config
@@ -30,16 +30,16 @@ def run_from_config(config: RunConfig, folder: Path) -> None:
     with known_to_all():
         source = open_source(fabric, config.data, tokenizer, config.training)
         training = for_source(config.training, source)
-        share = Share(num_ranks=fabric.world_size, accumulate=config.hardware.accumulate)
+        share = Shard(num_ranks=fabric.world_size, accumulate=config.hardware.accumulate)
         check_training(training, source, share)
         check_domains(source, training, say_on_stderr if fabric.is_global_zero else lambda sentence: None)
     whole = config.model_copy(update={"training": training})
-    with guarded(fabric, folder, config.hardware.timeout_s) as guard:
+    with run_lock(fabric, folder, config.hardware.timeout_s) as guard:
         if tokenizer is not None:
             decided_by_first(fabric, lambda: keep_tokenizer(tokenizer, folder))
         settings = whole.model_dump(mode="json", exclude_none=True, exclude={"data"})  # it has paths
-        with watched_run(fabric, folder, training, source, tokenizer, settings) as watch:
-            run_pretraining(
+        with logged_run(fabric, folder, training, source, tokenizer, settings) as watch:
+            fit(
                 fabric,
                 source,
                 training,

@@ -6,17 +6,17 @@ The sizes of the encoder are those of the model that is fine-tuned, and the clas
 from collections.abc import Callable
 from dataclasses import replace
 
-from meduet_training.engine.trainer import Pretraining
+from meduet_training.engine.trainer import TrainingConfig
 from meduet_training.tasks.finetuning.objectives import SegmentationConfig
 from napari_meduet.core.analysis.unetr import UNETRConfig
 
 
-def paper() -> Pretraining:
+def paper() -> TrainingConfig:
     """AdamW with 2e-4 and a weight decay of 1e-5, 4 sub-crops a step.
 
     The supplement names neither steps nor the end of the rate: 30 000 and a hundredth are ours.
     """
-    return Pretraining(
+    return TrainingConfig(
         network=UNETRConfig(num_classes=2),
         objective=SegmentationConfig(total_steps=30_000),
         batch=4,
@@ -27,7 +27,7 @@ def paper() -> Pretraining:
     )
 
 
-def tiny() -> Pretraining:
+def tiny() -> TrainingConfig:
     """Minutes on two CPU cores: few steps at twenty times the rate, and the light head.
 
     So few steps that the averages look back on few; the encoder is trained at the paper's pace, lest what it
@@ -44,4 +44,4 @@ def tiny() -> Pretraining:
     )
 
 
-PRESETS: dict[str, Callable[[], Pretraining]] = {"tiny": tiny, "paper": paper}
+PRESETS: dict[str, Callable[[], TrainingConfig]] = {"tiny": tiny, "paper": paper}

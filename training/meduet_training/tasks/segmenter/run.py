@@ -21,13 +21,13 @@ from meduet_training.data.cohort.scans import read_cohort, trainable
 from meduet_training.data.labels.scans import LabelledScan, check_labelled, labelled_scans
 from meduet_training.data.labels.task import LabelTask, label_task
 from meduet_training.data.sources.labelled_crops import HELD_POSES, LabelledSource, num_poses
-from meduet_training.data.sources.step_batches import Share
-from meduet_training.engine.trainer import Pretraining, check_training
+from meduet_training.data.sources.step_batches import Shard
+from meduet_training.engine.trainer import TrainingConfig, check_training
 from meduet_training.evaluation.run_results import RESULTS_TABLE
 from meduet_training.runtime.fabric import decided_by_first, join_fabric, refuse_fsdp
 from meduet_training.runtime.messages import known_to_all, say_on_stderr
 from meduet_training.tasks.finetuning.objectives import SegmentationConfig
-from meduet_training.tasks.finetuning.requested_scans import asked_scans
+from meduet_training.tasks.finetuning.requested_scans import requested_scans
 from meduet_training.tasks.finetuning.shared import augmentation_for, held_out, style_bank
 from meduet_training.tasks.generator.run import train_watched
 from meduet_training.tasks.segmenter.config import SegmenterRun
@@ -76,7 +76,7 @@ def run_segmenter(run: SegmenterRun, folder: Path) -> None:
     with known_to_all():
         refuse_fsdp(run.hardware, "A segmenter")
         model = load_model(run.data.model, "cpu")
-        cohort = asked_scans(read_cohort(run.data.scans), run.data)
+        cohort = requested_scans(read_cohort(run.data.scans), run.data)
         learnable = trainable(cohort)
         task, scans = learnt_labels(run, learnable)
         training = for_task(run, model, task, scans, learnable)
@@ -84,7 +84,9 @@ def run_segmenter(run: SegmenterRun, folder: Path) -> None:
         if cast(SegmentationConfig, training.objective).augmentation is not None:
             bank = style_bank(model, cohort, _modalities(scans))
         division = divided(task, scans)
-        tests = test_scans(run, task, [scan for scan in cohort if scan.modality in _modalities(scans)])
+        tests = scans_in_test_split(
+            run, task, [scan for scan in cohort if scan.modality in _modalities(scans)]
+        )
     fabric = join_fabric(run.hardware)
     with known_to_all():
         entries, judged_by = (
@@ -97,7 +99,7 @@ def run_segmenter(run: SegmenterRun, folder: Path) -> None:
         _check_classes(task, entries)
         source, judges = (_source(each, task, training, model) for each in (entries, judged_by))
         check_training(
-            training, source, Share(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
+            training, source, Shard(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
         )
         looking = load_model(run.data.model, fabric.device.type) if fabric.is_global_zero else model
         test_split = TestSplit(model=looking, task=task, scans=tests)
@@ -140,7 +142,7 @@ def learnt_labels(run: SegmenterRun, scans: Sequence[Scan]) -> tuple[LabelTask, 
     return task, fitting
 
 
-def test_scans(run: SegmenterRun, task: LabelTask, cohort: Sequence[Scan]) -> list[LabelledScan]:
+def scans_in_test_split(run: SegmenterRun, task: LabelTask, cohort: Sequence[Scan]) -> list[LabelledScan]:
     """The labelled scans of the test split in which somebody looked for some of the classes; maybe none."""
     data = run.data
     tests = [scan for scan in cohort if scan.split == "test"]
@@ -154,7 +156,7 @@ def for_task(
     task: LabelTask,
     scans: Sequence[LabelledScan],
     learnable: Sequence[Scan],
-) -> Pretraining:
+) -> TrainingConfig:
     """The run's training of a segmenter with these classes on this model's latents.
 
     Args:
@@ -219,7 +221,7 @@ def divided(task: LabelTask, scans: Sequence[LabelledScan]) -> Division:
     )
 
 
-def begin(objective: nn.Module, *, model: Model, training: Pretraining) -> None:
+def begin(objective: nn.Module, *, model: Model, training: TrainingConfig) -> None:
     """Set a new segmenter and its average: the model's weights where it starts from them.
 
     Raises:
@@ -244,7 +246,7 @@ def _annotated(task: LabelTask, scan: LabelledScan) -> list[str]:
     return [name for name, is_known in zip(task.names[1:], annotated[1:], strict=True) if is_known]
 
 
-def _objective(training: Pretraining, model: Model, bank: StyleBank | None) -> SegmentationObjective:
+def _objective(training: TrainingConfig, model: Model, bank: StyleBank | None) -> SegmentationObjective:
     """What is trained, with random weights."""
     config = cast(SegmentationConfig, training.objective)
     network = build_segmenter(cast(UNETRConfig, training.network), model.card.tokenizer)
@@ -279,7 +281,7 @@ def _examples(
 
 
 def _source(
-    entries: Sequence[ExampleEntry], task: LabelTask, training: Pretraining, model: Model
+    entries: Sequence[ExampleEntry], task: LabelTask, training: TrainingConfig, model: Model
 ) -> LabelledSource:
     _, x, y, z = training.network.latent_shape
     return LabelledSource(entries, task, (x, y, z), model.tokenizer.stride, training.seed)

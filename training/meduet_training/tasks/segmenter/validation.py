@@ -1,6 +1,6 @@
 """What a segmenter in training finds in scans it does not learn from: Dice of each class, and overlays.
 
-These are `Sights` (engine/validator.py). Dice is that of fixed crops, drawn as the training draws, of all of
+These are `Validator` (engine/validator.py). Dice is that of fixed crops, drawn as the training draws, of all of
 them together; the average of the weights is looked at, as it is what will predict. The best so far is kept in
 the run's folder. Where it has not risen for a while, the run is asked to end.
 """

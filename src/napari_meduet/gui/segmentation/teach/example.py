@@ -63,7 +63,7 @@ class TeachExample(QWidget):
         self.remove.clicked.connect(self.unwanted)
         self._labels_changed()
 
-    def obstacle(self) -> str:
+    def disabled_reason(self) -> str:
         """Why nothing can be learnt from it; empty where something can."""
         scan, labels = self.scan.value(), self.labels.value()
         if scan is None:

@@ -61,7 +61,7 @@ class TeachExamples(QWidget):
         """The labels that are in some example."""
         return {number for row in self.rows for number in row.watch.places}
 
-    def obstacle(self) -> str:
+    def disabled_reason(self) -> str:
         """Why nothing can be learnt from them; empty where something can."""
         if not self.rows:
             return "Add an example: a scan, and labels painted on it."
@@ -69,7 +69,7 @@ class TeachExamples(QWidget):
         twice = next((scan for scan in scans if scan is not None and scans.count(scan) > 1), None)
         if twice is not None:
             return f"{twice.name!r} is an example twice: keep one of them."
-        return next((obstacle for row in self.rows if (obstacle := row.obstacle())), "")
+        return next((disabled_reason for row in self.rows if (disabled_reason := row.disabled_reason())), "")
 
     def keep(self) -> None:
         """Stay with what is chosen, although results will lie above it."""

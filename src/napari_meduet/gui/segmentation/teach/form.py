@@ -54,7 +54,7 @@ class TeachForm(QWidget):
         self.unpainted.changed.connect(self._unpainted_changed)
         self._examples_changed()
 
-    def obstacle(self) -> str:
+    def disabled_reason(self) -> str:
         """Why there is nothing to learn yet; empty where there is."""
         try:
             card = self._model.card()
@@ -65,9 +65,9 @@ class TeachForm(QWidget):
             if modality is not None and modality not in card.modalities:
                 known = " and ".join(card.modalities)
                 return f"{scan.name!r} is {modality}; {card.name} knows {known}: choose another model."
-        obstacle = self.examples.obstacle() or self.names.obstacle()
-        if obstacle:
-            return obstacle
+        disabled_reason = self.examples.disabled_reason() or self.names.disabled_reason()
+        if disabled_reason:
+            return disabled_reason
         painted = self.examples.numbers()
         if self.unpainted.value() and self.names.background() not in painted:
             return f"Paint a few strokes of background too, with label {self.names.background()}."

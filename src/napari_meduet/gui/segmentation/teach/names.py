@@ -65,7 +65,7 @@ class TeachNames(QWidget):
         """Of every label shown."""
         return {number: self._name(number) for number in self._numbers()}
 
-    def obstacle(self) -> str:
+    def disabled_reason(self) -> str:
         """Why these names will not do; empty where they do."""
         names = list(self.names().values())
         twice = next((name for name in names if names.count(name) > 1), None)

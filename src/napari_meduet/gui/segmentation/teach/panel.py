@@ -90,9 +90,9 @@ class TeachPanel(QWidget):
 
     # What stands in the way of each button
 
-    def obstacle(self) -> str:
+    def disabled_reason(self) -> str:
         """Why nothing can be learnt yet."""
-        return self.form.obstacle()
+        return self.form.disabled_reason()
 
     def apply_obstacle(self) -> str:
         """Why nothing can be applied yet."""
