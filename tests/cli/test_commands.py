@@ -240,7 +240,7 @@ def test_an_interrupted_command_writes_nothing(tiny_model, smooth_ct, noisy_ct, 
     script = (
         "import signal, os, napari_meduet.pipelines.swap.session as r\n"
         "from napari_meduet.cli import app\n"
-        "r.Baseline.of = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n"
+        "r.ContentReference.of = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n"
         f"app({[str(word) for word in words]!r})\n"
     )
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
