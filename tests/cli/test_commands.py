@@ -238,7 +238,7 @@ def test_an_interrupted_command_writes_nothing(tiny_model, smooth_ct, noisy_ct, 
 
     words = ["swap", smooth_ct, noisy_ct, "-o", tmp_path / "out.nii.gz", "--model", tiny_model]
     script = (
-        "import signal, os, napari_meduet.pipelines.swap.session as r\n"
+        "import signal, os, napari_meduet.pipelines.style_swap.session as r\n"
         "from napari_meduet.cli import app\n"
         "r.ContentReference.of = lambda *a: os.kill(os.getpid(), signal.SIGINT)\n"
         f"app({[str(word) for word in words]!r})\n"

@@ -20,7 +20,7 @@ for seed, name in enumerate("AB"):
     viewer.add_image(data, **state)
 
 if sys.argv[2] == "swap":
-    from napari_meduet.pipelines.swap import session as restyling
+    from napari_meduet.pipelines.style_swap import session as restyling
 
     pipeline = FakePipeline()
     restyling.open_swap = pipeline.open_swap

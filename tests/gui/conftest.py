@@ -22,7 +22,7 @@ def a_scan(seed: int, shape=(12, 14, 8)) -> Volume:
 @pytest.fixture
 def pipeline(monkeypatch) -> FakePipeline:
     """A swap pipeline that is quick, can be held up, and counts its calls."""
-    from napari_meduet.pipelines.swap import session as restyling
+    from napari_meduet.pipelines.style_swap import session as restyling
 
     fake = FakePipeline()
     monkeypatch.setattr(restyling, "open_swap", fake.open_swap)

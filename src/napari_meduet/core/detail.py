@@ -1,28 +1,31 @@
-"""Fine detail that follows a change of contrast (ours, docs/departures.md).
+"""Fine detail that follows a change of contrast (this project; docs/departures.md).
 
-The residual decode adds a change that is as smooth as the network's output, and leaves the finer detail of
-the scan as it was. Where one MR sequence becomes another, tissues change places in brightness, and detail
-that keeps its old sign contradicts its surroundings: a dark sulcus stays dark in a T2 style. Here the detail
-is scaled by what the change does to the contrast around it, a local linear fit as in the guided filter
-(He et al., "Guided Image Filtering", ECCV 2010). Where nothing changes, the factor is exactly 0.
+The residual decode adds a change that is as smooth as the network's output and leaves finer detail
+unchanged. When one MR sequence becomes another, tissues exchange their brightness. Detail that keeps its old
+sign is then wrong: a dark sulcus stays dark in a T2 style. This file scales the detail by the local linear
+fit between change and reference, as in the guided filter (He et al., "Guided Image Filtering", ECCV 2010).
+The factor is exactly 0 where the swap changes nothing. `pipelines/style_swap` applies the factor.
 """
 
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-RADIUS = 3  # voxels of the working grid: a cube of 10 mm, about what the network's change resolves
-SMALLEST_VARIANCE = 0.02**2  # profile units: flatter surroundings have no contrast to follow
-SLOPE_BOUNDS = (-2.0, 1.0)  # of the factor: contrast may be inverted, or doubled, and no more
+# Radius in voxels of the working grid: a cube of 10 mm, about what the network's change resolves. With these
+# values the error of T1 to T2 fell from 0.31 to 0.10 in the experiment of docs/departures.md.
+RADIUS = 3
+# Squared normalised intensity: a region flatter than 2 % of the profile's range has no contrast to follow.
+SMALLEST_VARIANCE = 0.02**2
+SLOPE_BOUNDS = (-2.0, 1.0)  # -2 inverts the detail, 1 doubles it; no larger change is plausible
 
 
 def followed_slope(
     change: Float[Tensor, "X Y Z"], reference: Float[Tensor, "X Y Z"]
 ) -> Float[Tensor, "X Y Z"]:
-    """By what share of itself the detail must change with its surroundings: 0 nothing, -1 gone, -2 inverted.
+    """Return the relative change of the detail at each voxel: 0 keeps it, -1 removes it, -2 inverts it.
 
     Args:
-        change: what the swap adds to `reference`, both in profile units on one grid.
+        change: what the swap adds to `reference`; both are normalised intensities on one grid.
     """
     mean_change, mean_reference = _local_mean(change), _local_mean(reference)
     covariance = _local_mean(change * reference) - mean_change * mean_reference
@@ -31,7 +34,7 @@ def followed_slope(
 
 
 def _local_mean(volume: Float[Tensor, "X Y Z"]) -> Float[Tensor, "X Y Z"]:
-    """Mean over the cube around each voxel, as far as it lies inside."""
+    """Return the mean over the cube around each voxel, restricted to the volume."""
     mean = volume[None, None]
     for axis in range(3):
         size, padding = [1, 1, 1], [0, 0, 0]

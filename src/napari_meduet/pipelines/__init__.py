@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from napari_meduet.errors import Cancelled, InputError
-    from napari_meduet.models.files import load_model
+    from napari_meduet.models.loading import load_model
     from napari_meduet.models.styles import load_style
     from napari_meduet.pipelines.classification import classify
     from napari_meduet.pipelines.factors import extract, make_prototype
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     )
     from napari_meduet.pipelines.segmentation.finetuning import teach
     from napari_meduet.pipelines.segmentation.session import segment
-    from napari_meduet.pipelines.swap.session import open_swap, swap
+    from napari_meduet.pipelines.style_swap.session import open_swap, swap
     from napari_meduet.pipelines.synthesis.session import open_synthesis, synthesize
     from napari_meduet.volumes.files import list_series, read_volume, write_volume
     from napari_meduet.volumes.volume import Volume
 
 _HOMES = {
     "napari_meduet.errors": ("Cancelled", "InputError"),
-    "napari_meduet.models.files": ("load_model",),
+    "napari_meduet.models.loading": ("load_model",),
     "napari_meduet.models.styles": ("load_style",),
     "napari_meduet.pipelines.classification": ("classify",),
     "napari_meduet.pipelines.factors": ("extract", "make_prototype"),
@@ -56,7 +56,7 @@ _HOMES = {
         "SynthesisRequest",
         "TeachRequest",
     ),
-    "napari_meduet.pipelines.swap.session": ("open_swap", "swap"),
+    "napari_meduet.pipelines.style_swap.session": ("open_swap", "swap"),
     "napari_meduet.pipelines.reconstruction": ("roundtrip",),
     "napari_meduet.pipelines.segmentation.session": ("segment",),
     "napari_meduet.pipelines.synthesis.session": ("open_synthesis", "synthesize"),

@@ -19,7 +19,8 @@ from napari_meduet.core.analysis.classifier import ScanClassifier, scan_scores
 from napari_meduet.core.sliding_windows import OVERLAP, Position, cut_window, window_positions
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.card import CLASSIFIER_FILE
-from napari_meduet.models.files import Model, load_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.model import Model
 from napari_meduet.models.segmenters import scans_read
 from napari_meduet.pipelines.common.encoding import (
     WINDOWS_AT_ONCE,
@@ -147,7 +148,7 @@ def classify_prepared(
         )
     encoding, looking = parts(on_progress, 3, 2)
     latent = encode_latent(model, prepared, encoding)
-    latent = ((latent - model.latent_mean) / model.latent_std)[0]
+    latent = model.standardised(latent)[0]
     token = network.config.patch_size * model.tokenizer.stride
     coverage = F.avg_pool3d(padded_body(prepared), token)[0, 0]
     return latent_probabilities(network, latent, coverage, looking)

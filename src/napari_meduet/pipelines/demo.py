@@ -15,10 +15,10 @@ from rich.progress import Progress
 
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import Modality
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.pipelines.requests import SwapRequest
-from napari_meduet.pipelines.swap.panel import swap_panel
-from napari_meduet.pipelines.swap.session import SwapResult, swap
+from napari_meduet.pipelines.style_swap.panel import swap_panel
+from napari_meduet.pipelines.style_swap.session import SwapResult, swap
 from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.volume import Volume
 

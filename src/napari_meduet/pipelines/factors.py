@@ -17,7 +17,8 @@ from safetensors.torch import save
 
 from napari_meduet.core.factors import StyleStatistics, style_prototype
 from napari_meduet.errors import InputError, OnProgress
-from napari_meduet.models.files import Model, load_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.model import Model
 from napari_meduet.models.styles import Style, pack_styles
 from napari_meduet.pipelines.common.encoding import (
     EncodedScan,

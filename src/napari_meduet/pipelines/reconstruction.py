@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from napari_meduet.errors import OnProgress
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.pipelines.common.encoding import (
     PreparedScan,
     decode_latent,

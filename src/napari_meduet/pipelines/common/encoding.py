@@ -22,7 +22,7 @@ from torch import Tensor
 from napari_meduet.core.factors import ScanFactors, pooled_factor, scan_factors
 from napari_meduet.core.sliding_windows import Position, WindowBlend, cut_window, window_positions
 from napari_meduet.errors import InputError, OnProgress
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.common.interruption import interruptible
 from napari_meduet.pipelines.common.progress import parts
 from napari_meduet.tokenizers.tiling import decode_tiled, encode_posterior_tiled, encode_tiled
@@ -174,8 +174,8 @@ def encode_posterior(
     report = _Report(on_progress, "encoding")
     with torch.inference_mode(), interruptible(model.tokenizer, report.again):
         mean, log_variance = encode_posterior_tiled(model.tokenizer, units, on_progress=report)
-    mean = (mean - model.latent_mean) / model.latent_std
-    return finite(mean, "encoding the scan")[0], (log_variance - 2 * model.latent_std.log())[0]
+    log_variance = model.latents.standardised_log_variance(log_variance)
+    return finite(model.standardised(mean), "encoding the scan")[0], log_variance[0]
 
 
 def decode_latent(
@@ -257,7 +257,7 @@ def decode_windows(
         for position, window in zip(scan.positions[run], windows.float().cpu(), strict=True):
             blend.add(position, window)
     on_progress(1.0, "joining content and style")
-    return finite(blend.blended() * model.latent_std + model.latent_mean, "joining content and style")
+    return finite(model.restored(blend.blended()), "joining content and style")
 
 
 def token_grid(scan: EncodedScan, tokens: Float[Tensor, "N L D"], model: Model) -> Float[Tensor, "X Y Z D"]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from napari_meduet.core.synthesis.control import mask_shares
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.common.encoding import PreparedScan, padding_amounts
 from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.volume import Volume

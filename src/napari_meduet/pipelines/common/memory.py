@@ -10,7 +10,7 @@ from pathlib import Path
 
 from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.models.segmenters import scans_read
 from napari_meduet.pipelines.common.score_slabs import slabs_bytes
 from napari_meduet.tokenizers.tiling import MEMORY_BUDGET_BYTES

@@ -17,7 +17,7 @@ from napari_meduet import __version__
 from napari_meduet.pipelines.common.outputs import plain
 
 if TYPE_CHECKING:
-    from napari_meduet.models.files import Model
+    from napari_meduet.models.model import Model
 
 VERSIONS_OF = ("torch", "numpy", "nibabel", "safetensors")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from napari_meduet.core.analysis.heads import HeadStage
 from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.errors import OnProgress
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.common.encoding import PreparedScan, finite
 from napari_meduet.pipelines.common.interruption import interruptible
 from napari_meduet.pipelines.common.progress import parts

@@ -15,7 +15,9 @@ import torch
 from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.card import SEGMENTER_FILE, MaskClass, Modality
-from napari_meduet.models.files import Model, copy_model, packed_weights, save_segmenter
+from napari_meduet.models.model import Model
+from napari_meduet.models.saving import copy_model, save_segmenter
+from napari_meduet.models.weights import packed_half
 from napari_meduet.pipelines.common.progress import null_progress
 from napari_meduet.pipelines.factors import read_scan
 from napari_meduet.pipelines.requests import Scan, ScanChoice
@@ -93,7 +95,7 @@ class Taught:
     @cached_property
     def sha256(self) -> str:
         """The digest of its weights, which is that of the file they are saved as."""
-        return hashlib.sha256(packed_weights(self.network.state_dict())).hexdigest()
+        return hashlib.sha256(packed_half(self.network.state_dict())).hexdigest()
 
     def save(self, folder: Path | str, name: str = "") -> None:
         """Write a model folder, all of it or nothing: the model it was taught on, with this segmenter.

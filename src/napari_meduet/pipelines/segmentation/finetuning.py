@@ -32,8 +32,9 @@ from napari_meduet.core.schedules import warmup_cosine
 from napari_meduet.core.sliding_windows import Position
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.card import MaskClass, Modality
-from napari_meduet.models.files import Model, load_model
 from napari_meduet.models.folders import demo_model_path
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.model import Model
 from napari_meduet.models.segmenters import begin_segmenter, build_segmenter, scans_read
 from napari_meduet.pipelines.common.encoding import PreparedScan, prepare_scan
 from napari_meduet.pipelines.common.interruption import interruptible

@@ -27,7 +27,8 @@ from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.core.sliding_windows import OVERLAP, Position, WindowBlend, cut_window, window_positions
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.card import SEGMENTER_FILE, MaskClass
-from napari_meduet.models.files import Model, load_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.model import Model
 from napari_meduet.models.segmenters import scans_read
 from napari_meduet.pipelines.common.encoding import (
     WINDOWS_AT_ONCE,
@@ -287,8 +288,7 @@ def segment_prepared(
         encode_latent(model, scan, stage)[0]
         for scan, stage in zip(prepared, parts(encoding, *[1] * len(prepared)), strict=True)
     ]
-    mean, std = model.latent_mean[0], model.latent_std[0]
-    features = blended_features(network, torch.cat([(each - mean) / std for each in latents]), looking)
+    features = blended_features(network, torch.cat([model.standardised(each) for each in latents]), looking)
     slabs = score_slabs(model, network, features, prepared[0], deciding)
     slabs = without_air(slabs, prepared[0].air)
     return prepared[0].grid.labels_from_scores(slabs, network.config.num_classes)

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 from napari_meduet.core.analysis.finetuning import IGNORED
 from napari_meduet.core.sliding_windows import Position, cut_window
 from napari_meduet.errors import InputError, OnProgress
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.common.encoding import (
     PreparedScan,
     encode_posterior,

@@ -19,7 +19,7 @@ from napari_meduet.core.factors import pooled_factor
 from napari_meduet.core.sliding_windows import Position, cut_window
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.card import STYLES_FILE, Modality
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.models.styles import STYLE_SUFFIX, Style, load_style
 from napari_meduet.pipelines.common.encoding import EncodedScan, coverage_grid, encode_scan, token_grid
 from napari_meduet.pipelines.common.labels import class_shares, labels_on

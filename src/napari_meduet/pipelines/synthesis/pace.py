@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.pipelines.requests import SynthesisRequest
 from napari_meduet.pipelines.synthesis.sampling import (
     SamplingConditions,

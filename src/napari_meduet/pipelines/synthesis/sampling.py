@@ -36,7 +36,7 @@ from napari_meduet.core.synthesis.samplers import (
 )
 from napari_meduet.core.synthesis.windowed import WindowedVelocity
 from napari_meduet.errors import InputError, OnProgress
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.common.interruption import interruptible
 from napari_meduet.pipelines.requests import SynthesisRequest
 from napari_meduet.tokenizers.tiling import MEMORY_BUDGET_BYTES, decode_tiled
@@ -322,7 +322,7 @@ def decoded(
     """
     doing = "decoding"
     on_progress(0.0, doing)
-    written = latent.float().cpu() * model.latent_std + model.latent_mean
+    written = model.restored(latent.float().cpu())
     with interruptible(model.tokenizer, lambda: on_progress(0.0, doing)):
         units = decode_tiled(
             model.tokenizer,

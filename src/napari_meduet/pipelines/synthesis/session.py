@@ -22,7 +22,8 @@ from napari_meduet.core.synthesis.generator import Generator
 from napari_meduet.core.synthesis.samplers import SAMPLERS, SamplerState
 from napari_meduet.errors import Cancelled, InputError, OnProgress
 from napari_meduet.models.card import CONTROL_FILE, GENERATOR_FILE
-from napari_meduet.models.files import Model, load_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.common.memory import check_synthesis_memory
 from napari_meduet.pipelines.common.progress import null_progress, part, parts
 from napari_meduet.pipelines.common.provenance import provenance

@@ -15,10 +15,10 @@ from napari_meduet.core.factors import style_statistics
 from napari_meduet.core.sliding_windows import Position, cut_window
 from napari_meduet.core.swapping import shift_style
 from napari_meduet.errors import OnProgress
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.common.encoding import EncodedScan, padded_body, padded_units
 from napari_meduet.pipelines.common.measures import psnr
-from napari_meduet.pipelines.swap.edges import Gradient, gradient
+from napari_meduet.pipelines.style_swap.edges import Gradient, gradient
 
 NUM_SAMPLES = 4  # sub-volumes; more change the noise floor by less than it differs between scans
 MOST_BODY = 0.5  # a sample holds at least this share of what the fullest sub-volume holds
@@ -60,7 +60,7 @@ class ContentReference:
             change = prepared.profile.decode(after) - prepared.profile.decode(before)
             changes.append(np.abs(change[inside]))
 
-            latent = cut_window(scan.latent, corner, size)[None] * model.latent_std + model.latent_mean
+            latent = model.restored(cut_window(scan.latent, corner, size)[None])
             margin = min(model.tokenizer.halo, min(size) // 2 - 1) * model.tokenizer.stride
             core = (slice(margin, -margin),) * 3 if margin else (...,)  # where the cut is not felt
             decoded = model.tokenizer.decode(latent.to(model.device))[0, 0].float().cpu().numpy()
@@ -98,8 +98,7 @@ def _samples(scan: EncodedScan) -> list[int]:
 def _decoded(model: Model, content: Tensor, style: Tensor) -> np.ndarray:
     """One window of tokens as voxels in profile units."""
     latent = model.meduet.decode(content.to(model.device), style.to(model.device)).float().cpu()
-    latent = latent * model.latent_std + model.latent_mean
-    return model.tokenizer.decode(latent.to(model.device))[0, 0].float().cpu().numpy()
+    return model.tokenizer.decode(model.restored(latent).to(model.device))[0, 0].float().cpu().numpy()
 
 
 def _voxels(volume: Tensor, corner: Position, size: Position, stride: int) -> Tensor:

@@ -18,7 +18,8 @@ import torch
 
 from napari_meduet.core.swapping import adain_style, prototype_style, shift_style, token_style
 from napari_meduet.errors import InputError, OnProgress
-from napari_meduet.models.files import Model, load_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.model import Model
 from napari_meduet.models.styles import STYLE_SUFFIX, Style, load_style
 from napari_meduet.pipelines.common.encoding import decode_latent, decode_windows
 from napari_meduet.pipelines.common.labels import GRID_TOLERANCE_MM, labels_on
@@ -28,10 +29,10 @@ from napari_meduet.pipelines.common.provenance import provenance
 from napari_meduet.pipelines.common.scan_texture import TextureMove
 from napari_meduet.pipelines.factors import MeasuredScan, doubts_about, measure_scan, read_scan
 from napari_meduet.pipelines.requests import Mode, SwapRequest, check_strength
-from napari_meduet.pipelines.swap.composition import composed
-from napari_meduet.pipelines.swap.content_reference import ContentReference
-from napari_meduet.pipelines.swap.edges import compare_edges, gradient, gradient_correlation
-from napari_meduet.pipelines.swap.safety import Measurements, SafetyReport, drift_under_labels, judge
+from napari_meduet.pipelines.style_swap.composition import composed
+from napari_meduet.pipelines.style_swap.content_reference import ContentReference
+from napari_meduet.pipelines.style_swap.edges import compare_edges, gradient, gradient_correlation
+from napari_meduet.pipelines.style_swap.safety import Measurements, SafetyReport, drift_under_labels, judge
 from napari_meduet.volumes.files import file_sha256, write_volume
 from napari_meduet.volumes.preparation import WorkingGrid
 from napari_meduet.volumes.safe_open import shown_name
