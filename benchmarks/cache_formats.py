@@ -32,7 +32,7 @@ from zarr.codecs import BloscCodec, ZstdCodec
 
 from meduet_training.data.caches.latent_chunks import open_chunks, save_chunks
 from meduet_training.data.tokenizer_files import load_tokenizer
-from napari_meduet.models.files import demo_model_path
+from napari_meduet.models.folders import demo_model_path
 from napari_meduet.tokenizers.tiling import encode_posterior_tiled
 from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.intensity import CT_FULL

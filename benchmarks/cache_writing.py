@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from meduet_training.data.caches.latent_entry import Source, encode_scan, save_entry
 from meduet_training.data.caches.latent_spec import open_tokenizer
-from napari_meduet.models.files import demo_model_path
+from napari_meduet.models.folders import demo_model_path
 from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.intensity import body_mask
 from napari_meduet.volumes.preparation import WorkingGrid

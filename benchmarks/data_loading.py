@@ -28,7 +28,7 @@ from meduet_training.data.sources.step_batches import StepBatches
 from meduet_training.data.tokenizer_files import load_tokenizer
 from meduet_training.runtime.optimizer import adamw
 from meduet_training.tasks.pretraining.presets import PRESETS
-from napari_meduet.models.files import demo_model_path
+from napari_meduet.models.folders import demo_model_path
 from napari_meduet.tokenizers.tiling import encode_posterior_tiled
 from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.intensity import CT_FULL

@@ -34,7 +34,7 @@ from napari_meduet.core.synthesis.guided import Guidance, GuidedVelocity, combin
 from napari_meduet.core.synthesis.interpolant import velocity_of_data
 from napari_meduet.core.synthesis.samplers import heun, time_grid
 from napari_meduet.core.transformer import Block
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 
 PRESETS = {"base": GeneratorConfig.base, "small": GeneratorConfig.small, "tiny": GeneratorConfig.tiny}
 GUIDANCE = Guidance()  # the paper's

@@ -29,11 +29,11 @@ from meduet_training.evaluation.metrics.distribution_distances import (
 from meduet_training.evaluation.metrics.estimates import Estimate
 from meduet_training.evaluation.metrics.set_estimates import set_estimate
 from meduet_training.evaluation.metrics.volume_features import volume_extractor
-from meduet_training.evaluation.sections import Figure, Part
+from meduet_training.evaluation.sections import Metric, EvaluationSection
 from meduet_training.evaluation.synthesis.generated_crops import CropMaker, Wanted, decoded
 from meduet_training.evaluation.synthesis.material import gather_material
 from meduet_training.evaluation.synthesis.quality import by_rows, fid_estimate, mmd_estimate
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.pipelines.requests import SynthesisRequest
 
 REFERENCE = "em"
@@ -71,9 +71,9 @@ def main() -> None:
 
     reference = made(REFERENCE, options.reference_steps)
     fid, mmd = both(reference, real, length, crops.patients, options.seed)
-    figures = [
-        Figure(what=f"Euler-Maruyama {options.reference_steps}: FID", estimate=fid),
-        Figure(what=f"Euler-Maruyama {options.reference_steps}: MMD", estimate=mmd),
+    metrics = [
+        Metric(what=f"Euler-Maruyama {options.reference_steps}: FID", estimate=fid),
+        Metric(what=f"Euler-Maruyama {options.reference_steps}: MMD", estimate=mmd),
     ]
     passed = set()
     for sampler, steps in FEW:
@@ -81,21 +81,21 @@ def main() -> None:
         own = both(found, real, length, crops.patients, options.seed)
         for title, estimate, of in zip(("FID", "MMD"), own, (fid, mmd), strict=True):
             more = difference(title, found, reference, real, length, crops.patients, options.seed)
-            figures.append(
-                Figure(
+            metrics.append(
+                Metric(
                     what=f"{name}: {title}",
                     estimate=estimate,
                     at_most=of.high,
                     beside=f"above Euler-Maruyama's by {more.value:.3g} ({more.low:.3g} – {more.high:.3g})",
                 )
             )
-        if all(figure.is_reached for figure in figures[-2:]):
+        if all(metric.is_reached for metric in metrics[-2:]):
             passed.add(name)
     how = (
         f"Extractor {extractor.name} ({extractor.sha256[:16]}); guidance weights {options.weight:g}; goals "
         "are the upper ends of Euler-Maruyama's intervals."
     )
-    part = Part(title="Quality per evaluation", how=how, figures=tuple(figures), seed=options.seed)
+    part = EvaluationSection(title="Quality per evaluation", how=how, metrics=tuple(metrics), seed=options.seed)
     print(part.as_markdown())
     if not passed & GOAL:
         sys.exit("Neither Heun nor the multistep sampler is within the interval at 30 evaluations.")

@@ -59,7 +59,7 @@ def ours(scan: Path, output: Path, head: Literal["decoder", "light"]) -> dict[st
     """A base latent UNETR of random weights on the latents of the embedded model."""
     from napari_meduet.core.analysis.unetr import UNETRConfig
     from napari_meduet.models.card import MaskClass
-    from napari_meduet.models.files import load_model
+    from napari_meduet.models.loading import load_model
     from napari_meduet.models.segmenters import build_segmenter
     from napari_meduet.pipelines import read_volume
     from napari_meduet.pipelines.segmentation.session import segment_volume

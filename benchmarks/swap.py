@@ -69,7 +69,7 @@ def run(arguments: list[str]) -> tuple[float, float, str]:
 
 def measure(content: Path, style: Path, output: Path, model: Path | None) -> dict[str, Any]:
     """The same swap in this process, with clocks around the networks."""
-    from napari_meduet.models.files import load_model
+    from napari_meduet.models.loading import load_model
     from napari_meduet.pipelines import SwapRequest, swap
 
     spent: Counter[str] = Counter()

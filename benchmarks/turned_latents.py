@@ -13,7 +13,7 @@ from torch import Tensor
 
 from meduet_training.data.augmentation.flips import TURNS, fit_channel_maps, turned_latent, turned_places
 from meduet_training.data.tokenizer_files import load_tokenizer
-from napari_meduet.models.files import demo_model_path
+from napari_meduet.models.folders import demo_model_path
 from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.intensity import CT_FULL, fit_mr_profile
 from napari_meduet.volumes.preparation import prepare

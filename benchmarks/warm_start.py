@@ -46,7 +46,8 @@ from meduet_training.tasks.generator.run import begin
 from meduet_training.tasks.generator.validation import NUM_CROPS, GeneratorValidation
 from napari_meduet.core.synthesis.generator import GeneratorConfig
 from napari_meduet.core.synthesis.objective import GenerationObjective
-from napari_meduet.models.files import Model, load_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.requests import SynthesisRequest
 
 Start = Literal["scratch", "warm"]

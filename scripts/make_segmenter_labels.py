@@ -30,7 +30,7 @@ from meduet_training.data.cohort.scans import index_records
 from meduet_training.evaluation.metrics.masks import LUNG_HU
 from meduet_training.evaluation.segmentation.atlas_baseline import Atlas, atlas_classes
 from meduet_training.evaluation.segmentation.threshold_baseline import threshold_lungs
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.pipelines.common.encoding import prepare_scan
 from napari_meduet.volumes.files import read_volume, write_atomically
 from napari_meduet.volumes.volume import Volume

@@ -13,7 +13,8 @@ from pathlib import Path
 from meduet_training.data.sources.latents import CacheSource
 from meduet_training.evaluation.factors.validation import shown_crops
 from meduet_training.evaluation.factors.validation_panel import validation_panel
-from napari_meduet.models.files import demo_model_path, load_model
+from napari_meduet.models.folders import demo_model_path
+from napari_meduet.models.loading import load_model
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 SEED, NUM_CROPS = 2025, 256  # as a run chooses its crops

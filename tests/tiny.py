@@ -19,7 +19,7 @@ from napari_meduet.models.card import (
     TrainingSource,
     read_card,
 )
-from napari_meduet.models.files import save_classifier, save_generator, save_model, save_segmenter
+from napari_meduet.models.saving import save_classifier, save_generator, save_model, save_segmenter
 from napari_meduet.models.segmenters import build_segmenter
 from napari_meduet.tokenizers.wavelet import WaveletConfig, WaveletTokenizer
 from napari_meduet.volumes.intensity import CT_FULL

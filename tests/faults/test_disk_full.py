@@ -29,7 +29,7 @@ from meduet_training.runtime.row_log import RowLog, read_rows
 from meduet_training.runtime.tensorboard import TensorBoardLog
 from meduet_training.tasks.pretraining import presets as recipes
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 
 ROW = {"loss": 0.5, "words": "x" * 900}
@@ -138,7 +138,7 @@ def check_replacing(export, small_disk, monkeypatch):
     needed = sum(path.stat().st_size for path in model.iterdir())
     fill_up(small_disk, 8192)
     check_told(call(pretrain.app, *export), "model: cannot be written", "are needed, 8.2 kB are free")
-    monkeypatch.setattr("napari_meduet.models.files.check_room", lambda folder, num_bytes: None)
+    monkeypatch.setattr("napari_meduet.models.saving.check_room", lambda folder, num_bytes: None)
     refusals = 0
     for room in range(0, 4 * needed, needed // 3):  # in any of the files, or of the copies kept meanwhile
         fill_up(small_disk, room)

@@ -16,7 +16,8 @@ from tiny import (
 from napari_meduet.core.analysis.unetr import UNETRConfig
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import CARD_FILE, CLASSIFIER_FILE, GENERATOR_FILE, SEGMENTER_FILE, read_card
-from napari_meduet.models.files import copy_model, load_model, save_figures, save_model, save_segmenter
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import copy_model, save_metrics, save_model, save_segmenter
 from napari_meduet.models.segmenters import begin_classifier, begin_segmenter, build_segmenter
 from napari_meduet.volumes import writing
 
@@ -168,13 +169,13 @@ def test_a_disk_that_refuses_leaves_what_was_there(plain, file, monkeypatch):
 
 
 def test_figures_are_kept_with_what_they_are_of(plain, file):
-    with pytest.raises(InputError, match=f"no {WHAT[file]} whose figures"):
-        save_figures(plain, {}, of=WHAT[file])
+    with pytest.raises(InputError, match=f"no {WHAT[file]}, so its metrics"):
+        save_metrics(plain, {}, of=WHAT[file])
     SAVED[file](plain)
-    save_figures(plain, {"of the model": 1})
-    card = save_figures(plain, {"Dice": 0.5}, of=WHAT[file])
-    assert getattr(card, WHAT[file]).figures == {"Dice": 0.5}
-    assert card.figures == {"of the model": 1}
+    save_metrics(plain, {"of the model": 1})
+    card = save_metrics(plain, {"Dice": 0.5}, of=WHAT[file])
+    assert getattr(card, WHAT[file]).metrics == {"Dice": 0.5}
+    assert card.metrics == {"of the model": 1}
     assert read_card(plain) == card
 
 

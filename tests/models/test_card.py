@@ -53,7 +53,7 @@ def test_a_folder_without_a_card_is_no_model(tmp_path):
 
 def test_prose_and_figures_do_not_change_the_identity(folder):
     before = read_card(folder).sha256
-    assert read_card(edited(folder, description="Better words.", figures={"psnr_db": 33.0})).sha256 == before
+    assert read_card(edited(folder, description="Better words.", metrics={"psnr_db": 33.0})).sha256 == before
 
 
 @pytest.mark.parametrize(

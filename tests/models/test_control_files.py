@@ -11,7 +11,8 @@ from napari_meduet.core.synthesis.control import ControlNet
 from napari_meduet.core.synthesis.generator import Generator
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import CARD_FILE, CONTROL_FILE, MaskClass, read_card
-from napari_meduet.models.files import load_model, save_control, save_generator
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import save_control, save_generator
 from napari_meduet.volumes import writing
 
 CLASSES = (MaskClass(label=0, name="background"), MaskClass(label=7, name="liver"))

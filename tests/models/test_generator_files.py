@@ -10,9 +10,9 @@ from tiny import MEDUET, save_tiny_model
 
 from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
 from napari_meduet.errors import InputError
-from napari_meduet.models import files
 from napari_meduet.models.card import CARD_FILE, GENERATOR_FILE, read_card
-from napari_meduet.models.files import load_model, save_generator, save_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import save_generator, save_model
 from napari_meduet.volumes import writing
 
 CONFIG = GeneratorConfig(
@@ -145,4 +145,4 @@ def test_a_model_saved_from_the_card_of_another_has_no_generator(folder, tmp_pat
 def test_a_copied_folder_is_the_same_model(folder, tmp_path):
     save_generator(folder, CONFIG, random_weights(), {})
     copy = shutil.copytree(folder, tmp_path / "copy")
-    assert files.load_model(folder, "cpu") is files.load_model(copy, "cpu")
+    assert load_model(folder, "cpu") is load_model(copy, "cpu")

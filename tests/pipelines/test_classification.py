@@ -10,7 +10,8 @@ from tiny import save_tiny_classifier, save_tiny_model
 
 from napari_meduet.core.analysis.classifier import ClassifierConfig, ScanClassifier
 from napari_meduet.errors import Cancelled, InputError
-from napari_meduet.models.files import load_model, save_classifier
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import save_classifier
 from napari_meduet.pipelines.classification import classify, latent_probabilities
 from napari_meduet.pipelines.requests import ClassifyRequest
 from napari_meduet.volumes.files import read_volume

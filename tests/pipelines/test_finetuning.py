@@ -6,7 +6,7 @@ import torch
 from tiny import save_phantom, save_tiny_model
 
 from napari_meduet.errors import Cancelled, InputError
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.pipelines.requests import SegmentRequest, TeachRequest
 from napari_meduet.pipelines.segmentation import finetuning as teaching
 from napari_meduet.pipelines.segmentation.finetuning import teach

@@ -16,7 +16,7 @@ PEAK = """
 import sys
 from pathlib import Path
 import nibabel as nib, numpy as np
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.pipelines import ScanChoice, SwapRequest, read_volume, swap
 from napari_meduet.pipelines.common.memory import needed_bytes
 
@@ -57,7 +57,7 @@ from pathlib import Path
 import numpy as np
 from napari_meduet.core.analysis.unetr import UNETRConfig
 from napari_meduet.models.card import MaskClass
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.models.segmenters import build_segmenter
 from napari_meduet.pipelines.common.memory import segmentation_bytes
 from napari_meduet.pipelines.segmentation.session import segment_volume

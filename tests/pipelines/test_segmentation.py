@@ -12,7 +12,8 @@ from tiny import phantom, save_tiny_model, save_tiny_segmenter
 
 from napari_meduet.core.sliding_windows import window_positions
 from napari_meduet.errors import Cancelled, InputError
-from napari_meduet.models.files import copy_model, load_model, save_segmenter
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import copy_model, save_segmenter
 from napari_meduet.models.segmenters import build_segmenter
 from napari_meduet.pipelines import SegmentRequest, read_volume, segment
 from napari_meduet.pipelines.common import memory as memory_module

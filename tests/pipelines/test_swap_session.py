@@ -12,7 +12,8 @@ from tiny import save_tissue
 
 from napari_meduet.errors import Cancelled, InputError
 from napari_meduet.models.card import STYLES_FILE
-from napari_meduet.models.files import load_model, save_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import save_model
 from napari_meduet.pipelines import (
     PrototypeRequest,
     ScanChoice,

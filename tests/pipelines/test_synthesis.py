@@ -11,7 +11,8 @@ from tiny import save_tiny_generator, save_tiny_model
 from napari_meduet.core.synthesis.generator import Conditions
 from napari_meduet.core.synthesis.samplers import euler, time_grid
 from napari_meduet.errors import Cancelled, InputError
-from napari_meduet.models.files import load_model, save_generator, save_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import save_generator, save_model
 from napari_meduet.pipelines import (
     PrototypeRequest,
     SynthesisRequest,
@@ -77,7 +78,7 @@ def test_without_guidance_the_conditional_model_is_sampled(session):
     noise = torch.randn(1, 4, 8, 8, 8, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         *_, last = euler(velocity, noise, time_grid(2))
-        units = model.tokenizer.decode(last.x * model.latent_std + model.latent_mean)[0, 0]
+        units = model.tokenizer.decode(model.restored(last.x))[0, 0]
     expected = session.place.profile.decode(units.numpy())
     found = session.sample(content_weight=0.0, style_weight=0.0).samples[0].values()
     assert np.abs(found - expected).max() <= 1  # HU; rounding to whole ones

@@ -14,7 +14,8 @@ from napari_meduet.cli import app
 from napari_meduet.core.synthesis.control import ControlNet
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import CONTROL_FILE, MaskClass
-from napari_meduet.models.files import load_model, save_control
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import save_control
 from napari_meduet.pipelines import SynthesisRequest, synthesize
 
 SHAPE = (44, 40, 26)

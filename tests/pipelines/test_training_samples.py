@@ -11,7 +11,7 @@ from tiny import save_phantom
 
 from napari_meduet.core.analysis.finetuning import IGNORED
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.pipelines.common.encoding import prepare_scan
 from napari_meduet.pipelines.segmentation.training_samples import (
     BLOCK,

@@ -15,8 +15,7 @@ from meduet_training.remote import following
 from meduet_training.remote.following import follow
 from meduet_training.remote.launched import Launched, all_launched
 from napari_meduet.models.card import read_card
-from napari_meduet.models.files import demo_model_path
-from napari_meduet.models.folders import installed_models, models_folder
+from napari_meduet.models.folders import demo_model_path, installed_models, models_folder
 
 PATIENCE_SECONDS = 60
 

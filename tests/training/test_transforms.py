@@ -16,7 +16,8 @@ from meduet_training.data.cohort.scans import Scan
 from meduet_training.tasks.pretraining.export import known_styles
 from meduet_training.transforms import RandStyleAugmentd, style_change
 from napari_meduet.core.analysis.style_augmentation import augmented_latent
-from napari_meduet.models.files import load_model, save_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import save_model
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +88,9 @@ def test_the_change_is_that_of_equation_27(model):
     prototype = opened.known_styles["site b"].statistics.mean
     with torch.inference_mode():
         own = opened.tokenizer.encode(torch.from_numpy(units)[None, None])[0]
-        latent = (own - opened.latent_mean) / opened.latent_std
+        latent = (own - opened.latents.mean) / opened.latents.std
         moved = augmented_latent(opened.meduet, latent, prototype[None], torch.tensor([0.7]))
-        other = moved * opened.latent_std + opened.latent_mean
+        other = moved * opened.latents.std + opened.latents.mean
         expected = (opened.tokenizer.decode(other) - opened.tokenizer.decode(own))[0, 0].numpy()
     np.testing.assert_allclose(style_change(opened, units, prototype, 0.7), expected, atol=1e-6)
 

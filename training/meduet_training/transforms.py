@@ -20,7 +20,8 @@ from monai.utils.type_conversion import convert_to_dst_type, convert_to_numpy
 from napari_meduet.core.analysis.style_augmentation import ONE_SHOT, StyleAugmentation, augmented_latent
 from napari_meduet.core.sliding_windows import Position, WindowBlend, cut_window, window_positions
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import Model, load_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.model import Model
 from napari_meduet.tokenizers.tiling import decode_tiled, encode_tiled
 from napari_meduet.volumes.volume import Modality
 
@@ -146,7 +147,7 @@ def style_change(model: Model, units: np.ndarray, prototype: torch.Tensor, stren
     amounts = [part for m in reversed(missing) for part in (m // 2, m - m // 2)]
     padded = F.pad(torch.from_numpy(units)[None, None], amounts, mode="replicate")
     own = encode_tiled(model.tokenizer, padded)
-    standardised = ((own - model.latent_mean) / model.latent_std)[0]
+    standardised = model.standardised(own)[0]
     x, y, z = standardised.shape[1:]
     positions = window_positions((x, y, z), size)
     blend = WindowBlend(len(standardised), (x, y, z), size)
@@ -157,7 +158,7 @@ def style_change(model: Model, units: np.ndarray, prototype: torch.Tensor, stren
         moved = augmented_latent(model.meduet, windows, rows, torch.full((len(batch),), strength).to(rows))
         for position, step in zip(batch, (moved - windows).float().cpu(), strict=True):
             blend.add(position, step)
-    other = own + blend.blended() * model.latent_std
+    other = own + blend.blended() * model.latents.std
     change = decode_tiled(model.tokenizer, other) - decode_tiled(model.tokenizer, own)
     inner = tuple(slice(m // 2, m // 2 + length) for m, length in zip(missing, units.shape, strict=True))
     return change[0, 0][inner].numpy()

@@ -1,4 +1,6 @@
-"""What a model says of itself: the card beside its weights (specification, sections 2-4, docs/reliability.md, section 2).
+"""The model card: plain data beside the weights of a model (specification, sections 2-4).
+
+File checks follow docs/reliability.md, section 2.
 
 A card holds everything that decides what a number in the latent means (tokenizer, standardisation, network,
 intensity profile, spacing), where the model comes from, what was measured of it, and the digest of every
@@ -14,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_meduet.errors import InputError
+from napari_meduet.volumes.intensity import IntensityProfile, fit_mr_profile
 
 CARD_FILE = "card.json"
 TOKENIZER_FILE = "tokenizer.safetensors"
@@ -72,6 +75,17 @@ class ProfileCard(_Record):
 
     name: str
     knots: tuple[tuple[float, float], ...] | None = None
+
+    def for_scan(self, values: Any) -> IntensityProfile:
+        """Return the profile of one scan: the fixed knots, or a profile fitted to the values of an MR scan.
+
+        Args:
+            values: the voxels of the scan; not used where the knots are fixed.
+
+        Raises:
+            InputError: the MR scan has no contrast.
+        """
+        return IntensityProfile(self.name, self.knots) if self.knots else fit_mr_profile(values)
 
 
 class TrainingSource(_Record):
@@ -133,7 +147,7 @@ class _AnalystCard(_Record):
     config: dict[str, Any]
     modalities: tuple[Modality, ...] = Field(min_length=1)
     training: dict[str, Any] = {}
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
 
 
 class SegmenterCard(_AnalystCard):
@@ -187,7 +201,7 @@ class ModelCard(_Record):
     training: dict[str, Any] = {}
     seeds: dict[str, int] = {}
     commit: str | None = None
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     files: dict[str, WeightFile] = {}
 
     @model_validator(mode="after")

@@ -1,9 +1,9 @@
-"""Networks of analysis on a model's latents: built as a card says, begun from the model's weights.
+"""Segmenter and classifier of a model: build them as the card says, and start them from the model's weights.
 
-Reading and writing them is `files.py`'s business.
+`saving.py` and `loading.py` write and read them.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from torch import nn
 
@@ -11,10 +11,8 @@ from napari_meduet.core.analysis.classifier import ClassifierConfig, ScanClassif
 from napari_meduet.core.analysis.unetr import LatentUNETR, UNETRConfig
 from napari_meduet.core.warm_start import warm_start_encoder
 from napari_meduet.models.card import TokenizerCard
+from napari_meduet.models.model import Model
 from napari_meduet.tokenizers.heads import build_head, start_head
-
-if TYPE_CHECKING:
-    from napari_meduet.models.files import Model
 
 Start = Literal["meduet", "scratch"]
 
@@ -52,12 +50,12 @@ def check_latents(latent_channels: int, tokenizer: TokenizerCard) -> None:
         )
 
 
-def scans_read(network: LatentUNETR | ScanClassifier, model: "Model") -> int:
+def scans_read(network: LatentUNETR | ScanClassifier, model: Model) -> int:
     """How many scans of a patient the network reads together (M-06)."""
     return network.config.latent_channels // model.tokenizer.channels
 
 
-def begin_segmenter(network: LatentUNETR, model: "Model", start: Start) -> None:
+def begin_segmenter(network: LatentUNETR, model: Model, start: Start) -> None:
     """Set the weights a segmenter begins with.
 
     The head takes what fits of the tokenizer's decoder either way, so that with and without MeDUET differ in
@@ -71,7 +69,7 @@ def begin_segmenter(network: LatentUNETR, model: "Model", start: Start) -> None:
         warm_start_encoder(network.encoder, model.meduet.encoder)
 
 
-def begin_classifier(network: ScanClassifier, model: "Model", start: Start) -> None:
+def begin_classifier(network: ScanClassifier, model: Model, start: Start) -> None:
     """Set the weights a classifier begins with.
 
     Raises:

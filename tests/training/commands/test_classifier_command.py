@@ -13,7 +13,8 @@ from meduet_training.data.sources.classified_crops import SUB_CROPS, ClassifiedS
 from meduet_training.engine.checkpoints import newest_checkpoint
 from meduet_training.tasks.classifier import presets as recipes
 from meduet_training.tasks.config import CONFIG
-from napari_meduet.models.files import load_model, save_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import save_model
 from napari_meduet.pipelines.classification import classify
 from napari_meduet.pipelines.requests import ClassifyRequest
 
@@ -96,7 +97,7 @@ def test_whole_scans_that_are_not_learnt_from_watch_over_the_run(trained):
 
 def test_the_test_split_is_measured_at_the_end(trained):
     results = json.loads((trained[0] / "results.json").read_text())
-    accuracy = next(each for each in results["figures"] if each["what"] == "balanced accuracy")
+    accuracy = next(each for each in results["metrics"] if each["what"] == "balanced accuracy")
     assert (accuracy["num_samples"], accuracy["num_patients"]) == (2, 2)
     assert sorted(each["class"] for each in results["scans"]) == ["brain", "lung"]
     right = [

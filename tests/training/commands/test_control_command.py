@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from meduet_training.commands.train import app
 from meduet_training.engine.checkpoints import newest_checkpoint
-from napari_meduet.models.files import load_model, save_generator
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import save_generator
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from meduet_training.evaluation.factors.samples import samples_of
 from meduet_training.evaluation.factors.validation import weights_sha256
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import Objective, ObjectiveConfig
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 
 SITES = ("site a", "site b")
 
@@ -53,8 +53,8 @@ def given(tmp_path_factory):
         training=asdict(TrainingConfig(network=network, objective=objective.config)),
         data_sha256="0",
         domains=list(SITES),
-        latent_mean=model.latent_mean.flatten().tolist(),
-        latent_std=model.latent_std.flatten().tolist(),
+        latent_mean=model.latents.mean.flatten().tolist(),
+        latent_std=model.latents.std.flatten().tolist(),
     )
     tensors = {f"objective.{name}": value for name, value in objective.state_dict().items()}
     save_checkpoint(folder / "run", 3, tensors, record_of(settings))

@@ -18,7 +18,7 @@ from meduet_training.engine.trainer import TrainingConfig
 from meduet_training.tasks.generator import presets as recipes
 from napari_meduet.core.objective import ObjectiveConfig
 from napari_meduet.core.synthesis.generator import GeneratorConfig
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 
 NARROW = GeneratorConfig(
     grid=(2, 2, 2), width=24, depth=2, heads=2, content_width=6, style_width=6, prediction="data"

@@ -18,7 +18,7 @@ from meduet_training.data.sources.windows import WindowSource
 from meduet_training.data.tokenizer_files import save_tokenizer, tokenizer_sha256
 from meduet_training.engine.checkpoints import FOLDER, newest_checkpoint
 from meduet_training.tasks.pretraining import presets as recipes
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.tokenizers.wavelet import WaveletConfig, WaveletTokenizer
 
 

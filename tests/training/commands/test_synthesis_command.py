@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from meduet_training.commands.evaluate import app
 from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
 from napari_meduet.models.card import read_card
-from napari_meduet.models.files import save_generator
+from napari_meduet.models.saving import save_generator
 
 MINUTE = GeneratorConfig(
     grid=(2, 2, 2), width=12, depth=1, heads=2, content_width=24, style_width=12, prediction="data"
@@ -73,9 +73,9 @@ def test_every_question_is_answered_and_says_by_whom(given, tmp_path):
     assert len(data["extractor"]["sha256"]) == len(data["generator_sha256"]) == 64
     for part in data["parts"].values():
         assert part["seed"] == 3
-        for figure in part["figures"]:
-            assert figure["low"] <= figure["value"] <= figure["high"]
-            assert figure["num_samples"] >= 1
+        for metric in part["metrics"]:
+            assert metric["low"] <= metric["value"] <= metric["high"]
+            assert metric["num_samples"] >= 1
     assert len(data["parts"]["surface"]["tables"][0]["rows"]) == 9
 
     text = page.read_text()
@@ -88,7 +88,7 @@ def test_every_question_is_answered_and_says_by_whom(given, tmp_path):
         assert min(Image.open(tmp_path / "out" / name).size) > 100
     after = read_card(given / "model")
     assert after.sha256 == card.sha256
-    assert set(after.figures["synthesis"]) > {"quality", "extractor", "sampling"}
+    assert set(after.metrics["synthesis"]) > {"quality", "extractor", "sampling"}
     assert "Smith" not in done.output + text + json.dumps(data)
 
     again = call(given, tmp_path / "out", "--seed", 3)

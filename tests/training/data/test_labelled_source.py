@@ -17,7 +17,7 @@ from meduet_training.data.labels.task import label_task
 from meduet_training.data.sources.labelled_crops import LabelledSource, num_poses
 from napari_meduet.core.analysis.finetuning import IGNORED
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 
 SHAPE = (48, 44, 30)
 NAMES = ({"1": "organ", "4": "bone"}, {"4": "bone"})  # nobody looked for an organ in the second scan

@@ -22,7 +22,7 @@ from meduet_training.data.caches.latent_entry import (
 )
 from meduet_training.data.caches.latent_spec import PREPARATION, open_tokenizer
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.pipelines.common.encoding import prepare_scan
 from napari_meduet.tokenizers.tiling import encode_tiled
 from napari_meduet.volumes.files import read_volume

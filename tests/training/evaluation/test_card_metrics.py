@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny import save_phantom, save_tiny_model
 
-from meduet_training.evaluation.card.metrics import PARTS, SEED, measure_figures
+from meduet_training.evaluation.card.metrics import PARTS, SEED, measure_model
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import read_card
 
@@ -54,38 +54,38 @@ def test_every_figure_reaches_card_and_page(cohort, tmp_path):
         )
     )
     before = read_card(model)
-    measure_figures(model, cohort, list(PARTS), "cpu", page, shown.append)
+    measure_model(model, cohort, list(PARTS), "cpu", page, shown.append)
     after = read_card(model)
 
-    assert set(after.figures) == set(PARTS)
+    assert set(after.metrics) == set(PARTS)
     assert after.sha256 == before.sha256
     assert after.files == before.files
     text = page.read_text()
     assert "to be replaced" not in text
-    for name, part in after.figures.items():
+    for name, part in after.metrics.items():
         assert part["seed"] == SEED
-        for figure in part["figures"]:
-            assert figure["what"] in text
-            assert figure["low"] <= figure["value"] <= figure["high"] or name == "probes"
+        for metric in part["metrics"]:
+            assert metric["what"] in text
+            assert metric["low"] <= metric["value"] <= metric["high"] or name == "probes"
     assert len(shown) == len(PARTS)
 
 
 def test_a_random_model_keeps_the_promises_that_need_no_training(cohort, tmp_path):
     model = save_tiny_model(tmp_path / "model")
-    measure_figures(model, cohort, ["identities"], "cpu", None, lambda text: None)
-    figures = read_card(model).figures["identities"]["figures"]
-    assert [figure["value"] for figure in figures] == [1.0, 1.0, 1.0]
+    measure_model(model, cohort, ["identities"], "cpu", None, lambda text: None)
+    metrics = read_card(model).metrics["identities"]["metrics"]
+    assert [metric["value"] for metric in metrics] == [1.0, 1.0, 1.0]
 
 
 def test_other_parts_stay_on_the_card(cohort, tmp_path):
-    from napari_meduet.models.files import save_figures
+    from napari_meduet.models.saving import save_metrics
 
     model = save_tiny_model(tmp_path / "model")
-    save_figures(model, {"roundtrip": {"seed": 1, "figures": []}})
-    measure_figures(model, cohort, ["identities"], "cpu", None, lambda text: None)
-    assert set(read_card(model).figures) == {"roundtrip", "identities"}
+    save_metrics(model, {"roundtrip": {"seed": 1, "metrics": []}})
+    measure_model(model, cohort, ["identities"], "cpu", None, lambda text: None)
+    assert set(read_card(model).metrics) == {"roundtrip", "identities"}
 
 
 def test_an_unknown_part_is_named(cohort, tmp_path):
     with pytest.raises(InputError, match="beauty"):
-        measure_figures(save_tiny_model(tmp_path), cohort, ["beauty"], "cpu", None, print)
+        measure_model(save_tiny_model(tmp_path), cohort, ["beauty"], "cpu", None, print)

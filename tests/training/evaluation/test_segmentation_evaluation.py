@@ -19,7 +19,8 @@ from meduet_training.data.labels.task import LabelTask
 from meduet_training.evaluation.segmentation.methods import atlas_method, threshold_method
 from napari_meduet.core.analysis.unetr import UNETRConfig
 from napari_meduet.models.card import SEGMENTER_FILE, read_card
-from napari_meduet.models.files import copy_model, load_model, save_segmenter
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import copy_model, save_segmenter
 from napari_meduet.models.segmenters import build_segmenter
 from napari_meduet.pipelines.common.encoding import prepare_scan
 from napari_meduet.pipelines.requests import SegmentRequest
@@ -106,7 +107,7 @@ def test_everyone_is_judged_by_the_same_truth(given, tmp_path):
     after = read_card(given / "model")
     assert after.sha256 == before.sha256
     assert after.segmenter is not None
-    assert after.segmenter.figures["tolerance_mm"] == 2
+    assert after.segmenter.metrics["tolerance_mm"] == 2
     assert "Smith" not in done.output + text + json.dumps(data)
 
     again = call(given, out, *config)

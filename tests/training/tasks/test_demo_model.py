@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from meduet_training.commands.train import app
 from meduet_training.tasks.pretraining import demo_recipe as demo
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.pipelines.requests import SwapRequest
-from napari_meduet.pipelines.swap.session import swap
+from napari_meduet.pipelines.style_swap.session import swap
 from napari_meduet.volumes.files import read_volume
 
 ONE, OTHER = "site-soft", "site-sharp"

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import CARD_FILE, TOKENIZER_FILE
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.tokenizers.wavelet import WaveletConfig, WaveletTokenizer
 from napari_meduet.volumes.files import write_atomically
 from napari_meduet.volumes.intensity import CT_FULL

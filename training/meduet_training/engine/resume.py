@@ -25,10 +25,10 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import Optimizer
 
 from meduet_training.engine.checkpoints import FOLDER, Checkpoint, newest_checkpoint
-from meduet_training.runtime.messages import say_on_stderr
+from meduet_training.runtime.messages import print_to_stderr
 from napari_meduet.core.meduet import MeDUET, MeDUETConfig
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import with_tuples
+from napari_meduet.models.configs import with_tuples
 
 NETWORK, OPTIMIZER, RANDOM = "objective.", "optimizer.", "random."  # begin the names of tensors
 MEDUET_PARTS = {"student", "teacher", "log_scale"}  # of what is under NETWORK
@@ -82,7 +82,7 @@ def gather_state(fabric: Fabric, objective: nn.Module, optimizer: Optimizer) -> 
 
 
 def find_checkpoint(
-    folder: Path, settings: RunSettings, say: Callable[[str], None] = say_on_stderr
+    folder: Path, settings: RunSettings, say: Callable[[str], None] = print_to_stderr
 ) -> Checkpoint | None:
     """The run's newest whole checkpoint, if any.
 

@@ -13,10 +13,12 @@ from meduet_training.data.cohort.scan import read_scan
 from meduet_training.data.cohort.scans import read_cohort
 from meduet_training.data.labels.scan_classes import ClassifiedScan, classified_scans
 from meduet_training.evaluation.metrics.classification_scores import classification_scores
-from meduet_training.evaluation.sections import Figure, Part, Table, write_section
+from meduet_training.evaluation.sections import Metric, EvaluationSection, Table, write_section
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import CLASSIFIER_FILE
-from napari_meduet.models.files import Model, load_model, save_figures
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.model import Model
+from napari_meduet.models.saving import save_metrics
 from napari_meduet.pipelines.classification import classify_prepared
 from napari_meduet.pipelines.common.encoding import prepare_scan
 from napari_meduet.pipelines.common.memory import check_memory
@@ -56,14 +58,14 @@ class ClassificationEvaluation:
         setting: all that a figure must not be quoted without.
     """
 
-    part: Part
+    part: EvaluationSection
     setting: dict[str, Any]
 
     def as_data(self) -> dict[str, Any]:
         """JSON types, single scans included."""
-        return self.as_figures() | {"tables": [asdict(table) for table in self.part.tables]}
+        return self.as_card_data() | {"tables": [asdict(table) for table in self.part.tables]}
 
-    def as_figures(self) -> dict[str, Any]:
+    def as_card_data(self) -> dict[str, Any]:
         """For the model card: without the single scans."""
         return self.setting | self.part.as_data()
 
@@ -102,12 +104,12 @@ def evaluate_classification(
     if others:
         told = ", ".join(f"{name} ({count})" for name, count in others.items())
         how += f" Test scans of classes that the classifier does not know, not judged: {told}."
-    part = Part(
+    part = EvaluationSection(
         title="Classification of test scans",
         how=how,
-        figures=(
-            Figure(what="AUC", estimate=scores.auc, beside="chance 0.5"),
-            Figure(
+        metrics=(
+            Metric(what="AUC", estimate=scores.auc, beside="chance 0.5"),
+            Metric(
                 what="balanced accuracy",
                 estimate=scores.accuracy,
                 beside=f"chance {chance:.3f}; {scores.majority:.3f} of the scans are of the largest class",
@@ -156,7 +158,7 @@ def write_evaluation(found: ClassificationEvaluation, folder: Path, document: Pa
 
 def put_on_card(found: ClassificationEvaluation, model: Path) -> None:
     """The figures, without single scans, as those of the model's classifier."""
-    save_figures(model, found.as_figures(), of="classifier")
+    save_metrics(model, found.as_card_data(), of="classifier")
 
 
 def _test_scans(

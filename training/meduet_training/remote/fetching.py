@@ -11,7 +11,7 @@ from meduet_training.remote.server import Server
 from meduet_training.runtime.folders import make_folder
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import CARD_FILE, WEIGHT_FILES
-from napari_meduet.models.files import LARGEST_MODEL_BYTES, load_model
+from napari_meduet.models.loading import LARGEST_MODEL_BYTES, load_model
 
 
 class _File(BaseModel):

@@ -257,7 +257,7 @@ def decode_windows(
         for position, window in zip(scan.positions[run], windows.float().cpu(), strict=True):
             blend.add(position, window)
     on_progress(1.0, "joining content and style")
-    return finite(model.restored(blend.blended()), "joining content and style")
+    return finite(model.restored(blend.blended()), "joining content and style")[None]
 
 
 def token_grid(scan: EncodedScan, tokens: Float[Tensor, "N L D"], model: Model) -> Float[Tensor, "X Y Z D"]:

@@ -20,7 +20,7 @@ from meduet_training.data.cohort.scan import Scan, read_scan, scan_words
 from meduet_training.runtime.folders import check_writable, make_folder
 from napari_meduet.core.factors import pooled_factor
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.common.encoding import coverage_grid, encode_scan, token_grid
 from napari_meduet.pipelines.common.progress import null_progress
 from napari_meduet.volumes.files import write_atomically

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from meduet_training.data.tokenizer_files import load_tokenizer, tokenizer_sha256
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import CARD_FILE, ProfileCard
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.tokenizers.maisi import MaisiTokenizer
 from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.intensity import CT_FULL, CT_WIDE, IntensityProfile, fit_mr_profile

@@ -16,10 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from meduet_training.data.caches.factors import FactorEntry
-from meduet_training.data.labels.names import BACKGROUND
 from meduet_training.data.cohort.scan import Scan, read_scan
+from meduet_training.data.labels.names import BACKGROUND
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.common.encoding import prepare_scan
 from napari_meduet.pipelines.common.labels import class_shares, labels_on
 from napari_meduet.volumes.files import write_atomically

@@ -16,16 +16,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from meduet_training.data.labels.task import LabelTask
-from meduet_training.data.labels.scans import LabelledScan
 from meduet_training.data.cohort.scan import read_scan, scan_words
+from meduet_training.data.labels.scans import LabelledScan
+from meduet_training.data.labels.task import LabelTask
 from meduet_training.data.sources.protocol import generator_of
 from meduet_training.runtime.folders import check_writable, make_folder
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.common.encoding import PreparedScan, prepare_scan
-from napari_meduet.pipelines.segmentation.training_samples import TrainingSample, LabelMap, SpatialAugmentation, make_example
 from napari_meduet.pipelines.common.labels import check_same_grid, labels_on
+from napari_meduet.pipelines.segmentation.training_samples import (
+    LabelMap,
+    SpatialAugmentation,
+    TrainingSample,
+    make_example,
+)
 from napari_meduet.volumes.files import write_atomically
 from napari_meduet.volumes.volume import Modality
 

@@ -17,7 +17,7 @@ from meduet_training.data.caches.factors import FactorEntry
 from meduet_training.data.sources.factors import corner_with_body
 from meduet_training.data.sources.protocol import Choice, Purpose, generator_of, row_seed
 from meduet_training.data.sources.sampling import balanced, rows_by
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.segmentation.training_samples import MODALITIES
 
 SUB_CROPS = 4  # of a scan, side by side in a batch (specification, section 10)
@@ -53,12 +53,12 @@ class ClassifiedSource:
         self.entries, self.labels, self.size, self.seed = list(entries), list(labels), size, seed
         self.domains = tuple(sorted({entry.domain for entry in entries}))
         self._by_class = rows_by(torch.tensor(self.labels))
-        self._mean, self._std = model.latent_mean[0], model.latent_std[0]
+        self._latents = model.latents
         self._maps = maps
         self._is_square = size[0] == size[1]
         patch = model.meduet.config.patch_size
         x, y, z = (patch * tokens for tokens in size)
-        self.latent_shape = (len(self._mean), x, y, z)
+        self.latent_shape = (model.tokenizer.channels, x, y, z)
 
     @property
     def sha256(self) -> str:
@@ -102,9 +102,9 @@ class ClassifiedSource:
         noise = torch.randn(crop["mean"].shape, generator=generator)
         turns = [turn for turn in draw_turns(generator) if turn != QUARTER or self._is_square]
         latent = crop["mean"] + (0.5 * crop["log_variance"]).exp() * noise
-        turned = turned_latent(latent * self._std + self._mean, turns, self._maps)  # maps know no standard
+        turned = turned_latent(self._latents.restored(latent), turns, self._maps)
         return {
-            "latent": (turned - self._mean) / self._std,
+            "latent": self._latents.standardised(turned),
             "coverage": turned_places(crop["coverage"], turns).flatten(),
             "label": torch.tensor(self.labels[choice.scan]),
             "modality": torch.tensor(MODALITIES.index(entry.modality)),

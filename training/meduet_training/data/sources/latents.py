@@ -32,8 +32,9 @@ from meduet_training.data.caches.latents import (
 from meduet_training.data.sources.protocol import Choice, Purpose, generator_of, row_seed
 from meduet_training.data.sources.sampling import balanced, one_of
 from meduet_training.data.sources.validation_crops import ValidationCrops, evenly
-from meduet_training.runtime.messages import say_on_stderr
-from meduet_training.runtime.retrying import retrying
+from meduet_training.runtime.messages import print_to_stderr
+from meduet_training.runtime.retry_storage import retry_storage
+from napari_meduet.core.standardisation import LatentStandardisation
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.intensity import CT_FULL
 
@@ -181,12 +182,12 @@ class CacheSource:
         return self._standardised(latent), _coverage(turned_places(crop.body, turns))
 
     def _standardised(self, latent: Float[Tensor, "C X Y Z"]) -> Float[Tensor, "C X Y Z"]:
-        return (latent - self._mean.view(-1, 1, 1, 1)) / self._std.view(-1, 1, 1, 1)
+        return LatentStandardisation.of_channels(self._mean, self._std).standardised(latent)
 
     def _checked(self, row: Row, read: Callable[[], Read]) -> Read | None:
         """What is read of a scan; None, counted and said once, if it cannot be."""
         try:
-            return retrying(read)
+            return retry_storage(read)
         except (CorruptedFile, OSError) as error:
             self._num_skipped += 1
             if row.key not in self._told:
@@ -194,7 +195,7 @@ class CacheSource:
                 reason = (
                     str(error) if isinstance(error, CorruptedFile) else f"it cannot be read: {error.strerror}"
                 )
-                say_on_stderr(
+                print_to_stderr(
                     f"{self.folder.name}: scan {row.key} is skipped, for {reason}; meduet-cache --verify "
                     "makes it anew."
                 )

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from meduet_training.data.caches.latent_windows import LatentWindows
+from napari_meduet.core.standardisation import LatentStandardisation
 from napari_meduet.volumes.intensity import CT_FULL, IntensityProfile
 from napari_meduet.volumes.volume import Modality
 
@@ -64,14 +65,14 @@ WINDOWS_NOTE = (
 
 def window_crops(windows: LatentWindows, count: int, seed: int) -> ValidationCrops:
     """Windows as they were scanned, evenly over the domains."""
-    mean, std = (numbers.view(1, -1, 1, 1, 1) for numbers in windows.statistics())
+    standardisation = LatentStandardisation.of_channels(*windows.statistics())
     names = [windows.domains[domain] for domain in windows.domain.tolist()]
     real = [row for row, scanner in enumerate(windows.scanner.tolist()) if scanner == 0]
     chosen = evenly([names[row] for row in real], count, seed)
     rows = [real[number] for number in chosen]
     groups = _registered_scans(windows)
     return ValidationCrops(
-        latent=(windows.mean[rows].float() - mean) / std,
+        latent=standardisation.standardised(windows.mean[rows].float()),
         coverage=windows.coverage[rows],
         domains=tuple(names[row] for row in rows),
         patients=tuple(f"scan {groups[int(windows.scan[row])]}" for row in rows),

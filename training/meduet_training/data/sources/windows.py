@@ -11,6 +11,7 @@ from meduet_training.data.caches.latent_windows import LatentWindows
 from meduet_training.data.sources.protocol import Choice, Purpose, generator_of, row_seed
 from meduet_training.data.sources.sampling import balanced, one_of, rows_by
 from meduet_training.data.sources.validation_crops import ValidationCrops, window_crops
+from napari_meduet.core.standardisation import LatentStandardisation
 
 ALIGNED_SEQUENCES = 0.8  # where a session has other sequences, how often one of them is the target
 REGISTERED_SHARE = 0.5  # of a batch comes from sessions with several sequences, where the cohort has any
@@ -110,8 +111,7 @@ class WindowSource:
         mean = self.windows.mean[windows].float()
         spread = (0.5 * self.windows.log_variance[windows].float()).exp()
         drawn = mean + spread * torch.stack([torch.randn(mean.shape[1:], generator=g) for g in noise])
-        shift, scale = (values.view(-1, 1, 1, 1) for values in (self._mean, self._std))
-        return (drawn - shift) / scale
+        return LatentStandardisation.of_channels(self._mean, self._std).standardised(drawn)
 
 
 def _registered(windows: LatentWindows) -> list[int]:

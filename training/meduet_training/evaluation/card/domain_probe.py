@@ -6,8 +6,8 @@ from pathlib import Path
 from meduet_training.data.cohort.scans import Scan
 from meduet_training.evaluation.card.subvolumes import Samples, real_samples, simulated_samples
 from meduet_training.evaluation.metrics.probes import Probe, probe
-from meduet_training.evaluation.sections import Figure, Part
-from napari_meduet.models.files import load_model
+from meduet_training.evaluation.sections import Metric, EvaluationSection
+from napari_meduet.models.loading import load_model
 
 GOAL_STYLE, GOAL_CONTENT_ABOVE_MAJORITY = 0.85, 0.15
 HOW = (
@@ -30,7 +30,7 @@ REAL_GROUPS = {  # first words of the domains
 
 def domain_probe_part(
     model: Path, train: Sequence[Scan], test: Sequence[Scan], device: str, seed: int
-) -> Part:
+) -> EvaluationSection:
     """Probes of style and content, simulated and real."""
     loaded = load_model(model, device)
     scans = [*train, *test]
@@ -38,20 +38,20 @@ def domain_probe_part(
         "CT, simulated scanners": [scan for scan in scans if scan.modality == "CT"],
         "T1, simulated scanners": [scan for scan in scans if scan.sequence == "T1"],
     }
-    figures: list[Figure] = []
+    metrics: list[Metric] = []
     for title, chosen in simulated.items():
         style, content, image = (
             _probed(samples, seed, only_test=True) for samples in simulated_samples(loaded, chosen, seed)
         )
-        figures += _figures(title, style, content, f"images {image.accuracy.value:.3f}; ", has_goal=True)
+        metrics += _figures(title, style, content, f"images {image.accuracy.value:.3f}; ", has_goal=True)
     for title, words in REAL_GROUPS.items():
         chosen = _several_patients([scan for scan in scans if scan.domain.startswith(words)])
         if len({scan.domain for scan in chosen}) > 1:
             style, content = (
                 _probed(samples, seed, only_test=False) for samples in real_samples(loaded, chosen)
             )
-            figures += _figures(title, style, content, "", has_goal=False)
-    return Part(title="Linear probes for the domain", how=HOW, figures=tuple(figures), seed=seed)
+            metrics += _figures(title, style, content, "", has_goal=False)
+    return EvaluationSection(title="Linear probes for the domain", how=HOW, metrics=tuple(metrics), seed=seed)
 
 
 def _probed(samples: Samples, seed: int, *, only_test: bool) -> Probe:
@@ -68,19 +68,19 @@ def _several_patients(scans: Sequence[Scan]) -> list[Scan]:
     return [scan for scan in scans if len(patients[scan.domain]) > 1]
 
 
-def _figures(title: str, style: Probe, content: Probe, beside: str, *, has_goal: bool) -> list[Figure]:
+def _figures(title: str, style: Probe, content: Probe, beside: str, *, has_goal: bool) -> list[Metric]:
     beside += (
         f"{style.num_domains} domains, {style.num_folds} folds; chance {style.chance:.3f}, "
         f"majority {style.majority:.3f}"
     )
     return [
-        Figure(
+        Metric(
             what=f"{title}: style",
             estimate=style.accuracy,
             at_least=GOAL_STYLE if has_goal else None,
             beside=beside,
         ),
-        Figure(
+        Metric(
             what=f"{title}: content",
             estimate=content.accuracy,
             at_most=content.majority + GOAL_CONTENT_ABOVE_MAJORITY if has_goal else None,

@@ -8,8 +8,8 @@ import numpy as np
 from meduet_training.data.cohort.scans import Scan
 from meduet_training.evaluation.metrics.estimates import mean_estimate
 from meduet_training.evaluation.metrics.linear_code import LinearCode
-from meduet_training.evaluation.sections import Figure, Part, Table, case_name
-from napari_meduet.models.files import load_model
+from meduet_training.evaluation.sections import Metric, EvaluationSection, Table, case_name
+from napari_meduet.models.loading import load_model
 from napari_meduet.pipelines.common.encoding import PreparedScan, prepare_scan
 from napari_meduet.pipelines.common.measures import psnr, ssim
 from napari_meduet.pipelines.reconstruction import CT_RANGE_HU, roundtrip
@@ -26,10 +26,10 @@ HOW = (
 GOAL_PSNR_DB, GOAL_SSIM = 32.0, 0.90
 
 
-def fidelity_part(model: Path, train: Sequence[Scan], test: Sequence[Scan], device: str, seed: int) -> Part:
+def fidelity_part(model: Path, train: Sequence[Scan], test: Sequence[Scan], device: str, seed: int) -> EvaluationSection:
     """Round trip of each test scan."""
     loaded = load_model(model, device)
-    figures, rows = [], []
+    metrics, rows = [], []
     for modality in ("CT", "MR"):
 
         def prepared(scan: Scan) -> PreparedScan:
@@ -52,7 +52,7 @@ def fidelity_part(model: Path, train: Sequence[Scan], test: Sequence[Scan], devi
             found.append([*numbers, *_linear(code, prepared(scan))])
             patients.append(scan.patient)
             rows.append((case_name(scan), scan.domain, *found[-1]))
-        figures += _figures(modality, np.array(found), patients, seed)
+        metrics += _figures(modality, np.array(found), patients, seed)
     columns = (
         "scan",
         "domain",
@@ -64,26 +64,26 @@ def fidelity_part(model: Path, train: Sequence[Scan], test: Sequence[Scan], devi
         "SSIM PCA",
         "PSNR PCA own grid",
     )
-    return Part(
+    return EvaluationSection(
         title="Tokenizer round trip",
         how=HOW,
-        figures=tuple(figures),
+        metrics=tuple(metrics),
         tables=(Table(title="Single scans", columns=columns, rows=rows),),
         seed=seed,
     )
 
 
-def _figures(modality: str, found: np.ndarray, patients: list[str], seed: int) -> list[Figure]:
+def _figures(modality: str, found: np.ndarray, patients: list[str], seed: int) -> list[Metric]:
     """Means over the scans of one modality."""
     means = [mean_estimate(column, patients, seed) for column in found.T]
     linear = f"PCA {means[4].value:.1f} dB, SSIM {means[5].value:.3f}"
     return [
-        Figure(what=f"{modality}, 1.5 mm: PSNR, dB", estimate=means[0], at_least=GOAL_PSNR_DB, beside=linear),
-        Figure(what=f"{modality}, 1.5 mm: SSIM", estimate=means[1], at_least=GOAL_SSIM),
-        Figure(
+        Metric(what=f"{modality}, 1.5 mm: PSNR, dB", estimate=means[0], at_least=GOAL_PSNR_DB, beside=linear),
+        Metric(what=f"{modality}, 1.5 mm: SSIM", estimate=means[1], at_least=GOAL_SSIM),
+        Metric(
             what=f"{modality}, own grid: PSNR, dB", estimate=means[2], beside=f"PCA {means[6].value:.1f} dB"
         ),
-        Figure(what=f"{modality}, own grid: SSIM", estimate=means[3]),
+        Metric(what=f"{modality}, own grid: SSIM", estimate=means[3]),
     ]
 
 

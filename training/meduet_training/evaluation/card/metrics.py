@@ -9,13 +9,13 @@ from meduet_training.evaluation.card.fidelity import fidelity_part
 from meduet_training.evaluation.card.identity import identity_part
 from meduet_training.evaluation.card.paired_truth import paired_part
 from meduet_training.evaluation.card.swaps import swaps_part
-from meduet_training.evaluation.sections import Part, write_section
+from meduet_training.evaluation.sections import EvaluationSection, write_section
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import read_card
-from napari_meduet.models.files import save_figures
+from napari_meduet.models.saving import save_metrics
 
 SEED = 2025
-PARTS: dict[str, Callable[[Path, Sequence[Scan], Sequence[Scan], str, int], Part]] = {
+PARTS: dict[str, Callable[[Path, Sequence[Scan], Sequence[Scan], str, int], EvaluationSection]] = {
     "roundtrip": fidelity_part,
     "probes": domain_probe_part,
     "swaps": swaps_part,
@@ -24,7 +24,7 @@ PARTS: dict[str, Callable[[Path, Sequence[Scan], Sequence[Scan], str, int], Part
 }
 
 
-def measure_figures(
+def measure_model(
     model: Path,
     data: Path,
     names: Sequence[str],
@@ -48,6 +48,6 @@ def measure_figures(
     for name in names:
         part = PARTS[name](model, trainable(cohort), test, device, SEED)
         show(part.as_markdown())
-        save_figures(model, read_card(model).figures | {name: part.as_data()})
+        save_metrics(model, read_card(model).metrics | {name: part.as_data()})
         if document is not None:
             write_section(document, name, part.as_markdown())

@@ -17,7 +17,7 @@ from meduet_training.data.cohort.scan import read_scan
 from meduet_training.data.cohort.scans import Scan
 from meduet_training.evaluation.metrics.image_domain_classifier import features
 from napari_meduet.core.factors import pooled_factor
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.common.encoding import encode_scan
 from napari_meduet.pipelines.common.progress import null_progress
 from napari_meduet.volumes.preparation import WORKING_SPACING_MM

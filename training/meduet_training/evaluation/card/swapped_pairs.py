@@ -15,12 +15,12 @@ from meduet_training.evaluation.metrics.image_domain_classifier import DomainCla
 from meduet_training.evaluation.metrics.masks import overlaps, shown_in
 from meduet_training.evaluation.metrics.noise import soft_tissue_noise
 from meduet_training.evaluation.sections import case_name
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.models.styles import Style
 from napari_meduet.pipelines.common.progress import null_progress
 from napari_meduet.pipelines.factors import measure_scan
 from napari_meduet.pipelines.requests import ScanChoice, SwapRequest
-from napari_meduet.pipelines.swap.session import SwapSession, open_swap
+from napari_meduet.pipelines.style_swap.session import SwapSession, open_swap
 from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.intensity import body_mask
 from napari_meduet.volumes.volume import Volume

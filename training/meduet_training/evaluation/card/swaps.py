@@ -17,8 +17,8 @@ from meduet_training.evaluation.card.swapped_pairs import (
 from meduet_training.evaluation.metrics.estimates import Estimate, mean_estimate
 from meduet_training.evaluation.metrics.image_domain_classifier import DomainClassifier
 from meduet_training.evaluation.metrics.noise import CLEARLY_APART_HU, moved_share
-from meduet_training.evaluation.sections import Figure, Part, Table, case_name
-from napari_meduet.models.files import load_model
+from meduet_training.evaluation.sections import Metric, EvaluationSection, Table, case_name
+from napari_meduet.models.loading import load_model
 
 NUM_PAIRS = 20  # of each modality
 # Chest and abdomen scans of the train split whose noises lie farthest apart; both directions of each pair.
@@ -39,9 +39,9 @@ HOW = (
 )
 
 
-def swaps_part(model: Path, train: Sequence[Scan], test: Sequence[Scan], device: str, seed: int) -> Part:
+def swaps_part(model: Path, train: Sequence[Scan], test: Sequence[Scan], device: str, seed: int) -> EvaluationSection:
     """Pairs of CT and of MR, and the noise of CT in both directions."""
-    figures: list[Figure] = []
+    metrics: list[Metric] = []
     tables: list[Table] = []
     for modality in ("CT", "MR"):
         styles = [
@@ -52,13 +52,13 @@ def swaps_part(model: Path, train: Sequence[Scan], test: Sequence[Scan], device:
             [style.image for style in styles], [style.scan.domain for style in styles]
         )
         pairs = _swapped(model, contents, styles, classifier, device, seed)
-        figures += _pair_figures(modality, pairs, seed)
+        metrics += _pair_figures(modality, pairs, seed)
         tables.append(_pair_table(modality, pairs))
         if modality == "CT":
             known = _noise_pairs(model, styles, device)
-            figures += _noise_figures(pairs, known, seed)
+            metrics += _noise_figures(pairs, known, seed)
             tables.append(_noise_table([*pairs, *known]))
-    return Part(title="Swaps", how=HOW, figures=tuple(figures), tables=tuple(tables), seed=seed)
+    return EvaluationSection(title="Swaps", how=HOW, metrics=tuple(metrics), tables=tuple(tables), seed=seed)
 
 
 def _swapped(
@@ -93,7 +93,7 @@ def _noise_pairs(model: Path, styles: Sequence[StyleScan], device: str) -> list[
     return found
 
 
-def _pair_figures(modality: str, pairs: Sequence[SwappedPair], seed: int) -> list[Figure]:
+def _pair_figures(modality: str, pairs: Sequence[SwappedPair], seed: int) -> list[Metric]:
     """Means over pairs; for MR without goals."""
     is_ct = modality == "CT"
 
@@ -104,13 +104,13 @@ def _pair_figures(modality: str, pairs: Sequence[SwappedPair], seed: int) -> lis
     towards = mean([float(pair.moved > 0) for pair in judged], judged)  # type: ignore[operator]
     gradients = [pair.gradients for pair in pairs]
     native = [pair.native_gradients for pair in pairs]
-    figures = [
-        Figure(
+    metrics = [
+        Metric(
             what=f"{modality}: share of pairs whose log-odds move to the style's domain",
             estimate=towards,
             at_least=GOAL_TOWARDS if is_ct else None,
         ),
-        Figure(
+        Metric(
             what=f"{modality}: gradient correlation, smoothed 1.5 mm",
             estimate=mean(gradients),
             at_least=GOAL_GRADIENTS if is_ct else None,
@@ -123,8 +123,8 @@ def _pair_figures(modality: str, pairs: Sequence[SwappedPair], seed: int) -> lis
         if not shown:
             continue
         smooth = [pair.smooth_overlaps[name] for pair in shown]
-        figures.append(
-            Figure(
+        metrics.append(
+            Metric(
                 what=f"{modality}: Dice of {name}",
                 estimate=mean([pair.overlaps[name] for pair in shown], shown),
                 at_least=GOAL_DICE if is_ct else None,
@@ -132,7 +132,7 @@ def _pair_figures(modality: str, pairs: Sequence[SwappedPair], seed: int) -> lis
                 f"smoothed by 1.5 mm before the threshold {np.mean(smooth):.3f}, lowest {min(smooth):.3f}",
             )
         )
-    return figures
+    return metrics
 
 
 def _share(pair: SwappedPair) -> float | None:
@@ -142,8 +142,8 @@ def _share(pair: SwappedPair) -> float | None:
     return moved_share(*pair.noises)
 
 
-def _noise_figures(pairs: Sequence[SwappedPair], known: Sequence[SwappedPair], seed: int) -> list[Figure]:
-    figures = []
+def _noise_figures(pairs: Sequence[SwappedPair], known: Sequence[SwappedPair], seed: int) -> list[Metric]:
+    metrics = []
     for is_up, word in ((True, "up"), (False, "down")):
         for chosen, where in ((pairs, "test contents"), (known, "within the train split")):
             moved = [(pair, share) for pair in chosen if (share := _share(pair)) is not None]
@@ -151,8 +151,8 @@ def _noise_figures(pairs: Sequence[SwappedPair], known: Sequence[SwappedPair], s
             if moved:
                 shares = [share for _, share in moved]
                 enough = sum(share >= GOAL_NOISE for share in shares)
-                figures.append(
-                    Figure(
+                metrics.append(
+                    Metric(
                         what=f"CT: noise {word}, share of the way, {where}",
                         estimate=mean_estimate(shares, [pair.content.patient for pair, _ in moved], seed),
                         at_least=GOAL_NOISE,
@@ -160,7 +160,7 @@ def _noise_figures(pairs: Sequence[SwappedPair], known: Sequence[SwappedPair], s
                         f"highest {max(shares):.2f}",
                     )
                 )
-    return figures
+    return metrics
 
 
 def _pair_table(modality: str, pairs: Sequence[SwappedPair]) -> Table:

@@ -9,10 +9,12 @@ from meduet_training.data.tokenizer_files import load_tokenizer
 from meduet_training.engine.checkpoints import FOLDER, load_checkpoint
 from meduet_training.engine.resume import TrainedNetwork, load_trained, trained_in
 from meduet_training.evaluation.factors.validation import weights_sha256
+from napari_meduet.core.standardisation import LatentStandardisation
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import CARD_FILE, ModelCard, ProfileCard, TokenizerCard
 from napari_meduet.models.devices import choose_device
-from napari_meduet.models.files import Model, load_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.model import Model
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 from napari_meduet.volumes.intensity import CT_FULL
 from napari_meduet.volumes.preparation import WORKING_SPACING_MM
@@ -66,6 +68,5 @@ def _model_of(trained: TrainedNetwork, run: Path, device: str) -> Model:
         device=target,
         tokenizer=tokenizer.to(target),
         meduet=trained.student.requires_grad_(False).to(target),
-        latent_mean=torch.tensor(mean).view(1, -1, 1, 1, 1),
-        latent_std=torch.tensor(std).view(1, -1, 1, 1, 1),
+        latents=LatentStandardisation.of_channels(mean, std),
     )

@@ -16,8 +16,9 @@ from meduet_training.data.tokenizer_files import tokenizer_sha256
 from meduet_training.evaluation.card.subvolumes import BODY_SHARE, Samples, real_samples
 from meduet_training.evaluation.factors.analysis import FactorSamples
 from meduet_training.evaluation.factors.validation import measure_crops
+from napari_meduet.core.standardisation import LatentStandardisation
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 
 Split = Literal["test", "train", "all"]
 
@@ -62,11 +63,9 @@ def _of_cache(model: Model, folder: Path, split: Split, count: int, seed: int) -
             f"{folder.name}: no scan of this cache is of the test split, so nothing was held back; give a "
             "manifest with --split all."
         )
-    mean, std = (numbers.view(1, -1, 1, 1, 1) for numbers in source.statistics())
-    latent = crops.latent * std + mean  # as the tokenizer wrote it: another cache has other statistics
-    samples, _ = measure_crops(
-        model.meduet, replace(crops, latent=(latent - model.latent_mean) / model.latent_std)
-    )
+    # the cache and the model have statistics of different scans
+    latent = LatentStandardisation.of_channels(*source.statistics()).restored(crops.latent)
+    samples, _ = measure_crops(model.meduet, replace(crops, latent=model.standardised(latent)))
     return replace(samples, extractor_sha256=model.sha256)
 
 

@@ -20,6 +20,7 @@ from meduet_training.data.sources.validation_crops import ValidationCrops
 from meduet_training.evaluation.factors.analysis import FactorSamples
 from napari_meduet.core.factors import StyleStatistics, pooled_factor, style_statistics
 from napari_meduet.core.meduet import MeDUET
+from napari_meduet.core.standardisation import LatentStandardisation
 from napari_meduet.core.swapping import shift_style
 from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.intensity import IntensityProfile
@@ -135,9 +136,10 @@ def _shown(
     latent, coverage = crops.latent[list(rows)], crops.coverage[list(rows)]
     content, style = (tokens.float().cpu() for tokens in student.encode(latent.to(_device(student))))
     own = style_statistics(style, coverage)
+    standardisation = LatentStandardisation.of_channels(latent_mean, latent_std)
 
     def slices(latents: Float[Tensor, "n C X Y Z"]) -> np.ndarray:
-        return middle_slices(latents, tokenizer, latent_mean, latent_std)
+        return middle_slices(latents, tokenizer, standardisation)
 
     def decoded(styles: Float[Tensor, "n L Ds"]) -> np.ndarray:
         return slices(student.decode(content.to(_device(student)), styles.to(_device(student))).float())
@@ -162,18 +164,16 @@ def _shown(
 def middle_slices(
     latents: Float[Tensor, "n C X Y Z"],
     tokenizer: Tokenizer,
-    latent_mean: Float[Tensor, " C"],
-    latent_std: Float[Tensor, " C"],
+    standardisation: LatentStandardisation,
 ) -> np.ndarray:
     """(n, X, Y), profile units: the axial slice in the middle of each standardised latent, decoded."""
-    shift, scale = (numbers.cpu().view(1, -1, 1, 1, 1) for numbers in (latent_mean, latent_std))
     middle = latents.shape[-1] // 2
     first = max(0, middle - tokenizer.halo)  # no layer beyond the halo changes what the middle decodes to
     slab = slice(first, middle + tokenizer.halo + 1)
     device = next(tokenizer.parameters()).device
     found = []
     for each in latents:
-        volume = tokenizer.decode((each[None].cpu() * scale + shift)[..., slab].to(device))
+        volume = tokenizer.decode(standardisation.restored(each[None])[..., slab].to(device))
         found.append(volume[0, 0, :, :, (middle - first) * tokenizer.stride].float().cpu().numpy())
     return np.stack(found)
 

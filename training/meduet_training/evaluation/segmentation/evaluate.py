@@ -30,7 +30,8 @@ from meduet_training.evaluation.segmentation.report import SegmentationEvaluatio
 from meduet_training.tasks.segmenter.config import read_segmenter_run
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import SegmenterCard
-from napari_meduet.models.files import Model, save_figures
+from napari_meduet.models.model import Model
+from napari_meduet.models.saving import save_metrics
 from napari_meduet.volumes.files import write_atomically
 from napari_meduet.volumes.volume import Volume
 
@@ -144,7 +145,7 @@ def write_evaluation(found: SegmentationEvaluation, folder: Path, document: Path
 
 def put_on_card(found: SegmentationEvaluation, model: Path) -> None:
     """The figures, without single scans, as those of the model's segmenter."""
-    save_figures(model, found.as_figures(), of="segmenter")
+    save_metrics(model, found.as_card_data(), of="segmenter")
 
 
 def _configured(question: SegmentationQuestion) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]:

@@ -18,7 +18,7 @@ from meduet_training.evaluation.segmentation import threshold_baseline
 from meduet_training.evaluation.segmentation.atlas_baseline import Atlas, atlas_classes
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import SEGMENTER_FILE
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.models.segmenters import scans_read
 from napari_meduet.pipelines.common.encoding import PreparedScan, prepare_scan
 from napari_meduet.pipelines.common.memory import check_segmentation_memory

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from meduet_training.evaluation.metrics.volume_features import volume_extractor
-from meduet_training.evaluation.sections import Part, write_section
+from meduet_training.evaluation.sections import EvaluationSection, write_section
 from meduet_training.evaluation.synthesis.controllability import style_part, surface_part
 from meduet_training.evaluation.synthesis.counterfactuals import Sweep, counterfactual_part, sweeps
 from meduet_training.evaluation.synthesis.generated_crops import CropMaker
@@ -16,7 +16,8 @@ from meduet_training.evaluation.synthesis.material import Material, gather_mater
 from meduet_training.evaluation.synthesis.memorisation import memory_part
 from meduet_training.evaluation.synthesis.quality import quality_part
 from napari_meduet.models.card import GENERATOR_FILE, read_card
-from napari_meduet.models.files import load_model, save_figures
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import save_metrics
 from napari_meduet.pipelines.requests import SynthesisRequest
 from napari_meduet.volumes.files import write_atomically
 
@@ -59,7 +60,7 @@ class SynthesisEvaluation:
         settings: all that a figure must not be quoted without.
     """
 
-    parts: dict[str, Part]
+    parts: dict[str, EvaluationSection]
     settings: dict[str, Any]
     material: Material
     swept: list[Sweep]
@@ -119,7 +120,7 @@ def evaluate_synthesis(
         maker, extractor, question.data, question.cache, question.count, question.seed, say
     )
     swept: list[Sweep] = []
-    parts: dict[str, Part] = {}
+    parts: dict[str, EvaluationSection] = {}
     for name, part in _answered(material, swept):
         parts[name] = part
         show(part.as_markdown())
@@ -139,10 +140,10 @@ def write_evaluation(found: SynthesisEvaluation, question: SynthesisQuestion, fo
         write_section(question.document, SECTION, found.as_markdown())
     if question.on_card:
         data = found.settings | {name: part.as_data() for name, part in found.parts.items()}
-        save_figures(question.model, read_card(question.model).figures | {SECTION: data})
+        save_metrics(question.model, read_card(question.model).metrics | {SECTION: data})
 
 
-def _answered(material: Material, swept: list[Sweep]) -> Iterator[tuple[str, Part]]:
+def _answered(material: Material, swept: list[Sweep]) -> Iterator[tuple[str, EvaluationSection]]:
     """The parts, the quickest to be read first; sweeps are kept for the pictures."""
     yield "quality", quality_part(material)
     yield "memory", memory_part(material)

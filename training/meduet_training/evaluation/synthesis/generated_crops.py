@@ -11,7 +11,7 @@ from torch import Tensor
 from napari_meduet.core.sliding_windows import cut_window, window_positions
 from napari_meduet.core.synthesis.generator import Generator
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.common.progress import null_progress
 from napari_meduet.pipelines.requests import SynthesisRequest
 from napari_meduet.pipelines.synthesis.sampling import (
@@ -103,8 +103,7 @@ class CropMaker:
 @torch.inference_mode()
 def decoded(model: Model, latents: Iterable[Float[Tensor, "C x y z"]]) -> Float[Tensor, "N X Y Z"]:
     """Volumes of standardised latents, in profile units and half precision."""
-    mean, std = model.latent_mean, model.latent_std
-    volumes = [decode_tiled(model.tokenizer, latent[None] * std + mean)[0, 0] for latent in latents]
+    volumes = [decode_tiled(model.tokenizer, model.restored(latent[None]))[0, 0] for latent in latents]
     return torch.stack(volumes).clamp(0, 1).half()
 
 

@@ -16,7 +16,7 @@ from meduet_training.evaluation.synthesis.generated_crops import CropMaker, Want
 from meduet_training.evaluation.synthesis.real_crops import RealCrops, draw_crops
 from meduet_training.evaluation.synthesis.target_styles import DomainProbe, TargetStyles, draw_target_styles
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,7 +13,7 @@ from meduet_training.data.cohort.scan import Scan, read_scan
 from meduet_training.data.sources.factors import FactorSource
 from napari_meduet.core.factors import pooled_factor
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.common.encoding import padded_units, prepare_scan
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from meduet_training.data.labels.scan_classes import class_names
-from meduet_training.studies.label_efficiency.task import check_base, figures_in
+from meduet_training.studies.label_efficiency.task import check_base, metrics_in
 from meduet_training.tasks.classifier.config import ClassifierRun
 from meduet_training.tasks.classifier.run import (
     learnable,
@@ -16,7 +16,7 @@ from meduet_training.tasks.classifier.run import (
 )
 from meduet_training.tasks.finetuning.shared import style_bank
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.volumes.volume import Modality
 
 
@@ -74,4 +74,4 @@ class ClassificationBudgets:
 
     def scores(self, folder: Path) -> dict[str, float]:
         """AUC and balanced accuracy on the test scans."""
-        return figures_in(folder)
+        return metrics_in(folder)

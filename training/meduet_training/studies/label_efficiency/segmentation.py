@@ -13,14 +13,14 @@ from meduet_training.data.labels.scans import LabelledScan
 from meduet_training.data.labels.task import LabelTask
 from meduet_training.evaluation.metrics.segmentation_scores import METRICS
 from meduet_training.evaluation.metrics.surface_distance import TOLERANCE_MM
-from meduet_training.studies.label_efficiency.task import check_base, figures_in
+from meduet_training.studies.label_efficiency.task import check_base, metrics_in
 from meduet_training.tasks.finetuning.objectives import SegmentationConfig
 from meduet_training.tasks.finetuning.requested_scans import requested_scans
 from meduet_training.tasks.finetuning.shared import style_bank
 from meduet_training.tasks.segmenter.config import SegmenterRun
 from meduet_training.tasks.segmenter.run import for_task, learnt_labels, run_segmenter, scans_in_test_split
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import load_model
+from napari_meduet.models.loading import load_model
 from napari_meduet.volumes.files import read_volume
 
 OVER_ALL = ": mean over structures"  # ends what `segmenter_results` calls the means of all classes
@@ -90,7 +90,7 @@ class SegmentationBudgets:
 
     def scores(self, folder: Path) -> dict[str, float]:
         """Dice and NSD of each structure over the scans that hold it, and of all structures alike."""
-        return {what.removesuffix(OVER_ALL): value for what, value in figures_in(folder).items()}
+        return {what.removesuffix(OVER_ALL): value for what, value in metrics_in(folder).items()}
 
     def _shown_by(self, patient: str) -> AbstractSet[str]:
         own = [scan for scan in self._scans if scan.first.patient == patient]

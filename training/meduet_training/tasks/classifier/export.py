@@ -7,7 +7,9 @@ from meduet_training.engine.best_weights import read_best
 from meduet_training.engine.resume import NETWORK, checkpoint_of, settings_of
 from napari_meduet.core.analysis.classifier import ClassifierConfig
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import load_model, save_classifier, with_tuples
+from napari_meduet.models.configs import with_tuples
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import save_classifier
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,8 +28,8 @@ from meduet_training.data.sources.classified_crops import ClassifiedSource
 from meduet_training.data.sources.step_batches import Shard
 from meduet_training.engine.trainer import TrainingConfig, check_training
 from meduet_training.evaluation.run_results import RESULTS_TABLE
-from meduet_training.runtime.fabric import join_fabric, refuse_fsdp
-from meduet_training.runtime.messages import known_to_all, say_on_stderr
+from meduet_training.runtime.fabric import launch_fabric, refuse_fsdp
+from meduet_training.runtime.messages import report_on_rank_zero, print_to_stderr
 from meduet_training.tasks.classifier.config import ClassifierRun
 from meduet_training.tasks.classifier.validation import ClassifiedEntries, ClassifierValidation
 from meduet_training.tasks.finetuning.objectives import ClassificationConfig
@@ -41,7 +41,8 @@ from napari_meduet.core.analysis.encoder_sizes import sizes_of
 from napari_meduet.core.analysis.finetuning import ClassificationObjective
 from napari_meduet.core.analysis.style_augmentation import StyleBank
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import Model, load_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.model import Model
 from napari_meduet.models.segmenters import begin_classifier
 from napari_meduet.volumes.volume import Modality
 
@@ -62,15 +63,15 @@ def run_classifier(run: ClassifierRun, folder: Path) -> None:
         Stopped: a signal came; the same configuration goes on from there.
         Failed: the training cannot go on.
     """
-    with known_to_all():
+    with report_on_rank_zero():
         refuse_fsdp(run.hardware, "A classifier")
         model = load_model(run.data.model, "cpu")
         cohort, classified = requested_classes(run)
         scans = learnable(run, classified)
         class_names(scans, run.data.target)  # refuses before anything is encoded
         num_trainable = Counter(scan.modality for scan in trainable(cohort))
-    fabric = join_fabric(run.hardware)
-    with known_to_all():
+    fabric = launch_fabric(run.hardware)
+    with report_on_rank_zero():
         encoded = _encoded(fabric, run, model, scans, "classified")
         scans = [each.classified for each in encoded]
         names = class_names(scans, run.data.target)
@@ -99,7 +100,7 @@ def run_classifier(run: ClassifierRun, folder: Path) -> None:
         watched = Counter(each.classified.name for each in judges)
         counted = zip(names, objective.num_scans, strict=True)
         told = ", ".join(f"{name} ({number} + {watched[name]} scans)" for name, number in counted)
-        say_on_stderr(f"Classes, with scans that are learnt from and that watch: {told}.")
+        print_to_stderr(f"Classes, with scans that are learnt from and that watch: {told}.")
     train_watched(
         fabric,
         run,

@@ -8,7 +8,8 @@ from meduet_training.engine.resume import NETWORK, checkpoint_of, settings_of
 from napari_meduet.core.synthesis.control import ControlNet
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import MaskClass
-from napari_meduet.models.files import load_model, save_control
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import save_control
 
 
 def export_control(run_folder: Path, model_folder: Path) -> tuple[int, int]:

@@ -18,13 +18,14 @@ from meduet_training.data.labels.task import numbered
 from meduet_training.data.sources.control import ControlSource
 from meduet_training.data.sources.step_batches import Shard
 from meduet_training.engine.trainer import check_training
-from meduet_training.runtime.fabric import decided_by_first, join_fabric, refuse_fsdp
-from meduet_training.runtime.messages import known_to_all, say_on_stderr
+from meduet_training.runtime.fabric import run_on_rank_zero, launch_fabric, refuse_fsdp
+from meduet_training.runtime.messages import report_on_rank_zero, print_to_stderr
 from meduet_training.tasks.control.config import ControlRun
 from meduet_training.tasks.generator.run import factors_of, train_watched
 from napari_meduet.core.synthesis.control_objective import ControlConfig, ControlObjective
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import Model, load_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.model import Model
 
 
 def run_control(run: ControlRun, folder: Path) -> None:
@@ -35,7 +36,7 @@ def run_control(run: ControlRun, folder: Path) -> None:
         Stopped: a signal came; the same configuration goes on from there.
         Failed: the training cannot go on.
     """
-    with known_to_all():
+    with report_on_rank_zero():
         refuse_fsdp(run.hardware, "A ControlNet")
         model = load_model(run.data.model, "cpu")
         generator = model.generator
@@ -50,8 +51,8 @@ def run_control(run: ControlRun, folder: Path) -> None:
                 "None of the scans to train on has labels: the list needs seg_path (index.json) or labels "
                 "(a manifest)."
             )
-    fabric = join_fabric(run.hardware)
-    with known_to_all():
+    fabric = launch_fabric(run.hardware)
+    with report_on_rank_zero():
         factors = factors_of(fabric, run.data.model, scans, run.data.made, "labelled")
         found = _labelled(fabric, model, scans, factors, run, generator.config.grid)
         classes = numbered([pair for _, mask in found for pair in zip(mask.names, mask.labels, strict=True)])
@@ -72,7 +73,7 @@ def run_control(run: ControlRun, folder: Path) -> None:
         )
     if fabric.is_global_zero:
         told = ", ".join(f"{label} {name}" for name, label in classes.items())
-        say_on_stderr(f"Classes of the mask, by the numbers that `meduet synthesize` takes: {told}.")
+        print_to_stderr(f"Classes of the mask, by the numbers that `meduet synthesize` takes: {told}.")
     train_watched(
         fabric,
         run,
@@ -112,5 +113,5 @@ def _labelled(
             if (entry := large.get(entry_key(scan, model)))
         ]
 
-    decided_by_first(fabric, lambda: len(opened()))
+    run_on_rank_zero(fabric, lambda: len(opened()))
     return opened()

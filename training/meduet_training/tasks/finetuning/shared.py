@@ -11,7 +11,7 @@ from meduet_training.data.cohort.scan import Scan
 from meduet_training.tasks.finetuning.config import COLUMNS, Styles
 from napari_meduet.core.analysis.style_augmentation import StyleAugmentation, StyleBank
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.segmentation.training_samples import MODALITIES
 from napari_meduet.volumes.volume import Modality
 

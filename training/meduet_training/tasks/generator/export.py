@@ -5,7 +5,9 @@ from pathlib import Path
 from meduet_training.engine.resume import NETWORK, checkpoint_of, settings_of
 from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import load_model, save_generator, with_tuples
+from napari_meduet.models.configs import with_tuples
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import save_generator
 
 
 def export_generator(run_folder: Path, model_folder: Path) -> tuple[int, int]:

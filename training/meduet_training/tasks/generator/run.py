@@ -25,8 +25,8 @@ from meduet_training.engine.run_lock import run_lock
 from meduet_training.engine.trainer import TrainingConfig, check_training, fit
 from meduet_training.engine.validator import Validator
 from meduet_training.reporting.run_logger import logged_run
-from meduet_training.runtime.fabric import decided_by_first, join_fabric, refuse_fsdp
-from meduet_training.runtime.messages import known_to_all, say_on_stderr
+from meduet_training.runtime.fabric import run_on_rank_zero, launch_fabric, refuse_fsdp
+from meduet_training.runtime.messages import report_on_rank_zero, print_to_stderr
 from meduet_training.tasks.config import write_run_config
 from meduet_training.tasks.generator.config import GeneratorRun, for_model
 from meduet_training.tasks.generator.validation import GeneratorValidation
@@ -34,7 +34,8 @@ from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
 from napari_meduet.core.synthesis.objective import GenerationObjective
 from napari_meduet.core.warm_start import warm_start
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import Model, load_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.model import Model
 from napari_meduet.tokenizers.tokenizer import Tokenizer
 
 FACTORS_TO_FIT = 1024  # crops
@@ -49,15 +50,15 @@ def run_generator(run: GeneratorRun, folder: Path) -> None:
         Stopped: a signal came; the same configuration goes on from there.
         Failed: the training cannot go on.
     """
-    with known_to_all():
+    with report_on_rank_zero():
         refuse_fsdp(run.hardware, "A generator, whose blocks are modulated from outside,")
         model = load_model(run.data.model, "cpu")
         training = for_model(run.training, model.meduet.config, model.sha256, run.start)
         check_beginning(training, model)
         cohort = read_cohort(run.data.scans)
         learned, held_out = trainable(cohort), _held_out(cohort)
-    fabric = join_fabric(run.hardware)
-    with known_to_all():
+    fabric = launch_fabric(run.hardware)
+    with report_on_rank_zero():
         source, unseen = (
             _source(factors_of(fabric, run.data.model, scans, run.data.made, what), training)
             for scans, what in ((learned, "training"), (held_out, "held-out"))
@@ -173,11 +174,11 @@ def factors_of(fabric: Fabric, model: Path, scans: list[Scan], made: Path, what:
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task(f"Factors of {what} scans", total=len(scans))
             entries[:] = cache_factors(
-                on_device, scans, made, lambda number, of: bar.update(task, completed=number), say_on_stderr
+                on_device, scans, made, lambda number, of: bar.update(task, completed=number), print_to_stderr
             )
             bar.update(task, completed=len(scans))
 
-    decided_by_first(fabric, make)
+    run_on_rank_zero(fabric, make)
     return entries if fabric.is_global_zero else open_factors(on_cpu, scans, made)
 
 

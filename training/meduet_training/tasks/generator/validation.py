@@ -27,7 +27,7 @@ from napari_meduet.core.synthesis.generator import Conditions, Generator
 from napari_meduet.core.synthesis.guided import Guidance, GuidedVelocity
 from napari_meduet.core.synthesis.objective import GenerationBatch, GenerationObjective, generation_loss
 from napari_meduet.core.synthesis.samplers import multistep, time_grid
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.intensity import IntensityProfile
 from napari_meduet.volumes.volume import Modality
@@ -84,7 +84,7 @@ class GeneratorValidation(NoEarlyStopping):
             grid = self.grid(objective.teacher, modality, choices)
             yield modality, sample_panel(grid, f"{modality} after {done:,} of {total:,} steps", NOTE)
 
-    def figures(self, objective: GenerationObjective, seed: int) -> tuple[dict[str, Any], dict[str, float]]:
+    def metrics(self, objective: GenerationObjective, seed: int) -> tuple[dict[str, Any], dict[str, float]]:
         loss = self.loss(objective)
         return {"loss": loss}, {"validation/loss": loss}
 
@@ -123,8 +123,9 @@ class GeneratorValidation(NoEarlyStopping):
         noise = torch.randn(generator.config.latent_shape, generator=generator_of(choices[0].seed))
         samples = _sampled(generator, conditions, noise.to(device).expand(count * count, *noise.shape))
         tokenizer = cast(Tokenizer, self._model.tokenizer)
-        numbers = self._model.latent_mean.flatten(), self._model.latent_std.flatten()
-        crops, slices = (middle_slices(each, tokenizer, *numbers) for each in (batch["latent"], samples))
+        crops, slices = (
+            middle_slices(each, tokenizer, self._model.latents) for each in (batch["latent"], samples)
+        )
         knots = self._model.card.profiles["CT"].knots if modality == "CT" else None
         return SampleGrid(
             modality=modality,

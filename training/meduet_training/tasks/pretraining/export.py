@@ -16,7 +16,9 @@ from meduet_training.engine.resume import TrainedNetwork
 from napari_meduet.core.meduet import MeDUET
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import ModelCard, ProfileCard, TokenizerCard, TrainingSource
-from napari_meduet.models.files import Model, load_model, save_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.model import Model
+from napari_meduet.models.saving import save_model
 from napari_meduet.models.styles import Style
 from napari_meduet.pipelines.common.progress import null_progress
 from napari_meduet.pipelines.common.provenance import commit

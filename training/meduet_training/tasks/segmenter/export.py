@@ -8,7 +8,9 @@ from meduet_training.engine.resume import NETWORK, checkpoint_of, settings_of
 from napari_meduet.core.analysis.unetr import UNETRConfig
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import MaskClass
-from napari_meduet.models.files import load_model, save_segmenter, with_tuples
+from napari_meduet.models.configs import with_tuples
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import save_segmenter
 
 
 @dataclass(frozen=True, kw_only=True)

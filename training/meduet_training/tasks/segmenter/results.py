@@ -18,9 +18,9 @@ from meduet_training.evaluation.metrics.segmentation_scores import (
     measured_structures,
 )
 from meduet_training.evaluation.metrics.surface_distance import TOLERANCE_MM
-from meduet_training.evaluation.sections import Figure, Part, Table
+from meduet_training.evaluation.sections import Metric, EvaluationSection, Table
 from napari_meduet.core.analysis.unetr import LatentUNETR
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.pipelines.segmentation.session import segment_prepared
 
 METHOD = "trained"
@@ -71,9 +71,9 @@ def measure_scans(
     return scores
 
 
-def results_table(scores: Sequence[Score], names: Sequence[str], seed: int) -> Part:
+def results_table(scores: Sequence[Score], names: Sequence[str], seed: int) -> EvaluationSection:
     """Each structure's mean with its interval, the mean over structures, and the single scans."""
-    figures = []
+    metrics = []
     for metric, of in METRICS.items():
         over_all = mean_over_structures(
             [of(score) for score in scores],
@@ -81,12 +81,12 @@ def results_table(scores: Sequence[Score], names: Sequence[str], seed: int) -> P
             [score.patient for score in scores],
             seed,
         )
-        figures.append(Figure(what=f"{metric}: mean over structures", estimate=over_all))
+        metrics.append(Metric(what=f"{metric}: mean over structures", estimate=over_all))
         for name in names:
             own = [score for score in scores if score.structure == name]
             if own:
                 found = mean_estimate([of(score) for score in own], [score.patient for score in own], seed)
-                figures.append(Figure(what=f"{metric}: {name}", estimate=found))
+                metrics.append(Metric(what=f"{metric}: {name}", estimate=found))
     rows = [
         (
             score.structure,
@@ -100,10 +100,10 @@ def results_table(scores: Sequence[Score], names: Sequence[str], seed: int) -> P
         for score in scores
     ]
     columns = ("structure", "scan", "domain", "Dice", "NSD", "true mL", "found mL")
-    return Part(
+    return EvaluationSection(
         title="Test scans",
         how=HOW,
-        figures=tuple(figures),
+        metrics=tuple(metrics),
         tables=(Table(title="Single scans", columns=columns, rows=rows),),
         seed=seed,
     )

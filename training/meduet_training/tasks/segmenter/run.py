@@ -24,8 +24,8 @@ from meduet_training.data.sources.labelled_crops import HELD_POSES, LabelledSour
 from meduet_training.data.sources.step_batches import Shard
 from meduet_training.engine.trainer import TrainingConfig, check_training
 from meduet_training.evaluation.run_results import RESULTS_TABLE
-from meduet_training.runtime.fabric import decided_by_first, join_fabric, refuse_fsdp
-from meduet_training.runtime.messages import known_to_all, say_on_stderr
+from meduet_training.runtime.fabric import run_on_rank_zero, launch_fabric, refuse_fsdp
+from meduet_training.runtime.messages import report_on_rank_zero, print_to_stderr
 from meduet_training.tasks.finetuning.objectives import SegmentationConfig
 from meduet_training.tasks.finetuning.requested_scans import requested_scans
 from meduet_training.tasks.finetuning.shared import augmentation_for, held_out, style_bank
@@ -37,7 +37,8 @@ from napari_meduet.core.analysis.finetuning import SegmentationObjective
 from napari_meduet.core.analysis.style_augmentation import StyleBank
 from napari_meduet.core.analysis.unetr import UNETRConfig
 from napari_meduet.errors import InputError
-from napari_meduet.models.files import Model, load_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.model import Model
 from napari_meduet.models.segmenters import begin_segmenter, build_segmenter
 from napari_meduet.volumes.volume import Modality
 
@@ -73,7 +74,7 @@ def run_segmenter(run: SegmenterRun, folder: Path) -> None:
         Stopped: a signal came; the same configuration goes on from there.
         Failed: the training cannot go on.
     """
-    with known_to_all():
+    with report_on_rank_zero():
         refuse_fsdp(run.hardware, "A segmenter")
         model = load_model(run.data.model, "cpu")
         cohort = requested_scans(read_cohort(run.data.scans), run.data)
@@ -87,8 +88,8 @@ def run_segmenter(run: SegmenterRun, folder: Path) -> None:
         tests = scans_in_test_split(
             run, task, [scan for scan in cohort if scan.modality in _modalities(scans)]
         )
-    fabric = join_fabric(run.hardware)
-    with known_to_all():
+    fabric = launch_fabric(run.hardware)
+    with report_on_rank_zero():
         entries, judged_by = (
             _examples(fabric, run, each, task, poses)
             for each, poses in (
@@ -104,8 +105,8 @@ def run_segmenter(run: SegmenterRun, folder: Path) -> None:
         looking = load_model(run.data.model, fabric.device.type) if fabric.is_global_zero else model
         test_split = TestSplit(model=looking, task=task, scans=tests)
     if fabric.is_global_zero:
-        say_on_stderr(f"Classes, by the numbers in what it will write: {task.in_words()}.")
-        say_on_stderr(division.note)
+        print_to_stderr(f"Classes, by the numbers in what it will write: {task.in_words()}.")
+        print_to_stderr(division.note)
     train_watched(
         fabric,
         run,
@@ -136,7 +137,7 @@ def learnt_labels(run: SegmenterRun, scans: Sequence[Scan]) -> tuple[LabelTask, 
     task = label_task([scan.names for scan in labelled], data.classes)
     fitting = [scan for scan in labelled if any(task.meaning(scan.names).annotated[1:])]
     if left_out := len(labelled) - len(fitting):
-        say_on_stderr(
+        print_to_stderr(
             f"{left_out} of {len(labelled)} labelled scans have none of the classes and are left out."
         )
     return task, fitting
@@ -276,7 +277,7 @@ def _examples(
             )
             bar.update(shown, completed=len(scans) * len(poses))
 
-    decided_by_first(fabric, make)
+    run_on_rank_zero(fabric, make)
     return open_examples(on_cpu, scans, task, poses, data.made)
 
 

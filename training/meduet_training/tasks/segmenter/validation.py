@@ -30,7 +30,7 @@ from meduet_training.tasks.segmenter.label_panel import LabelledSlices, label_pa
 from meduet_training.tasks.segmenter.results import measure_scans, results_table
 from napari_meduet.core.analysis.finetuning import IGNORED, SegmentationObjective
 from napari_meduet.core.analysis.unetr import LatentUNETR
-from napari_meduet.models.files import Model
+from napari_meduet.models.model import Model
 from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.intensity import IntensityProfile
 
@@ -80,7 +80,7 @@ class SegmenterValidation:
     def sees(self, objective: nn.Module) -> bool:
         return isinstance(objective, SegmentationObjective)
 
-    def figures(self, objective: SegmentationObjective, seed: int) -> tuple[dict[str, Any], dict[str, float]]:
+    def metrics(self, objective: SegmentationObjective, seed: int) -> tuple[dict[str, Any], dict[str, float]]:
         dice = self.dice(objective)
         mean = float(np.mean(list(dice.values()))) if dice else None
         curves = {f"validation dice/{name}": value for name, value in dice.items()}
@@ -171,8 +171,8 @@ class SegmenterValidation:
         entry, model = self._source.entries[choice.example], self._model
         latent = self._source.read([choice])["latent"]
         found = network(latent.to(next(network.parameters()).device)).argmax(dim=1)[0].cpu()
-        mean, std = model.latent_mean.flatten(), model.latent_std.flatten()
-        (values,) = middle_slices(latent[:, : len(mean)], cast(Tokenizer, model.tokenizer), mean, std)
+        first = latent[:, : model.tokenizer.channels]
+        (values,) = middle_slices(first, cast(Tokenizer, model.tokenizer), model.latents)
         if entry.modality == "CT":
             knots = model.card.profiles["CT"].knots
             assert knots is not None, "a CT profile has its knots"

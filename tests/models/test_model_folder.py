@@ -10,7 +10,8 @@ from tiny import save_tiny_model
 
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import MEDUET_FILE, TOKENIZER_FILE, read_card
-from napari_meduet.models.files import load_model, save_model
+from napari_meduet.models.loading import load_model
+from napari_meduet.models.saving import save_model
 
 
 @pytest.fixture
