@@ -4,6 +4,7 @@ The first half of a patch is its content, the second its style; the decoder puts
 every loss has a value that can be worked out, and a row, mask or label in the wrong place gives another one.
 """
 
+import math
 from functools import partial
 
 import pytest
@@ -71,6 +72,55 @@ def test_c01_each_volume_is_recovered_from_its_own_visible_tokens():
     # Half of each volume is hidden and recovered as 0: (1 + 4 + 9 + 16) / 4 / 2.
     assert losses["reconstruction"] == 3.75
     assert losses["full"] == 0
+
+
+def test_the_papers_text_sums_the_reconstructions_of_both_volumes():
+    # Eq. 1 as printed, term by term: the squared error of i and of j, averaged over values, then summed.
+    losses = known_answers(ObjectiveConfig.paper(total_steps=10, without=("disentangle",)))(BATCH, 0)
+    literal = 0.0
+    for row, partner in enumerate(BATCH["partner"].tolist()):
+        for volume, hidden in ((row, BATCH["mask"][row]), (partner, 1 - BATCH["mask"][row])):
+            literal += float(hidden.mean()) * (volume + 1.0) ** 2 / 4  # hidden tokens are recovered as 0
+    assert literal == 7.5  # twice the 3.75 of the corrected preset
+    assert losses["reconstruction"] == literal
+
+
+@pytest.mark.parametrize(
+    ("preset", "num_scales"), [(ObjectiveConfig.corrected, 1), (ObjectiveConfig.paper, 2)]
+)
+def test_only_the_papers_text_has_a_scale_for_each_factor(preset, num_scales):
+    assert known_answers(preset(total_steps=10)).log_scale.shape == (num_scales,)
+
+
+def literal_contrast(queries, keys, identities, alpha):
+    """Eqs. 8-11 of one quadruplet in loops: queries are the student's four views, keys the teacher's."""
+    total = 0.0
+    for a in range(4):
+        others = [b for b in range(4) if b != a]
+        similarity = {b: alpha * float(queries[a] @ keys[b]) for b in others}
+        normaliser = sum(math.exp(value) for value in similarity.values())
+        positives = [b for b in others if identities[b] == identities[a]]
+        total -= sum(math.log(math.exp(similarity[b]) / normaliser) for b in positives) / len(positives)
+    return total / 4
+
+
+def test_each_factor_is_contrasted_at_its_own_scale_in_the_papers_text():
+    objective = known_answers(ObjectiveConfig.paper(total_steps=10))
+    alpha_content, alpha_style = 2.0, 5.0
+    with torch.no_grad():
+        objective.log_scale.copy_(torch.tensor([alpha_content, alpha_style]).log())
+    views = torch.nn.functional.normalize(torch.randn(2, 4, 6) - 0.1, dim=-1)  # of student and of teacher
+    views = views - views.mean(dim=-1, keepdim=True)  # tokens that layer norm only scales
+    views = torch.nn.functional.normalize(views, dim=-1)
+    encoded, targets = (
+        {"clean": (each[:2, None], each[:2, None]), "swap": (each[2:, None], each[2:, None])}
+        for each in views
+    )
+    loss = objective._contrast_loss(encoded, targets, torch.tensor([0, 1]), torch.tensor([1, 0]))
+    queries, keys = views
+    content = literal_contrast(queries, keys, "ijij", alpha_content)
+    style = literal_contrast(queries, keys, "ijji", alpha_style)
+    assert loss.item() == pytest.approx(content + style, rel=1e-4)
 
 
 def test_hidden_tokens_are_distilled_from_their_own_volume():

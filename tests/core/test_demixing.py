@@ -61,6 +61,7 @@ def test_reconstruction_by_hand():
     recovered_i = torch.tensor([1.0, 3.0]).reshape(1, 1, 1, 1, 2)  # mean square (1 + 9) / 2 = 5
     recovered_j = torch.tensor([1.0, 1.0]).reshape(1, 1, 1, 1, 2)  # mean square 1
     assert reconstruction_loss(recovered_i, recovered_j, latent, latent) == 3.0
+    assert reconstruction_loss(recovered_i, recovered_j, latent, latent, "sum") == 6.0  # as printed
 
 
 def test_c01_whoever_only_copies_visible_tokens_pays_for_every_hidden_one():

@@ -80,9 +80,11 @@ def test_the_presets_differ_in_nothing_but_the_options_of_the_corrections():
     corrected, paper = asdict(ObjectiveConfig.corrected()), asdict(ObjectiveConfig.paper())
     assert {name: paper[name] for name in paper if paper[name] != corrected[name]} == {
         "pairing": "flip",
+        "reconstruction_reduction": "sum",  # Eq. 1
         "domain_reduction": "sum",  # C-09
         "distillation_scale": 1.0,  # C-16
         "teacher_input": "recovered",  # C-14
+        "contrast_scale": "per_factor",
         "scope": "quadruplet",
         "style_negatives": "all",  # C-20
         "full_weight": 0.0,  # C-04
@@ -286,7 +288,7 @@ def test_an_objective_that_cannot_work_cannot_be_configured(changes):
     config = object.__new__(ObjectiveConfig)
     for name, value in (asdict(ObjectiveConfig()) | changes).items():
         object.__setattr__(config, name, value)
-    with pytest.raises(ValueError, match=r"negative|between|share|at least 1|one of"):
+    with pytest.raises(ValueError, match=r"negative|between|fraction|at least 1|one of"):
         config.__post_init__()
 
 
@@ -301,7 +303,7 @@ torch.manual_seed(0)
 objective = Objective(MeDUETConfig(**{network}), ObjectiveConfig(scope="global"))
 batch = torch.load(os.environ["BATCH"], weights_only=True)
 mine = {name: rows[2 * rank : 2 * rank + 2] for name, rows in batch.items()}
-mine |= dict(partner=torch.tensor([1, 0]), labelled_share=torch.tensor(0.75))
+mine |= dict(partner=torch.tensor([1, 0]), labelled_fraction=torch.tensor(0.75))
 losses = objective(mine, 150_000)
 losses["total"].backward()
 of_rank = {name: value.detach() for name, value in losses.items()}

@@ -9,6 +9,7 @@ from napari_meduet.core.siqc import (
     LARGEST_LOG_SCALE,
     compared_styles,
     compared_views,
+    pair_log_probability,
     pooled_view,
     positive_pairs,
     supervised_contrast,
@@ -139,6 +140,12 @@ def test_four_indifferent_views_score_log_three():
     indifferent = torch.zeros(4, 4).masked_fill(~compared, -torch.inf)
     loss = supervised_contrast(indifferent, positive_pairs(PAIR.content, PAIR.content, compared))
     assert torch.isclose(loss, torch.tensor(math.log(3)))
+
+
+def test_the_log_probability_of_a_pair_by_hand():
+    similarity = torch.tensor([[math.log(2), 0.0, 0.0, -torch.inf]])  # the last view is not compared
+    expected = torch.tensor([[1 / 2, 1 / 4, 1 / 4, 0.0]])
+    assert torch.allclose(pair_log_probability(similarity).exp(), expected)
 
 
 def test_contrast_by_hand():

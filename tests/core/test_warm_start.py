@@ -60,7 +60,7 @@ def test_generator_and_encoder_may_not_share_memory():
     ("network", "of_encoder", "words"),
     [
         ({"depth": 1}, {}, "fewer than the encoder's 2"),
-        ({"heads": 3}, {}, "3 attention heads, but the encoder 2"),
+        ({"heads": 3}, {}, "3 attention heads, but the encoder has 2"),
         ({"width": 24}, {}, "differ in width"),
         ({"patch_size": 2}, {}, "differ in width or in the size"),
     ],

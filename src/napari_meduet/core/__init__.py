@@ -1,1 +1,1 @@
-"""The papers: tensors in, tensors out. No screen, no disk, no clock."""
+"""The methods of the papers as plain torch: tensors in, tensors out, no files, no screen, no clock."""

@@ -1,8 +1,8 @@
-"""Truth for the swap, where two images of one anatomy exist (ours, not in the paper).
+"""Losses for swaps whose true result is known (this project; docs/departures.md).
 
-Registered sequences of one patient, or one scan seen by two simulated scanners, show the same content in
-two styles. The swap into the second style must then give the second image, and both must have one content.
-Both losses have weight 0 unless a recipe has such pairs; docs/departures.md says why they exist.
+Registered sequences of one patient show one anatomy in two styles. So does one scan seen by two simulated
+scanners. A swap into the second style must then give the second image, and both images must have the same
+content. Both losses have weight 0 unless a preset has such pairs.
 """
 
 import torch.nn.functional as F
@@ -13,16 +13,17 @@ from torch import Tensor
 def aligned_swap_loss(
     swapped: Float[Tensor, "B C X Y Z"], target: Float[Tensor, "B C X Y Z"]
 ) -> Float[Tensor, ""]:
-    """Mean squared error of a swap whose true result is known."""
+    """Return the mean squared error of a swap against its true result."""
     return (swapped - target).float().square().mean()
 
 
 def content_agreement_loss(
     content: Float[Tensor, "B L Dc"], target_content: Float[Tensor, "B L Dc"]
 ) -> Float[Tensor, ""]:
-    """Mean squared distance of the layer-normed content tokens of one anatomy in two styles.
+    """Return the mean squared distance of the layer-normed content tokens of one anatomy in two styles.
 
-    Symmetric: gradients flow into both. The norm keeps content from agreeing by vanishing.
+    The loss is symmetric: gradients flow into both inputs. The layer norm prevents the trivial solution in
+    which all content tokens shrink to zero.
     """
     width = content.shape[-1:]
     difference = F.layer_norm(content.float(), width) - F.layer_norm(target_content.float(), width)

@@ -1,33 +1,36 @@
-"""Content without the domain, style with it (Eqs. 2-3).
+"""Domain losses that separate content from style (Eqs. 2-3): networks first, losses below.
 
-A classifier must read the domain from style tokens; through gradient reversal, content tokens must not let
-it. The networks are at the top, the losses below; which tokens they see is objective.py's business.
+A classifier reads the domain from style tokens. A second one reads it from content tokens behind a gradient
+reversal, so the content tokens learn to hide the domain. `objective.py` chooses the tokens.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-PairReduction = Literal["mean", "sum"]
+from napari_meduet.core.demixing import PairReduction
 
 
 class ReverseGradient(torch.autograd.Function):
-    """The identity forwards; backwards the gradient changes sign (Ganin and Lempitsky 2015, M-18)."""
+    """Identity in the forward pass, sign change of the gradient in the backward pass (M-18).
+
+    Ganin and Lempitsky, "Unsupervised Domain Adaptation by Backpropagation", ICML 2015.
+    """
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor) -> Tensor:
+    def forward(ctx: Any, features: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
         return features.view_as(features)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Float[Tensor, "*S"]) -> Float[Tensor, "*S"]:
         return -gradients[0]
 
 
 class DomainClassifier(nn.Sequential):
-    """Three layers from a pooled factor to one logit per domain (M-18)."""
+    """Three linear layers from a pooled factor to one logit per domain (M-18)."""
 
     def __init__(self, width: int, num_domains: int) -> None:
         super().__init__(
@@ -42,20 +45,21 @@ class DomainClassifier(nn.Sequential):
 def domain_cross_entropy(
     logits: Float[Tensor, "B K"],
     domain: Int[Tensor, "B"],
-    labelled_share: Float[Tensor, ""] | None = None,
+    labelled_fraction: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of one factor's domain, mean over the labelled volumes. Eq. (2).
 
     Args:
-        domain: -1 where unlabelled: such a volume is left out. Without any labelled volume the loss is 0.
-        labelled_share: of the whole batch of which these rows are an equal part. Divided by it, the losses of
-            all parts average to that of the whole, however the labelled volumes lie in them. None: these
-            rows are the whole batch.
+        domain: domain of each volume; -1 means unlabelled, and the volume is left out. The loss is 0 if no
+            volume is labelled.
+        labelled_fraction: fraction of labelled volumes in the whole batch, if these rows are one of several
+            equal shards of it. The losses of all shards then average to the loss of the whole batch, however
+            the labelled volumes are distributed. None: these rows are the whole batch.
     """
     total = F.cross_entropy(logits.float(), domain, ignore_index=-1, reduction="sum")
-    if labelled_share is None:
-        labelled_share = (domain >= 0).float().mean()
-    num_labelled = labelled_share * domain.shape[0]
+    if labelled_fraction is None:
+        labelled_fraction = (domain >= 0).float().mean()
+    num_labelled = labelled_fraction * domain.shape[0]
     return total / torch.where(num_labelled > 0, num_labelled, 1.0)
 
 

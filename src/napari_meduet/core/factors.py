@@ -1,7 +1,7 @@
-"""One content and one style for a whole scan, and prototypes of a site (C.2, Eq. 25, M-21).
+"""Content and style of a whole scan, and the style prototype of a site (C.2, Eq. 25, M-21).
 
-Windows cover the scan; tokens that hold next to no body are dropped and the others weigh as much as they
-hold. Where the windows lie is sliding_windows.py's business, what is done with a style swapping.py's.
+Windows cover the scan. Tokens with almost no body are dropped; the other tokens are weighted by their body
+coverage. `sliding_windows.py` places the windows, `swapping.py` applies a style.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-SMALLEST_COVERAGE = 0.05  # C.2: a token with less body than this says nothing of the patient
+SMALLEST_COVERAGE = 0.05  # C.2: a token with less body than this is dropped
 PROTOTYPE_DECAY = 0.90  # Table 12
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StyleStatistics:
-    """Mean and spread of style tokens; the mean over a scan's tokens is the scan's s0."""
+    """Mean and standard deviation of style tokens; the mean over all tokens of a scan is its s0."""
 
     mean: Float[Tensor, "*B Ds"]
     std: Float[Tensor, "*B Ds"]
@@ -25,23 +25,23 @@ class StyleStatistics:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScanFactors:
-    """What a scan shows, and how: c0 and the statistics of its style, whose mean is s0."""
+    """Pooled content c0 of a scan, and its style statistics; their mean is s0."""
 
     content: Float[Tensor, "Dc"]
     style: StyleStatistics
 
 
 def body_weight(coverage: Float[Tensor, "*B L"]) -> Float[Tensor, "*B L"]:
-    """Weight of each token in a pooled factor: its share of body, or 0 below 5 %.
+    """Return the weight of each token in a pooled factor: its body coverage, or 0 below 5 %.
 
-    Where no token is left, all weigh the same: training meets crops of nothing but air.
+    If all tokens of a row fall below 5 %, they get equal weights: training meets crops that hold only air.
     """
     weight = torch.where(coverage < SMALLEST_COVERAGE, 0.0, coverage)
     return torch.where(weight.sum(dim=-1, keepdim=True) > 0, weight, 1.0)
 
 
 def weighted_mean(tokens: Float[Tensor, "*B L D"], weight: Float[Tensor, "*B L"]) -> Float[Tensor, "*B D"]:
-    """Mean of the tokens, each with its weight; at least one must not be 0."""
+    """Return the weighted mean of the tokens; at least one weight must not be 0."""
     weighted = (tokens.float() * weight.unsqueeze(-1)).sum(dim=-2)
     return weighted / weight.sum(dim=-1, keepdim=True)
 
@@ -49,10 +49,10 @@ def weighted_mean(tokens: Float[Tensor, "*B L D"], weight: Float[Tensor, "*B L"]
 def pooled_factor(
     tokens: Float[Tensor, "*B L D"], coverage: Float[Tensor, "*B L"] | None = None
 ) -> Float[Tensor, "*B D"]:
-    """Coverage-weighted mean of tokens: c0 of content tokens, s0 of style tokens (M-21).
+    """Return the coverage-weighted mean of tokens: c0 of content tokens, s0 of style tokens (M-21).
 
     Args:
-        coverage: share of body in each token, 0 to 1. None: every token counts the same.
+        coverage: fraction of body in each token, 0 to 1. None: all tokens have equal weight.
     """
     if coverage is None:
         return tokens.float().mean(dim=-2)
@@ -62,7 +62,7 @@ def pooled_factor(
 def style_statistics(
     style: Float[Tensor, "*B L Ds"], coverage: Float[Tensor, "*B L"] | None = None
 ) -> StyleStatistics:
-    """Coverage-weighted mean and standard deviation of style tokens."""
+    """Return the coverage-weighted mean and standard deviation of style tokens."""
     mean = pooled_factor(style, coverage)
     variance = pooled_factor((style.float() - mean.unsqueeze(-2)).square(), coverage)
     return StyleStatistics(mean=mean, std=variance.sqrt())
@@ -71,15 +71,15 @@ def style_statistics(
 def scan_factors(
     content: Float[Tensor, "W L Dc"], style: Float[Tensor, "W L Ds"], coverage: Float[Tensor, "W L"]
 ) -> ScanFactors:
-    """Factors of one scan from the tokens of all its windows (M-21).
+    """Return the factors of one scan from the tokens of all its windows (M-21).
 
     Raises:
-        ValueError: where no token holds enough body.
+        ValueError: no token holds enough body.
     """
     if not bool((coverage >= SMALLEST_COVERAGE).any()):
         raise ValueError(
-            f"No part of this scan holds at least {SMALLEST_COVERAGE:.0%} of body, so it has no factors to "
-            "pool. Check that the scan shows a patient and that its modality is right."
+            f"No part of this scan contains at least {SMALLEST_COVERAGE:.0%} of body, so its content and "
+            "style cannot be computed. Check that the scan shows a patient and that its modality is right."
         )
     weight = coverage.flatten()
     return ScanFactors(
@@ -89,9 +89,9 @@ def scan_factors(
 
 
 def style_prototype(scans: Sequence[StyleStatistics]) -> StyleStatistics:
-    """Mean style, and mean spread, of several scans of one site. Eq. (25).
+    """Mean style, and mean standard deviation, of several scans of one site. Eq. (25).
 
-    Of one scan it is that scan's own statistics, to the last bit.
+    The prototype of a single scan equals the statistics of that scan to the last bit.
     """
     if not scans:
         raise ValueError("A prototype needs at least one scan; got none.")
@@ -104,7 +104,7 @@ def style_prototype(scans: Sequence[StyleStatistics]) -> StyleStatistics:
 def updated_prototype(
     prototype: StyleStatistics, scan: StyleStatistics, decay: float = PROTOTYPE_DECAY
 ) -> StyleStatistics:
-    """The prototype after one more scan, as a running average."""
+    """Return the prototype after one more scan, as an exponential moving average."""
     return StyleStatistics(
         mean=torch.lerp(scan.mean, prototype.mean, decay), std=torch.lerp(scan.std, prototype.std, decay)
     )

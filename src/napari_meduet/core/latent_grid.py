@@ -1,11 +1,11 @@
-"""What a network reads or writes: a latent cut into a grid of patches, one token each (M-14)."""
+"""Size of the latents that a network reads, and how they are cut into a grid of patches (M-14)."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class LatentGrid:
-    """Sizes that every configuration of a network on latents begins with."""
+    """Base of the configurations of all networks that read latents. Each patch becomes one token."""
 
     latent_channels: int = 4
     patch_size: int = 4  # latent voxels
@@ -18,7 +18,7 @@ class LatentGrid:
 
     @property
     def patch_values(self) -> int:
-        """Latent values in one patch."""
+        """Number of latent values in one patch."""
         return self.latent_channels * self.patch_size**3
 
     @property

@@ -1,8 +1,8 @@
-"""The network: encoder, disentangle, aggregate, decoder, domain classifiers (M-14 to M-18).
+"""The MeDUET network: encoder, disentangle, aggregate, decoder and domain classifiers (M-14 to M-18).
 
     latent -> encoder -> tokens -> disentangle -> content, style -> aggregate -> decoder -> latent
 
-Latents enter standardised per channel. What the network is trained to do is objective.py's business.
+Latents are standardised per channel. `objective.py` trains the network.
 """
 
 from dataclasses import dataclass, replace
@@ -42,9 +42,9 @@ class MeDUETConfig(LatentGrid):
             ("decoder_width", self.decoder_width, self.decoder_heads),
         ):
             if width % heads:
-                raise ValueError(f"{name} {width} does not split into {heads} attention heads.")
+                raise ValueError(f"{name} must be a multiple of its {heads} attention heads; got {width}.")
             if width % 6:
-                raise ValueError(f"{name} must be a multiple of 6 for its positions; got {width}.")
+                raise ValueError(f"{name} must be a multiple of 6 for the position embedding; got {width}.")
         if min(self.grid) < 1 or self.num_domains < 1:
             raise ValueError(f"grid {self.grid} and num_domains {self.num_domains} must be at least 1.")
 
@@ -55,7 +55,10 @@ class MeDUETConfig(LatentGrid):
 
     @classmethod
     def small(cls, **changes: Any) -> "MeDUETConfig":
-        """384 x 8: at most 500 scans, one GPU (specification, section 6). Factors and decoder keep the paper's proportions."""
+        """A network of width 384 and depth 8, for at most 500 scans on one GPU (specification, section 6).
+
+        Factors and decoder keep the paper's proportions.
+        """
         sizes = cls(
             width=384,
             depth=8,
@@ -70,8 +73,10 @@ class MeDUETConfig(LatentGrid):
 
     @classmethod
     def tiny(cls, **changes: Any) -> "MeDUETConfig":
-        """192 x 6: minutes on two CPU cores (specification, section 6). The decoder stays as wide as the encoder, because each
-        token must still become 256 latent values."""
+        """A network of width 192 and depth 6, for minutes on two CPU cores (specification, section 6).
+
+        The decoder is as wide as the encoder, because each token must still become 256 latent values.
+        """
         sizes = cls(
             width=192,
             depth=6,
@@ -86,7 +91,7 @@ class MeDUETConfig(LatentGrid):
 
 
 class Encoder(nn.Module):
-    """Patches of a latent become tokens that know each other (M-14)."""
+    """Patch embedding and transformer: a latent becomes tokens (M-14)."""
 
     positions: Float[Tensor, "L D"]
 
@@ -103,15 +108,15 @@ class Encoder(nn.Module):
         return self.transformer(self.embed(latent))
 
     def embed(self, latent: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B L D"]:
-        """Tokens that know their patch and its place, not yet each other."""
+        """Return patch embeddings with positions, the input of the transformer."""
         return self.patch_embedding(patchify(latent, self.patch_size)) + self.positions
 
 
 class Disentangle(nn.Module):
     """Splits tokens into content and style (M-15).
 
-    Style is smoothed over each token's 3^3 neighbours in space; the published 1-D convolution runs along
-    raster order, where every sixth neighbour lies across the volume (C-26).
+    Style is smoothed over the 3^3 neighbours of each token in space. The published 1-D conv follows raster
+    order, in which every sixth neighbour is on the opposite side of the volume (C-26).
     """
 
     def __init__(self, config: MeDUETConfig) -> None:
@@ -126,11 +131,11 @@ class Disentangle(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "B L D"], mask: Float[Tensor, "B L"] | None = None
     ) -> tuple[Float[Tensor, "B L Dc"], Float[Tensor, "B L Ds"]]:
-        """Content and style of each token.
+        """Return content and style of each token.
 
         Args:
-            mask: 1 where the token came from the partner; a token is smoothed only with tokens of its own
-                volume.
+            mask: 1 where the token comes from the partner. A token is smoothed only with tokens of its own
+                volume. None: all tokens come from one volume.
         """
         style = self.style(tokens)
         if mask is None:
@@ -142,15 +147,15 @@ class Disentangle(nn.Module):
 
     def _smooth(self, style: Float[Tensor, "B L Ds"]) -> Float[Tensor, "B L Ds"]:
         x, y, z = self.grid
-        cubes = rearrange(style, "b (x y z) d -> b d x y z", x=x, y=y, z=z)
-        return rearrange(self.smooth(cubes), "b d x y z -> b (x y z) d")
+        on_grid = rearrange(style, "b (x y z) d -> b d x y z", x=x, y=y, z=z)
+        return rearrange(self.smooth(on_grid), "b d x y z -> b (x y z) d")
 
 
 class Decoder(nn.Module):
-    """Fused tokens become a latent (M-16, M-17).
+    """Fuses content and style tokens and decodes them into a latent (M-16, M-17).
 
-    A learned constant stands where the published decoder has the encoder's cls token, which had seen both
-    mixed volumes and carried them past content and style (C-03).
+    A learned constant replaces the encoder's cls token of the published decoder. That token has seen both
+    mixed volumes and gives the decoder information that is neither content nor style (C-03).
     """
 
     positions: Float[Tensor, "L D"]
@@ -175,17 +180,17 @@ class Decoder(nn.Module):
     def fuse(
         self, content: Float[Tensor, "B L Dc"], style: Float[Tensor, "B L Ds"]
     ) -> Float[Tensor, "B L D"]:
-        """Content and style of each token joined, in the decoder's width."""
+        """Return content and style of each token, projected to the decoder's width."""
         return self.embedding(self.aggregate(torch.cat([content, style], dim=-1)))
 
     def forward(
         self, fused: Float[Tensor, "B L D"], visible: Float[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B C X Y Z"]:
-        """The latent of fused tokens.
+        """Return the latent of fused tokens.
 
         Args:
-            visible: 1 where the token may be seen; elsewhere a learned token stands in for it. None: all
-                are seen.
+            visible: 1 where the decoder sees the token; a learned token replaces all others. None: the
+                decoder sees all tokens.
         """
         if visible is not None:
             fused = torch.where(visible.unsqueeze(-1) > 0, fused, self.hidden_token.to(fused.dtype))
@@ -196,7 +201,7 @@ class Decoder(nn.Module):
 
 
 class MeDUET(nn.Module):
-    """Encodes latents into content and style tokens and decodes them."""
+    """Encodes latents into content and style tokens, and decodes them."""
 
     def __init__(self, config: MeDUETConfig) -> None:
         super().__init__()
@@ -207,20 +212,23 @@ class MeDUET(nn.Module):
         self.content_domain = DomainClassifier(config.content_width, config.num_domains)
         self.style_domain = DomainClassifier(config.style_width, config.num_domains)
         self.apply(initialise)
-        nn.init.normal_(self.decoder.constant, std=0.02)  # MAE's scale for learned tokens
+        nn.init.normal_(self.decoder.constant, std=0.02)  # std of learned tokens in MAE
         nn.init.normal_(self.decoder.hidden_token, std=0.02)
 
     def encode(
         self, latent: Float[Tensor, "B C X Y Z"], mask: Float[Tensor, "B L"] | None = None
     ) -> tuple[Float[Tensor, "B L Dc"], Float[Tensor, "B L Ds"]]:
-        """Content and style tokens of latents of the configured grid.
+        """Return content and style tokens of latents of the configured grid.
 
         Args:
-            mask: for a mixture, 1 where the patch came from the partner. None: nothing is mixed.
+            mask: for a mixture, 1 where the patch comes from the partner. None: the latent is not a mixture.
+
+        Raises:
+            ValueError: the latents have another shape than the configured windows.
         """
         if tuple(latent.shape[1:]) != self.config.latent_shape:
             raise ValueError(
-                f"This latent measures {tuple(latent.shape[1:])}, but the network reads windows of "
+                f"This latent has shape {tuple(latent.shape[1:])}, but the network reads windows of "
                 f"{self.config.latent_shape}. Cut it into windows first."
             )
         return self.disentangle(self.encoder(latent), mask)
@@ -228,11 +236,11 @@ class MeDUET(nn.Module):
     def decode(
         self, content: Float[Tensor, "B L Dc"], style: Float[Tensor, "B L Ds"]
     ) -> Float[Tensor, "B C X Y Z"]:
-        """The latent that has this content and this style."""
+        """Return the latent with this content and this style."""
         return self.decoder(self.decoder.fuse(content, style))
 
     def domain_logits(
         self, content: Float[Tensor, "B Dc"], style: Float[Tensor, "B Ds"]
     ) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
-        """Domain logits of pooled content, behind gradient reversal, and of pooled style."""
+        """Return domain logits of pooled content, behind gradient reversal, and of pooled style."""
         return self.content_domain(ReverseGradient.apply(content)), self.style_domain(style)

@@ -1,7 +1,7 @@
-"""Mixed-factor token distillation (Sec. 3.3, Eqs. 4-6).
+"""Mixed-factor token distillation (Sec. 3.3, Eqs. 4-6): functions of factor tokens and masks.
 
-The student sees a mixture and must recover the factors of the tokens hidden from it; the teacher
-saw everything. This file knows factors and masks; how they were encoded is objective.py's business.
+The student sees a mixture and must recover the factors of the tokens that the mixture hides. The teacher
+sees the whole volume. `objective.py` runs both networks.
 """
 
 from jaxtyping import Float
@@ -19,12 +19,12 @@ def token_distance(student: Float[Tensor, "B L D"], teacher: Float[Tensor, "B L 
 def factor_distillation(
     distance_i: Float[Tensor, "B L"], distance_j: Float[Tensor, "B L"], mask: Float[Tensor, "B L"]
 ) -> Float[Tensor, ""]:
-    """Mean distance over the tokens each volume had hidden. Eq. (5).
+    """Mean distance over the hidden tokens of both volumes. Eq. (5).
 
     Every token is hidden in exactly one of the two volumes, so the mean is over all L.
 
     Args:
-        mask: 1 where volume j's token was shown, and so volume i's was hidden; 0 elsewhere.
+        mask: 1 where the mixture shows the token of volume j and hides that of volume i; 0 elsewhere.
     """
     hidden = distance_i * mask + distance_j * (1 - mask)  # (B, L)
     return hidden.mean()
@@ -33,10 +33,10 @@ def factor_distillation(
 def mixed_factor_distillation(
     content: Float[Tensor, ""], style: Float[Tensor, ""], content_weight: float, scale: float
 ) -> Float[Tensor, ""]:
-    """Distillation of both factors, content held more loosely. Eq. (6).
+    """Distillation of both factors, with a smaller weight on content. Eq. (6).
 
     Args:
-        content_weight: lambda_c, on content only.
+        content_weight: lambda_c, which applies to content only.
         scale: 1 is the paper's text; 2 is what its code computes, one mean for each volume (C-16).
     """
     return scale * (content_weight * content + style)

@@ -1,10 +1,10 @@
-"""Pretraining, Algorithm 1 in its order (specification, section 5, Eq. 13).
+"""The pretraining objective: student, teacher and all losses of a step (Algorithm 1, Eq. 13).
 
-One module holds all that is trained and the teacher: one optimizer, one checkpoint. One forward gives all
-losses, so that DDP and torch.compile see one graph. It draws no random numbers: pairs and masks come with the
-batch. Each encoder and decoder pass takes all rows that are
-ready for it, and no row is computed twice. The losses themselves live in the files of their ideas; this one
-calls the networks.
+`Objective` contains everything that is trained and the teacher, so there is one optimizer and one checkpoint.
+One forward pass returns all losses, so DDP and torch.compile see one graph. It draws no random numbers: pairs
+and masks come with the batch. Each encoder or decoder pass takes all rows that are ready, and no row is
+computed twice. The losses are functions in `demixing.py`, `disentanglement.py`, `mftd.py`, `siqc.py` and
+`alignment.py`; this file runs the networks. Section 5 of the specification defines the losses.
 """
 
 import copy
@@ -14,16 +14,12 @@ from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 import torch
 import torch.distributed
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Generator, Tensor, nn
 
 from napari_meduet.core.alignment import aligned_swap_loss, content_agreement_loss
-from napari_meduet.core.demixing import Pairing, draw_mask, mix, reconstruction_loss
-from napari_meduet.core.disentanglement import (
-    PairReduction,
-    domain_cross_entropy,
-    domain_loss,
-)
+from napari_meduet.core.demixing import Pairing, PairReduction, draw_mask, mix, reconstruction_loss
+from napari_meduet.core.disentanglement import domain_cross_entropy, domain_loss
 from napari_meduet.core.factors import style_statistics, weighted_mean
 from napari_meduet.core.meduet import MeDUET, MeDUETConfig
 from napari_meduet.core.mftd import factor_distillation, mixed_factor_distillation, token_distance
@@ -47,56 +43,75 @@ from napari_meduet.core.swapping import shift_style
 from napari_meduet.core.teacher import teacher_decay, update_teacher
 
 Ablation = Literal["domain", "mftd", "siqc", "disentangle", "demix"]
+ContrastScale = Literal["shared", "per_factor"]
 TeacherInput = Literal["clean", "recovered"]
 
 # Content and style tokens, as MeDUET.encode returns them.
 Factors = tuple[Float[Tensor, "B L Dc"], Float[Tensor, "B L Ds"]]
+Latents = Mapping[str, Float[Tensor, "B C X Y Z"]]
 
 
 class Batch(TypedDict):
-    """What one step sees; latents are standardised per channel."""
+    """Input of one step; latents are standardised per channel.
+
+    Attributes:
+        domain: domain of each volume; -1 means unlabelled.
+        partner: row of the volume that is mixed into this one. The partner's partner is this row.
+        mask: 1 where the token comes from the partner.
+        labelled_fraction: fraction of labelled volumes in the whole batch of the step, if these rows are a
+            shard of it (disentanglement.py).
+        aligned_target: the anatomy of `latent` in another style (alignment.py). A volume without a true
+            target may be its own target, with another crop of the same scan as reference: a swap into its own
+            style must change nothing.
+        style_reference: another crop in the style of `aligned_target`.
+        coverage, style_reference_coverage: fraction of body in each token of `latent` and of
+            `style_reference`. Without them, air counts in the style statistics of the aligned swap.
+    """
 
     latent: Float[Tensor, "B C X Y Z"]
-    domain: Int[Tensor, "B"]  # -1: unlabelled
-    partner: Int[Tensor, "B"]  # the row of the volume that is mixed into this one; its partner is this row
-    mask: Float[Tensor, "B L"]  # 1 where the token comes from the partner
-    # Of the step's whole batch, of which these rows may be a part (disentanglement.py).
-    labelled_share: NotRequired[Float[Tensor, ""]]
-    # Truth for the swap (alignment.py). A volume without truth may stand in for its own target, with
-    # another crop of the same scan as reference: a swap with one's own style changes nothing.
-    aligned_target: NotRequired[Float[Tensor, "B C X Y Z"]]  # the anatomy of `latent` in another style
-    style_reference: NotRequired[Float[Tensor, "B C X Y Z"]]  # other anatomy in that style
-    # Share of body in each token; without it, air counts in the style statistics of the aligned swap.
+    domain: Int[Tensor, "B"]
+    partner: Int[Tensor, "B"]
+    mask: Float[Tensor, "B L"]
+    labelled_fraction: NotRequired[Float[Tensor, ""]]
+    aligned_target: NotRequired[Float[Tensor, "B C X Y Z"]]
+    style_reference: NotRequired[Float[Tensor, "B C X Y Z"]]
     coverage: NotRequired[Float[Tensor, "B L"]]
     style_reference_coverage: NotRequired[Float[Tensor, "B L"]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """What is optimised; the defaults are the preset `corrected`, the tags say where it leaves the paper."""
+    """Weights and options of the losses; the defaults are the preset `corrected`.
+
+    Tags name the corrections of the paper. docs/departures.md explains each of them.
+    """
 
     total_steps: int = 200_000  # specification, section 6; drives the schedules of distillation and teacher
-    mixing_ratio: float = 0.5  # specification, section 5
+    mixing_ratio: float = 0.5  # fraction of tokens that come from the partner (specification, section 5)
     pairing: Pairing = "random"
+    reconstruction_reduction: PairReduction = "mean"  # Eq. 1 sums over i and j
     domain_weight: float = 0.2  # Eq. 13
     domain_reduction: PairReduction = "mean"  # C-09
     distillation_weight: float = 0.5  # Eq. 13
-    distillation_start: float = 0.2  # share of the steps; by then the teacher has settled (Sec. 4.1)
+    distillation_start: float = 0.2  # fraction of the steps; the teacher is stable by then (Sec. 4.1)
     distillation_scale: float = 2.0  # C-16
     content_weight: float = 0.5  # lambda_c in Eq. 6, Table 9
     teacher_input: TeacherInput = "clean"  # C-14
     contrast_weight: float = 0.3  # Eq. 13
+    contrast_scale: ContrastScale = "shared"  # the paper has alpha_c and alpha_s
     scope: Scope = "batch"
     style_negatives: StyleNegatives = "exclude_same_domain"  # C-20
-    full_weight: float = 0.25  # C-04: un-mixed reconstruction
-    aligned_weight: float = 0.0  # ours: a swap whose result is known
-    aligned_content_weight: float = 0.0  # ours: one anatomy, one content
+    full_weight: float = 0.25  # C-04: reconstruction of volumes that are not mixed
+    aligned_weight: float = 0.0  # this project: swaps with a known result
+    aligned_content_weight: float = 0.0  # this project: equal content of one anatomy in two styles
     without: tuple[Ablation, ...] = ()  # Tables 5 and 6
 
     def __post_init__(self) -> None:
         for name, choices in (
             ("pairing", Pairing),
+            ("reconstruction_reduction", PairReduction),
             ("domain_reduction", PairReduction),
+            ("contrast_scale", ContrastScale),
             ("teacher_input", TeacherInput),
             ("scope", Scope),
             ("style_negatives", StyleNegatives),
@@ -119,9 +134,11 @@ class ObjectiveConfig:
         if self.total_steps < 1:
             raise ValueError(f"total_steps must be at least 1; got {self.total_steps}.")
         if not 0 < self.mixing_ratio < 1:
-            raise ValueError(f"mixing_ratio lies between 0 and 1; got {self.mixing_ratio}.")
+            raise ValueError(f"mixing_ratio must be between 0 and 1; got {self.mixing_ratio}.")
         if not 0 <= self.distillation_start <= 1:
-            raise ValueError(f"distillation_start is a share of the steps; got {self.distillation_start}.")
+            raise ValueError(
+                f"distillation_start is a fraction of the steps, 0 to 1; got {self.distillation_start}."
+            )
 
     @classmethod
     def corrected(cls, **changes: Any) -> "ObjectiveConfig":
@@ -130,12 +147,14 @@ class ObjectiveConfig:
 
     @classmethod
     def paper(cls, **changes: Any) -> "ObjectiveConfig":
-        """The text of MeDUET v1 as it stands."""
+        """MeDUET v1 as its text says."""
         text = cls(
             pairing="flip",
+            reconstruction_reduction="sum",
             domain_reduction="sum",
             distillation_scale=1.0,
             teacher_input="recovered",
+            contrast_scale="per_factor",
             scope="quadruplet",
             style_negatives="all",
             full_weight=0.0,
@@ -159,7 +178,7 @@ class ObjectiveConfig:
 
     @property
     def distils(self) -> bool:
-        """Whether hidden factors are distilled at all; without a mixture none is hidden."""
+        """Whether the run distils factors at all. Without a mixture no factor is hidden."""
         return self._keeps("mftd") and self.demixes
 
     @property
@@ -169,12 +188,12 @@ class ObjectiveConfig:
     def has_distillation_started(self, step: int) -> bool:
         return self.distils and step >= self.distillation_start * self.total_steps
 
-    def draw(self, network: MeDUETConfig, generator: Generator) -> dict[str, Tensor]:
-        """The random numbers of one row of a batch: its mask."""
+    def draw(self, network: MeDUETConfig, generator: Generator) -> dict[str, Float[Tensor, "L"]]:
+        """Return the random numbers of one row of a batch: its mask."""
         return {"mask": draw_mask(network.num_tokens, self.mixing_ratio, generator)}
 
     def build(self, network: MeDUETConfig) -> "Objective":
-        """Student and teacher of this network under this objective."""
+        """Build student and teacher of this network under this objective."""
         return Objective(network, self)
 
 
@@ -198,24 +217,32 @@ def pretraining_loss(
 
 
 class Objective(nn.Module):
-    """Student, teacher and all losses of a pretraining step."""
+    """Student, teacher and all losses of a pretraining step.
+
+    Attributes:
+        student: the network that the optimizer trains.
+        teacher: exponential moving average of the student.
+        log_scale: logarithm of the contrast's scale alpha; one number for both factors, or one for content
+            and one for style. It is a vector because FSDP cannot shard scalars.
+    """
 
     def __init__(self, network: MeDUETConfig, config: ObjectiveConfig) -> None:
         super().__init__()
         self.config = config
         self.student = MeDUET(network)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
-        # DDP waits for the gradient of every parameter that wants one, so an ablated term must own none.
+        # DDP waits for a gradient of every trainable parameter, so an ablated term must not have any.
         if not config.classifies_domains:
             self.student.content_domain.requires_grad_(False)
             self.student.style_domain.requires_grad_(False)
         if config.contrasts:
-            self.log_scale = nn.Parameter(torch.tensor([INITIAL_LOG_SCALE]))  # a row: FSDP cuts no scalars
+            num_scales = 2 if config.contrast_scale == "per_factor" else 1
+            self.log_scale = nn.Parameter(torch.full((num_scales,), INITIAL_LOG_SCALE))
 
     def forward(self, batch: Batch, step: int) -> dict[str, Float[Tensor, ""]]:
-        """Each loss of the batch, unweighted, and their weighted sum as `total`.
+        """Return each loss of the batch, unweighted, and their weighted sum as `total`.
 
-        Beside them, for watching, the mean norm of the volumes' tokens: `norm.content` and `norm.style`.
+        The mean norms of the volumes' tokens, `norm.content` and `norm.style`, are returned for monitoring.
         """
         config = self.config
         latent, partner, mask = batch["latent"], batch["partner"], batch["mask"]
@@ -230,7 +257,8 @@ class Objective(nn.Module):
         if config.aligns:
             if "aligned_target" not in batch or "style_reference" not in batch:
                 raise ValueError(
-                    "aligned_weight asks for truth: give each batch aligned_target and style_reference."
+                    "aligned_weight and aligned_content_weight need pairs with a known result: add "
+                    "aligned_target and style_reference to each batch, or set both weights to 0."
                 )
             if config.aligned_content_weight > 0:
                 to_encode["target"] = (batch["aligned_target"], nothing)
@@ -240,37 +268,37 @@ class Objective(nn.Module):
         # Decode both volumes of each mixture, each volume from all its tokens, and each swap.
         decoded = self._decode(batch, encoded)
 
-        # Encode again what was decoded; the teacher encodes its targets.
+        # Encode the decoded latents again; the teacher encodes its targets.
         recovered = {side: (decoded[side],) for side in ("i", "j")} if distils else {}
         swaps = {"swap": (decoded["swap"],)} if config.contrasts else {}
         encoded |= _in_one_pass(self.student.encode, recovered | swaps)
-        taught = self._teach(latent, decoded, distils=distils)
+        targets = self._teacher_factors(latent, decoded, distils=distils)
 
-        # Compare.
+        # Compute the losses.
         losses = self._reconstruction_losses(latent, decoded, partner)
         if config.classifies_domains:
             losses["domain"] = self._domain_loss(encoded, batch)
         if config.distils:
             losses["distillation"] = (
-                self._distillation_loss(encoded, taught, mask, partner) if distils else latent.new_zeros(())
+                self._distillation_loss(encoded, targets, mask, partner) if distils else latent.new_zeros(())
             )
         if config.contrasts:
-            losses["contrast"] = self._contrast_loss(encoded, taught, batch["domain"], partner)
+            losses["contrast"] = self._contrast_loss(encoded, targets, batch["domain"], partner)
         if config.aligns:
             target = batch.get("aligned_target")
-            assert target is not None, "seen to above"
+            assert target is not None, "checked above"
             losses["aligned"] = aligned_swap_loss(decoded["aligned"], target)
         if config.aligned_content_weight > 0:
             losses["aligned_content"] = content_agreement_loss(encoded["clean"][0], encoded["target"][0])
         norms = zip(("norm.content", "norm.style"), encoded["clean"], strict=True)
-        watched = {name: tokens.detach().float().norm(dim=-1).mean() for name, tokens in norms}
-        return losses | {"total": self._total(losses)} | watched
+        monitored = {name: tokens.detach().float().norm(dim=-1).mean() for name, tokens in norms}
+        return losses | {"total": self._total(losses)} | monitored
 
     @torch.no_grad()
     def finish_step(self, step: int) -> None:
-        """What follows an optimizer step: the teacher moves, the contrast's scale stays below its bound.
+        """Update the teacher after an optimizer step, and clamp the contrast's scale to its bound.
 
-        Left above the bound, where its gradient is 0, the scale would never come back (C-23).
+        Above the bound the gradient of the scale is 0, so without the clamp it would stay there (C-23).
         """
         update_teacher(self.teacher, self.student, teacher_decay(step, self.config.total_steps))
         if self.config.contrasts:
@@ -295,8 +323,8 @@ class Objective(nn.Module):
         return _in_one_pass(decoder, to_decode)
 
     @torch.no_grad()
-    def _teach(
-        self, latent: Float[Tensor, "B C X Y Z"], decoded: Mapping[str, Tensor], *, distils: bool
+    def _teacher_factors(
+        self, latent: Float[Tensor, "B C X Y Z"], decoded: Latents, *, distils: bool
     ) -> dict[str, Factors]:
         config = self.config
         to_encode = {}
@@ -309,18 +337,21 @@ class Objective(nn.Module):
         return _in_one_pass(self.teacher.encode, to_encode)
 
     def _reconstruction_losses(
-        self, latent: Float[Tensor, "B C X Y Z"], decoded: Mapping[str, Tensor], partner: Int[Tensor, "B"]
+        self, latent: Float[Tensor, "B C X Y Z"], decoded: Latents, partner: Int[Tensor, "B"]
     ) -> dict[str, Float[Tensor, ""]]:
-        if not self.config.demixes:
-            full = decoded["full"]
-            return {"reconstruction": reconstruction_loss(full, full[partner], latent, latent[partner])}
-        losses = {"reconstruction": reconstruction_loss(decoded["i"], decoded["j"], latent, latent[partner])}
-        if "full" in decoded:
+        if self.config.demixes:
+            recovered_i, recovered_j = decoded["i"], decoded["j"]
+        else:
+            recovered_i, recovered_j = decoded["full"], decoded["full"][partner]
+        reduction = self.config.reconstruction_reduction
+        reconstruction = reconstruction_loss(recovered_i, recovered_j, latent, latent[partner], reduction)
+        losses = {"reconstruction": reconstruction}
+        if self.config.demixes and "full" in decoded:
             losses["full"] = (decoded["full"] - latent).float().square().mean()
         return losses
 
     def _domain_loss(self, encoded: Mapping[str, Factors], batch: Batch) -> Float[Tensor, ""]:
-        domain, mask, share = batch["domain"], batch["mask"], batch.get("labelled_share")
+        domain, mask, fraction = batch["domain"], batch["mask"], batch.get("labelled_fraction")
         if self.config.demixes:
             mixture, partner = encoded["mixture"], batch["partner"]
             sides = [(mixture, 1 - mask, domain), (mixture, mask, domain[partner])]
@@ -329,22 +360,22 @@ class Objective(nn.Module):
         entropies = []
         for (content, style), weight, labels in sides:
             logits = self.student.domain_logits(weighted_mean(content, weight), weighted_mean(style, weight))
-            entropies.append([domain_cross_entropy(each, labels, share) for each in logits])
+            entropies.append([domain_cross_entropy(each, labels, fraction) for each in logits])
         (content_i, style_i), (content_j, style_j) = entropies
         return domain_loss(content_i, content_j, style_i, style_j, self.config.domain_reduction)
 
     def _distillation_loss(
         self,
         encoded: Mapping[str, Factors],
-        taught: Mapping[str, Factors],
+        targets: Mapping[str, Factors],
         mask: Float[Tensor, "B L"],
         partner: Int[Tensor, "B"],
     ) -> Float[Tensor, ""]:
         if self.config.teacher_input == "clean":
-            target_i = taught["clean"]
+            target_i = targets["clean"]
             target_j = tuple(factor[partner] for factor in target_i)
         else:
-            target_i, target_j = taught["i"], taught["j"]
+            target_i, target_j = targets["i"], targets["j"]
         content, style = (
             factor_distillation(token_distance(i, teacher_i), token_distance(j, teacher_j), mask)
             for i, j, teacher_i, teacher_j in zip(encoded["i"], encoded["j"], target_i, target_j, strict=True)
@@ -356,7 +387,7 @@ class Objective(nn.Module):
     def _contrast_loss(
         self,
         encoded: Mapping[str, Factors],
-        taught: Mapping[str, Factors],
+        targets: Mapping[str, Factors],
         domain: Int[Tensor, "B"],
         partner: Int[Tensor, "B"],
     ) -> Float[Tensor, ""]:
@@ -365,7 +396,7 @@ class Objective(nn.Module):
                 torch.cat([pooled_view(volume), pooled_view(swap)])
                 for volume, swap in zip(source["clean"], source["swap"], strict=True)
             ]
-            for source in (encoded, taught)
+            for source in (encoded, targets)
         )
         gathers = self.config.scope == "global" and torch.distributed.is_initialized()
         labels = view_labels(domain, partner, torch.distributed.get_rank() if gathers else 0)
@@ -378,12 +409,12 @@ class Objective(nn.Module):
         compared_style = compared_styles(labels, key_labels, compared, self.config.style_negatives)
         content, style = (
             supervised_contrast(
-                view_similarity(query, key, self.log_scale.squeeze(0), allowed),
+                view_similarity(query, key, log_scale, allowed),
                 positive_pairs(query_factor, key_factor, allowed),
             )
-            for query, key, allowed, query_factor, key_factor in (
-                (queries[0], keys[0], compared, labels.content, key_labels.content),
-                (queries[1], keys[1], compared_style, labels.style, key_labels.style),
+            for query, key, log_scale, allowed, query_factor, key_factor in (
+                (queries[0], keys[0], self.log_scale[0], compared, labels.content, key_labels.content),
+                (queries[1], keys[1], self.log_scale[-1], compared_style, labels.style, key_labels.style),
             )
         )
         return swap_contrast(content, style)
@@ -405,8 +436,10 @@ class Objective(nn.Module):
         return total + config.aligned_content_weight * losses.get("aligned_content", none)
 
 
-def _in_one_pass(network: Callable[..., Any], inputs: Mapping[str, tuple[Tensor, ...]]) -> dict[str, Any]:
-    """Run a network once on several named batches of one size, and part its outputs by the same names."""
+def _in_one_pass(
+    network: Callable[..., Any], inputs: Mapping[str, tuple[Float[Tensor, "B ..."], ...]]
+) -> dict[str, Any]:
+    """Run a network once on several named batches of one size, and split its outputs by the same names."""
     if not inputs:
         return {}
     outputs = network(*(torch.cat(arguments) for arguments in zip(*inputs.values(), strict=True)))
@@ -416,7 +449,8 @@ def _in_one_pass(network: Callable[..., Any], inputs: Mapping[str, tuple[Tensor,
     return dict(zip(inputs, chunks, strict=True))
 
 
-def _from_all_ranks(rows: Tensor) -> Tensor:
+def _from_all_ranks(rows: Shaped[Tensor, "N *S"]) -> Shaped[Tensor, "M *S"]:
+    """Return the rows of all processes, in the order of their ranks."""
     gathered = [torch.empty_like(rows) for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather(gathered, rows.contiguous())
     return torch.cat(gathered)

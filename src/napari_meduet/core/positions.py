@@ -1,7 +1,7 @@
-"""Fixed three-dimensional sine-cosine positions (M-14).
+"""Fixed three-dimensional sine-cosine position embeddings (M-14).
 
-A third of the width tells each axis: half of it sines, half cosines, of the patch's index at geometrically
-spaced frequencies, as in the original transformer. They are computed, never trained, so that a network can be
+Each axis gets a third of the width: sines and cosines of the patch index at geometrically spaced
+frequencies, as in the original transformer. Positions are computed and never trained, so a network can be
 rebuilt on any grid.
 """
 
@@ -15,10 +15,10 @@ LONGEST_PERIOD = 10_000.0  # Vaswani et al. 2017; MAE keeps it
 
 
 def sincos_positions(grid: tuple[int, int, int], width: int) -> Float[Tensor, "L D"]:
-    """Position of each patch of the grid, in raster order.
+    """Return the position embedding of each patch of the grid, in raster order.
 
     Raises:
-        ValueError: where the width does not split into sine and cosine of three axes.
+        ValueError: the width is not a multiple of 6 (sine and cosine of three axes).
     """
     if width % 6:
         raise ValueError(
@@ -34,7 +34,7 @@ def sincos_positions(grid: tuple[int, int, int], width: int) -> Float[Tensor, "L
 def interpolated_positions(
     trained: tuple[int, int, int], grid: tuple[int, int, int], width: int
 ) -> Float[Tensor, "L D"]:
-    """The positions of a trained grid, stretched to another by trilinear interpolation (Sec. 3.5)."""
+    """Return the positions of a trained grid, interpolated trilinearly to another grid (Sec. 3.5)."""
     x, y, z = trained
     known = rearrange(sincos_positions(trained, width), "(x y z) d -> 1 d x y z", x=x, y=y, z=z)
     stretched = F.interpolate(known, size=grid, mode="trilinear", align_corners=False)

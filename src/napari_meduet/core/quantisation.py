@@ -1,8 +1,8 @@
-"""Linear layers that multiply 8-bit integers: faster sampling on processors that are good at them.
+"""Linear layers that multiply 8-bit integers, for faster inference on processors with such instructions.
 
-Weights are rounded once, a scale for each output; rows of activations as they come, a scale for each row.
-What torch.ao offered for this is deprecated together with its quantised tensors; the product of plain 8-bit
-tensors stays. No gradient flows through these layers.
+Weights are rounded once, with one scale per output. Activations are rounded at each call, with one scale per
+row. The quantised tensors of torch.ao are deprecated, so this file uses torch's product of plain int8
+tensors. No gradient flows through these layers. `synthesis/acceleration.py` decides when to use them.
 """
 
 import copy
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from napari_meduet.core.transformer import Block
 
-LARGEST = 127  # of a signed 8-bit integer, used evenly on both sides of 0
-SMALLEST_SCALE = 1e-12  # keeps a row of zeros a row of zeros
+LARGEST = 127  # largest signed 8-bit integer; -128 is not used, so the range is symmetric
+SMALLEST_SCALE = 1e-12  # avoids 0 / 0 in a row of zeros
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
 class QuantisedLinear(nn.Module):
-    """A linear layer's product in 8-bit integers, added up in 32 bits."""
+    """Linear layer whose product is computed in 8-bit integers and accumulated in 32 bits."""
 
     weight: Int8[Tensor, "O I"]
     scale: Float[Tensor, " O"]
@@ -45,27 +45,30 @@ class QuantisedLinear(nn.Module):
 def quantised_rows(
     rows: Float[Tensor, "N I"],
 ) -> tuple[Int8[Tensor, "N I"], Float[Tensor, "N 1"]]:
-    """Rows as integers from -127 to 127, and what one of each row's is worth."""
+    """Return the rows as integers from -127 to 127, and the scale of each row."""
     scale = (rows.abs().amax(dim=-1, keepdim=True) / LARGEST).clamp(min=SMALLEST_SCALE)
     return (rows / scale).round_().to(torch.int8), scale
 
 
 def with_quantised_blocks(network: Network) -> Network:
-    """A copy whose transformer blocks multiply 8-bit integers; all else is as it was.
+    """Return a copy of the network whose transformer blocks multiply 8-bit integers.
 
     Raises:
-        ValueError: this processor's 8-bit products overflow.
+        ValueError: the 8-bit products of this processor overflow.
     """
     if not multiplies_exactly():
-        raise ValueError("This processor's 8-bit products overflow. Choose precision float32.")
+        raise ValueError("The 8-bit products of this processor overflow. Choose precision float32.")
     blocks = [module for module in network.modules() if isinstance(module, Block)]
     linears = [module for block in blocks for module in block.modules() if isinstance(module, nn.Linear)]
-    # What deepcopy finds in its memo it takes for copied already.
+    # deepcopy treats every object in its memo as copied already, so it inserts the quantised layers.
     return copy.deepcopy(network, {id(linear): QuantisedLinear(linear) for linear in linears})
 
 
 @cache
 def multiplies_exactly() -> bool:
-    """Whether the largest 8-bit products add up without overflow; processors before VNNI add in 16 bits."""
+    """Return whether the largest 8-bit products add up without overflow.
+
+    Processors without VNNI instructions accumulate in 16 bits and overflow.
+    """
     row = torch.full((32, 64), LARGEST, dtype=torch.int8)
     return bool((torch._int_mm(row, row.t()) == 64 * LARGEST**2).all())

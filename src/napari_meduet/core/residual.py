@@ -1,16 +1,16 @@
-"""The convolution block that the light tokenizer and the networks of analysis are built of.
+"""Residual convolution block of the wavelet tokenizer and the segmentation networks.
 
-Channels come last, (B, X, Y, Z, W), so that norm and linear layers need no turning. Nothing is normalised
-over space: what a voxel becomes depends on its neighbourhood alone, and parts with enough overlap have no
-seams.
+Channels come last, (B, X, Y, Z, W), so layer norm and linear layers need no transposition. No norm runs over
+space: each output voxel depends on its neighbourhood only, so tiles with enough overlap have no seams.
 """
 
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    """One look at the 3x3x3 neighbourhood, added to what was known; begins as the identity."""
+    """Layer norm, 3x3x3 conv, GELU and projection beside a skip connection; starts as the identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -20,6 +20,6 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.merge.weight)
         nn.init.zeros_(self.merge.bias)
 
-    def forward(self, features: Tensor) -> Tensor:
-        seen = self.norm(features).movedim(-1, 1)  # a channels_last_3d view: no copy
-        return features + self.merge(F.gelu(self.look(seen)).movedim(1, -1))
+    def forward(self, features: Float[Tensor, "B X Y Z W"]) -> Float[Tensor, "B X Y Z W"]:
+        normed = self.norm(features).movedim(-1, 1)  # a channels_last_3d view: no copy
+        return features + self.merge(F.gelu(self.look(normed)).movedim(1, -1))

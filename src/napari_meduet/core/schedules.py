@@ -1,10 +1,15 @@
-"""Schedules in steps, not epochs (specification, section 6)."""
+"""Learning-rate schedule, counted in steps (specification, section 6)."""
 
 import math
 
 
 def warmup_cosine(step: int, steps: int, *, end: float, warmup: float = 0.01) -> float:
-    """Share of the peak learning rate: linear over the first `warmup` of them, then a cosine to `end`."""
+    """Return the fraction of the peak learning rate at a step: linear warm-up, then a cosine.
+
+    Args:
+        end: fraction of the peak at the last step.
+        warmup: fraction of the steps used for the warm-up.
+    """
     rise = max(1, round(warmup * steps))
     if step < rise:
         return (step + 1) / rise

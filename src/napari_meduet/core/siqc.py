@@ -1,9 +1,9 @@
-"""Swap-invariance quadruplet contrast (Eqs. 7-12).
+"""Swap-invariance quadruplet contrast (SiQC, Eqs. 7-12): labels, views, similarities and the loss.
 
 Two volumes i and j and their swaps ij (content of i, style of j) and ji are four views. The content of ij
-must be that of i, its style that of j: a supervised contrast pulls each view to the one that shares its
-factor, among those it may be compared with. Views are rows here; decoding and encoding them is
-objective.py's business.
+must be that of i, its style that of j. A supervised contrast pulls each view to the view that shares its
+factor and away from the other views it is compared with. In this file a view is a row of a matrix;
+`objective.py` decodes and encodes the views.
 """
 
 import math
@@ -24,7 +24,14 @@ LARGEST_LOG_SCALE = math.log(100)  # CLIP's bound, specification, section 5
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ViewLabels:
-    """Whose content and style each view carries; equal numbers mean the same."""
+    """Content and style identity of each view; equal numbers mean the same content or style.
+
+    Attributes:
+        view: number of the view itself, unique over all processes.
+        quadruplet: number of the pair whose four views belong together.
+        content, style: number of the volume that the content or style comes from.
+        style_domain: domain of that style; each unlabelled volume has a negative number of its own.
+    """
 
     view: Int[Tensor, "N"]
     quadruplet: Int[Tensor, "N"]
@@ -34,11 +41,13 @@ class ViewLabels:
 
 
 def view_labels(domain: Int[Tensor, "B"], partner: Int[Tensor, "B"], rank: int = 0) -> ViewLabels:
-    """Labels of 2B views: the volumes of a batch, then the swap of each with its partner.
+    """Identities of 2B views: content ids i, j, i, j and style ids i, j, j, i for a pair. Eq. (7).
+
+    The first B views are the volumes of the batch; the next B are the swaps of each with its partner.
 
     Args:
-        domain: -1 where unlabelled; such a volume is a domain of its own.
-        rank: which of the processes that train together the batch lies on.
+        domain: domain of each volume; -1 means unlabelled and counts as a domain of its own.
+        rank: rank of the process that holds the batch.
     """
     num_volumes = domain.shape[0]
     first = rank * num_volumes
@@ -56,7 +65,7 @@ def view_labels(domain: Int[Tensor, "B"], partner: Int[Tensor, "B"], rank: int =
 
 
 def compared_views(queries: ViewLabels, keys: ViewLabels, scope: Scope) -> Bool[Tensor, "N M"]:
-    """Which keys each query is compared with: all but itself, or those of its own quadruplet."""
+    """Return which keys each query is compared with: all but itself, or those of its quadruplet."""
     others = queries.view[:, None] != keys.view[None, :]
     if scope == "quadruplet":
         return others & (queries.quadruplet[:, None] == keys.quadruplet[None, :])
@@ -66,9 +75,9 @@ def compared_views(queries: ViewLabels, keys: ViewLabels, scope: Scope) -> Bool[
 def compared_styles(
     queries: ViewLabels, keys: ViewLabels, compared: Bool[Tensor, "N M"], negatives: StyleNegatives
 ) -> Bool[Tensor, "N M"]:
-    """Which of the compared keys a query's style may differ from.
+    """Return the compared keys without false style negatives.
 
-    Two scans of one domain share a style, so by default neither is the other's negative (C-20).
+    Two scans of one domain share a style, so by default they are not each other's negatives (C-20).
     """
     if negatives == "all":
         return compared
@@ -80,16 +89,17 @@ def compared_styles(
 def swap_styles(
     content: Float[Tensor, "B L Dc"], style: Float[Tensor, "B L Ds"], partner: Int[Tensor, "B"]
 ) -> tuple[Float[Tensor, "B L Dc"], Float[Tensor, "B L Ds"]]:
-    """Content of each volume with the style its partner has at the same position. Eq. (7).
+    """Return the content of each volume and the style that its partner has at the same position.
 
-    Row b is the swap ij of volume b; the swap ji is the partner's row, so that no swap is decoded twice. The
-    published code joins the tokens it kept of each volume by rank, which lie at different positions (C-05).
+    Row b is the swap ij of volume b. The swap ji is the partner's row, so no swap is decoded twice. The
+    published code joins the kept tokens of both volumes by rank, although tokens of equal rank have different
+    positions (C-05).
     """
     return content, style[partner]
 
 
 def pooled_view(tokens: Float[Tensor, "B L D"]) -> Float[Tensor, "B D"]:
-    """One unit vector for each view: layer norm of each token, mean over tokens, L2 norm. Eq. (8)."""
+    """Return one unit vector for each view: layer norm of each token, mean over tokens, L2 norm."""
     normed = F.layer_norm(tokens.float(), tokens.shape[-1:])
     return F.normalize(normed.mean(dim=1), dim=-1)
 
@@ -104,7 +114,7 @@ def view_similarity(
 
     No gradient flows into the keys. A view is never compared with itself; the scale is at most 100 (C-23).
     """
-    # Half precision would quantise cosines near 1 by as much as the loss tells apart.
+    # Half precision rounds cosines near 1 more coarsely than the differences that the loss measures.
     with torch.autocast(queries.device.type, enabled=False):
         cosine = queries.float() @ keys.detach().float().T
         similarity = log_scale.clamp(max=LARGEST_LOG_SCALE).exp() * cosine
@@ -114,13 +124,18 @@ def view_similarity(
 def positive_pairs(
     query_factor: Int[Tensor, "N"], key_factor: Int[Tensor, "M"], compared: Bool[Tensor, "N M"]
 ) -> Bool[Tensor, "N M"]:
-    """Compared views that carry the same factor, the content or style of the same volume. Eq. (10)."""
+    """Positive mask: compared views with the same factor, content or style of one volume. Eq. (8)."""
     return (query_factor[:, None] == key_factor[None, :]) & compared
+
+
+def pair_log_probability(similarity: Float[Tensor, "N M"]) -> Float[Tensor, "N M"]:
+    """Log-softmax of each pair over all views that its query is compared with. Eq. (10)."""
+    return F.log_softmax(similarity, dim=1)
 
 
 def supervised_contrast(similarity: Float[Tensor, "N M"], positive: Bool[Tensor, "N M"]) -> Float[Tensor, ""]:
     """Mean negative log-probability of a view's positives among all compared with it. Eq. (11)."""
-    log_probability = F.log_softmax(similarity, dim=1).masked_fill(~positive, 0.0)
+    log_probability = pair_log_probability(similarity).masked_fill(~positive, 0.0)
     return -(log_probability.sum(dim=1) / positive.sum(dim=1)).mean()
 
 

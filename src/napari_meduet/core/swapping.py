@@ -1,11 +1,11 @@
-"""Giving one scan's tokens the style of another (Eq. 26, specification, section 8).
+"""Style modes of a swap: give the tokens of one scan the style of another (Eq. 26, specification, section 8).
 
-Two scans differ in size, so the style travels as statistics of their body tokens; only on one common grid
-can single tokens be exchanged. Decoding what comes out, and the texture that no latent carries, are left to
-others.
+Two scans differ in size, so the style is transferred as statistics of body tokens. Only scans on a common
+grid can exchange single tokens. `meduet.py` decodes the result; `texture.py` handles noise and sharpness,
+which no latent contains.
 
-At strength 0, and where the other statistics are the scan's own, each mode returns exactly what it returns
-for the scan's own statistics: the difference of the two renderings is then 0 to the last bit.
+At strength 0, and if the other statistics are the scan's own, each mode returns exactly what it returns for
+the scan's own statistics. The difference of the two decodings is then 0 to the last bit.
 """
 
 import torch
@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from napari_meduet.core.factors import StyleStatistics
+from napari_meduet.core.options import STRENGTH_RANGE
 
-STRENGTH_RANGE = (-0.5, 1.5)  # beyond [0, 1] the style is extrapolated, which the caller should say
-_SMALLEST_STD = 1e-6  # a style channel that is the same in all tokens has no spread to scale
+_SMALLEST_STD = 1e-6  # avoids 0 / 0 for a style channel that is constant over all tokens
 
 
 def blend(
@@ -23,18 +23,25 @@ def blend(
 ) -> Float[Tensor, "*shape"]:
     """Style between the scan's own (strength 0) and the other's (strength 1). Eq. (26).
 
-    Exact at both ends, and everywhere if own and other are equal.
+    The result is exact at both ends, and at every strength if own and other are equal.
+
+    Examples:
+        >>> blend(torch.tensor([0.0]), torch.tensor([2.0]), strength=0.25)
+        tensor([0.5000])
     """
     lowest, highest = STRENGTH_RANGE
     if not lowest <= strength <= highest:
-        raise ValueError(f"The strength of a swap lies between {lowest} and {highest}; got {strength}.")
+        raise ValueError(f"The strength of a swap must be from {lowest} to {highest}; got {strength}.")
     return torch.lerp(own, other, strength)
 
 
 def shift_style(
     style: Float[Tensor, "B L Ds"], own: StyleStatistics, other: StyleStatistics, strength: float = 1.0
 ) -> Float[Tensor, "B L Ds"]:
-    """Style tokens moved by the difference of the means; what varies inside the scan stays. The default."""
+    """Return style tokens shifted by the difference of the means; the default mode.
+
+    Differences between the tokens of the scan are kept.
+    """
     step = blend(own.mean, other.mean, strength) - own.mean
     return style + step.unsqueeze(-2).to(style.dtype)
 
@@ -42,7 +49,7 @@ def shift_style(
 def prototype_style(
     style: Float[Tensor, "B L Ds"], own: StyleStatistics, other: StyleStatistics, strength: float = 1.0
 ) -> Float[Tensor, "B L Ds"]:
-    """The mean style in every token."""
+    """Return the mean style in every token."""
     mean = blend(own.mean, other.mean, strength)
     return mean.unsqueeze(-2).to(style.dtype).expand_as(style)
 
@@ -50,9 +57,9 @@ def prototype_style(
 def adain_style(
     style: Float[Tensor, "B L Ds"], own: StyleStatistics, other: StyleStatistics, strength: float = 1.0
 ) -> Float[Tensor, "B L Ds"]:
-    """Style tokens with the other's mean and spread (AdaIN, Huang and Belongie 2017)."""
+    """Return style tokens with the mean and std of the other scan (AdaIN, Huang and Belongie 2017)."""
     mean = blend(own.mean, other.mean, strength)
-    std = blend(own.std, other.std, strength).clamp(min=0)  # extrapolation may pass 0
+    std = blend(own.std, other.std, strength).clamp(min=0)  # extrapolation may give a negative std
     gain = (std + _SMALLEST_STD) / (own.std + _SMALLEST_STD)
     moved = (style.float() - own.mean.unsqueeze(-2)) * gain.unsqueeze(-2) + mean.unsqueeze(-2)
     return moved.to(style.dtype)
@@ -61,10 +68,10 @@ def adain_style(
 def token_style(
     style: Float[Tensor, "B L Ds"], other: Float[Tensor, "W M Ds"], strength: float = 1.0
 ) -> Float[Tensor, "B L Ds"]:
-    """Each token's style replaced by the other's at the same place: for scans on one common grid."""
+    """Return each token's style mixed with the other scan's at the same position, on one common grid."""
     if style.shape != other.shape:
         raise ValueError(
-            f"Mode 'token' exchanges styles place by place, but the grids differ: {tuple(style.shape)} and "
-            f"{tuple(other.shape)}. Use 'shift' for scans that are not on one grid."
+            f"Mode 'token' exchanges styles token by token, but the grids differ: {tuple(style.shape)} and "
+            f"{tuple(other.shape)}. Use mode 'shift' for scans on different grids."
         )
     return blend(style, other, strength)

@@ -1,4 +1,4 @@
-"""The teacher: a slow average of the student (M-19)."""
+"""Exponential moving averages of weights: the pretraining teacher (M-19) and other averages."""
 
 import math
 
@@ -10,18 +10,21 @@ FIRST_DECAY, LAST_DECAY = 0.997, 0.9997  # M-19
 
 
 def teacher_decay(step: int, total_steps: int) -> float:
-    """How much of the teacher stays at an optimizer step: 0.997 at first, 0.9997 at last, along a cosine."""
+    """Return the decay of the teacher at a step: from 0.997 to 0.9997 along a cosine."""
     done = min(step / total_steps, 1.0)
     return LAST_DECAY - (LAST_DECAY - FIRST_DECAY) * (1 + math.cos(math.pi * done)) / 2
 
 
+def ramped_decay(step: int, decay: float) -> float:
+    """Return the decay of an average at a step: small at first, `decay` later.
+
+    A short training then does not keep its initial weights in the average.
+    """
+    return min(decay, (1 + step) / (10 + step))
+
+
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, decay: float) -> None:
-    """Move each of the teacher's parameters towards the student's, in place."""
+    """Move each parameter of the teacher towards that of the student, in place."""
     average = get_ema_multi_avg_fn(decay)
     average(list(teacher.parameters()), list(student.parameters()), None)
-
-
-def ramped_decay(step: int, decay: float) -> float:
-    """How much of an average stays at a step of a training of few steps: little at first, `decay` later."""
-    return min(decay, (1 + step) / (10 + step))

@@ -1,6 +1,6 @@
-"""Transformer blocks: layer norm first, fused attention, MLP of four widths (M-14, M-17).
+"""Pre-norm transformer blocks with fused attention and an MLP (M-14, M-17).
 
-The blocks know tokens, not what they show; encoder and decoder in meduet.py are stacks of them.
+`meduet.py` builds its encoder and decoder from these blocks, `synthesis/generator.py` its generator.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 LAYER_NORM_EPS = 1e-6  # M-14
+
+TokenHook = Callable[[int, Float[Tensor, "B L D"]], Float[Tensor, "B L D"]]
 
 
 class Attention(nn.Module):
@@ -32,7 +34,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then an MLP, each behind a layer norm and beside a skip connection."""
+    """Self-attention, then an MLP; each has a layer norm in front and a skip connection beside it."""
 
     def __init__(self, width: int, num_heads: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -52,8 +54,8 @@ class Transformer(nn.Module):
     """A stack of blocks that ends in a layer norm.
 
     Attributes:
-        recomputes: keep no activations inside blocks and compute them again for the gradient; the same
-            numbers, a third more work, and memory for one block instead of all.
+        recomputes: activation checkpointing. Activations inside blocks are computed again for the gradient.
+            The results are the same, the work grows by a third, and memory is needed for one block only.
     """
 
     def __init__(self, *, width: int, depth: int, num_heads: int, mlp_ratio: int) -> None:
@@ -63,12 +65,13 @@ class Transformer(nn.Module):
         self.recomputes = False
 
     def forward(
-        self, tokens: Float[Tensor, "B L D"], before_block: Callable[[int, Tensor], Tensor] | None = None
+        self, tokens: Float[Tensor, "B L D"], before_block: TokenHook | None = None
     ) -> Float[Tensor, "B L D"]:
-        """Tokens that know each other.
+        """Run the transformer blocks and return the normalised tokens.
 
         Args:
-            before_block: changes the tokens that go into each block, given its number.
+            before_block: called with the number of each block and its input tokens; returns the tokens that
+                enter the block.
         """
         for number, block in enumerate(self.blocks):
             if before_block is not None:
@@ -81,7 +84,7 @@ class Transformer(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases for linear layers, as MAE does; for `nn.Module.apply`."""
+    """Give linear layers Xavier-uniform weights and zero biases, as MAE does; use with `nn.Module.apply`."""
     if isinstance(module, nn.Linear):
         torch.nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:

@@ -226,7 +226,7 @@ def test_every_row_is_read_once_whoever_shares_the_batch(ranks, parts):
     for share in (share for part in shares for share in part):
         rows = torch.arange(8 // (ranks * parts))
         assert torch.equal(share["partner"], rows ^ 1)
-        assert share["labelled_share"] == whole["labelled_share"]
+        assert share["labelled_fraction"] == whole["labelled_share"]
 
 
 def test_partners_are_of_different_domains():

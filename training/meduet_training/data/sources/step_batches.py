@@ -104,7 +104,7 @@ class StepBatches(Dataset[Batch]):
         batch |= {name: torch.stack([row[name] for row in drawn]) for name in drawn[0]}
         if self.pretext.pairing:
             batch["partner"] = torch.arange(self.rows) ^ 1  # rows 2k and 2k + 1 are partners
-        batch["labelled_share"] = (_domains(whole) >= 0).float().mean()
+        batch["labelled_fraction"] = (_domains(whole) >= 0).float().mean()
         return cast(Batch, batch)
 
     def choose(self, step: int) -> Sequence[Choice]:
