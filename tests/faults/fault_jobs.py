@@ -29,8 +29,8 @@ from meduet_training.engine.callbacks import NullCallback, StepRecord
 from meduet_training.engine.checkpoints import newest_checkpoint
 from meduet_training.engine.run_lock import run_lock
 from meduet_training.engine.trainer import TrainerOptions, TrainingConfig, fit, for_source
-from meduet_training.runtime.fabric import Hardware, join_fabric
-from meduet_training.runtime.messages import plain_errors
+from meduet_training.runtime.fabric import Hardware, launch_fabric
+from meduet_training.runtime.messages import exit_with_message
 from napari_meduet.core.objective import ObjectiveConfig
 
 FORK = multiprocessing.get_context("fork")
@@ -219,11 +219,11 @@ def _rank(job: Job) -> None:
 
 
 def _train(job: Job, rank: int) -> None:
-    with plain_errors():
+    with exit_with_message():
         hardware = Hardware(
             device="cpu", workers=job.workers, timeout_s=job.timeout_s, accumulate=job.accumulate
         )
-        fabric = join_fabric(hardware)
+        fabric = launch_fabric(hardware)
         source = WindowSource(random_windows(), seed=1)
         objective = ObjectiveConfig.corrected(
             total_steps=job.steps, pairing="cross_domain", distillation_start=0.5, aligned_weight=1.0
@@ -252,5 +252,5 @@ def _train(job: Job, rank: int) -> None:
                 upkeep=TrainerOptions(checkpoint_every=job.checkpoint_every, keep=job.keep, skips=2),
                 watch=Told(job.notes / "steps"),
                 is_stopped=guard.is_stopped,
-                at=guard.supervisor.at,
+                at=guard.watchdog.report_stage,
             )

@@ -362,7 +362,7 @@ def t17_surroundings(folder: Path, chance: Random) -> None:
         job.folder.symlink_to(folder / "disk", target_is_directory=True)
         with running(job) as attempt:
             assert attempt.end() == ["2"]
-            assert "cannot be written to (Read-only file system)" in attempt.said
+            assert "this folder is not writable (Read-only file system)" in attempt.said
         assert job.losses == {}
     finally:
         subprocess.run(["umount", folder / "disk"], check=True)
@@ -381,7 +381,10 @@ def t18_shared_folder(folder: Path, chance: Random) -> None:
         other.folder.symlink_to(folder, target_is_directory=True)
         with running(other) as second:
             assert second.end() == ["2"]
-            assert f"process {attempt.pids[0]} on {socket.gethostname()} is training here" in second.said
+            assert (
+                f"process {attempt.pids[0]} on {socket.gethostname()} is training in this folder"
+                in second.said
+            )
         assert attempt.process.is_alive()
 
 
@@ -393,7 +396,7 @@ def t19_no_meeting(folder: Path, chance: Random, patience_s: float = 2.0) -> Non
             (
                 "1",
                 "no-such-host.invalid",
-                f"Rank 1 reached nobody at no-such-host.invalid:{taken} within {patience_s:.0f} s",
+                f"Rank 1 got no answer from no-such-host.invalid:{taken} within {patience_s:.0f} s",
             ),
         ):
             environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from meduet_training.runtime import locks
-from meduet_training.runtime.locks import LOCK, hold_folder
+from meduet_training.runtime.locks import LOCK, lock_folder
 from meduet_training.runtime.processes import is_alive, this_process
 from napari_meduet.errors import InputError
 
@@ -18,7 +18,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def hold_for_ever(folder: Path, held) -> None:
-    with hold_folder(folder):
+    with lock_folder(folder):
         held.set()
         time.sleep(600)
 
@@ -41,15 +41,17 @@ def leave_lock(folder: Path, **changes) -> None:
 
 
 def test_the_lock_is_gone_afterwards(tmp_path):
-    with hold_folder(tmp_path):
+    with lock_folder(tmp_path):
         assert json.loads((tmp_path / LOCK).read_text())["pid"] == this_process().pid
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_second_run_is_refused_and_told_who_is_there(tmp_path, other):
     with (
-        pytest.raises(InputError, match=rf"process {other.pid} on {this_process().host} is training here"),
-        hold_folder(tmp_path),
+        pytest.raises(
+            InputError, match=rf"process {other.pid} on {this_process().host} is training in this folder"
+        ),
+        lock_folder(tmp_path),
     ):
         pass
     assert json.loads((tmp_path / LOCK).read_text())["pid"] == other.pid
@@ -59,16 +61,16 @@ def test_the_lock_of_a_killed_process_is_taken_over_with_a_word(tmp_path, other)
     other.kill()
     other.join()
     said = []
-    with hold_folder(tmp_path, said.append):
+    with lock_folder(tmp_path, said.append):
         assert json.loads((tmp_path / LOCK).read_text())["pid"] == this_process().pid
     assert len(said) == 1
-    assert f"was left by process {other.pid}" in said[0]
+    assert f"process {other.pid} on {this_process().host} left this lock" in said[0]
 
 
 def test_a_process_that_was_given_the_number_of_a_dead_one_holds_nothing(tmp_path):
     leave_lock(tmp_path, started=this_process().started - 1)
     said = []
-    with hold_folder(tmp_path, said.append):
+    with lock_folder(tmp_path, said.append):
         assert len(said) == 1
 
 
@@ -77,7 +79,7 @@ def test_a_lock_whose_maker_was_killed_in_between_is_taken_over(tmp_path, monkey
     monkeypatch.setattr(locks, "JUST_MADE_S", 0.0)
     (tmp_path / LOCK).write_text(content)
     said = []
-    with hold_folder(tmp_path, said.append):
+    with lock_folder(tmp_path, said.append):
         assert len(said) == 1
 
 
@@ -85,11 +87,11 @@ def test_on_another_machine_a_silent_holder_is_over(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "WATCHED_S", 0.2)
     leave_lock(tmp_path, machine="another", host="node7", pid=5)
     said = []
-    with hold_folder(tmp_path, said.append):
+    with lock_folder(tmp_path, said.append):
         pass
     assert [sentence.partition(": ")[2] for sentence in said] == [
-        "is held by process 5 on node7; watching for 0 s whether it still runs.",
-        "was left by process 5 on node7 that is over; this run takes it over.",
+        "process 5 on node7 holds this lock. Watching for 0 s whether it still runs.",
+        "process 5 on node7 left this lock and has ended; this run takes it over.",
     ]
 
 
@@ -98,14 +100,14 @@ def test_on_another_machine_a_holder_that_writes_is_alive(tmp_path, monkeypatch)
     leave_lock(tmp_path, machine="another", host="node7", pid=5)
     beat = threading.Timer(0.1, lambda: (tmp_path / LOCK).open("a").write(" "))
     beat.start()
-    with pytest.raises(InputError, match="process 5 on node7 is training"), hold_folder(tmp_path, print):
+    with pytest.raises(InputError, match="process 5 on node7 is training"), lock_folder(tmp_path, print):
         pass
     beat.join()
 
 
 def test_the_holder_writes_every_few_seconds(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "BEAT_S", 0.01)
-    with hold_folder(tmp_path):
+    with lock_folder(tmp_path):
         deadline = time.monotonic() + 10
         while json.loads((tmp_path / LOCK).read_text() or "{}").get("beat", "") < "000000003":
             assert time.monotonic() < deadline
@@ -113,7 +115,7 @@ def test_the_holder_writes_every_few_seconds(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
-    with pytest.raises(InputError, match="gone: cannot be written to"), hold_folder(tmp_path / "gone"):
+    with pytest.raises(InputError, match="gone: this folder is not writable"), lock_folder(tmp_path / "gone"):
         pass
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from meduet_training.runtime.rendezvous import check_meeting_point
+from meduet_training.runtime.rendezvous import check_rendezvous
 from napari_meduet.errors import InputError
 
 HERE = "127.0.0.1"
@@ -27,30 +27,30 @@ def free(taken):
 
 
 def test_a_free_port_is_a_meeting_point(free):
-    check_meeting_point(HERE, free, rank=0, variables={})
-    check_meeting_point(HERE, free, rank=0, variables={})  # and is left free
+    check_rendezvous(HERE, free, rank=0, variables={})
+    check_rendezvous(HERE, free, rank=0, variables={})  # and is left free
 
 
 def test_a_port_in_use_is_told(taken):
-    with pytest.raises(InputError, match=rf"Port {taken} of this machine is in use.* set MASTER_PORT"):
-        check_meeting_point(HERE, taken, rank=0, variables={})
+    with pytest.raises(InputError, match=rf"Port {taken} of this machine is in use.* Set MASTER_PORT"):
+        check_rendezvous(HERE, taken, rank=0, variables={})
 
 
 def test_torchruns_own_store_is_no_port_in_use(taken):
-    check_meeting_point(HERE, taken, rank=0, variables={"TORCHELASTIC_USE_AGENT_STORE": "True"})
+    check_rendezvous(HERE, taken, rank=0, variables={"TORCHELASTIC_USE_AGENT_STORE": "True"})
 
 
 def test_an_address_that_is_not_of_rank_0_is_told(free, monkeypatch):
     monkeypatch.setattr("meduet_training.runtime.rendezvous.PAUSE_S", 0.05)
-    with pytest.raises(InputError, match=rf"MASTER_ADDR is {NOBODY}, but this machine, on which rank 0 runs"):
-        check_meeting_point(NOBODY, free, rank=0, variables={})
+    with pytest.raises(InputError, match=rf"MASTER_ADDR is {NOBODY}, but rank 0 runs on this machine"):
+        check_rendezvous(NOBODY, free, rank=0, variables={})
 
 
 @pytest.mark.parametrize("address", [HERE, NOBODY, "no-such-host.invalid"])
 def test_an_address_where_nobody_answers_is_told_in_time(free, address):
     began = time.monotonic()
-    with pytest.raises(InputError, match=rf"Rank 1 reached nobody at {address}:{free} within 1 s"):
-        check_meeting_point(address, free, rank=1, variables={}, patience_s=1.0)
+    with pytest.raises(InputError, match=rf"Rank 1 got no answer from {address}:{free} within 1 s"):
+        check_rendezvous(address, free, rank=1, variables={}, timeout_s=1.0)
     assert time.monotonic() - began < 10
 
 
@@ -58,6 +58,6 @@ def test_rank_0_may_come_later(free):
     servers = []
     late = threading.Timer(0.3, lambda: servers.append(socket.create_server((HERE, free))))
     late.start()
-    check_meeting_point(HERE, free, rank=1, variables={}, patience_s=20.0)
+    check_rendezvous(HERE, free, rank=1, variables={}, timeout_s=20.0)
     late.join()
     servers[0].close()

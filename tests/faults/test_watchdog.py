@@ -15,9 +15,9 @@ import torch.distributed as dist
 
 from meduet_training.runtime import watchdog as supervision
 from meduet_training.runtime.heartbeat import COMPUTING
-from meduet_training.runtime.messages import plain_errors
+from meduet_training.runtime.messages import exit_with_message
 from meduet_training.runtime.signals import EXIT_RESUMABLE, Stopped, stop_signals
-from meduet_training.runtime.watchdog import EXIT_LOST, supervised
+from meduet_training.runtime.watchdog import EXIT_LOST, watch_ranks
 from napari_meduet.errors import InputError
 
 FORK = multiprocessing.get_context("fork")
@@ -37,15 +37,15 @@ def train(rank: int, port: int, folder: Path, world: int, fail: str, timeout_s: 
         world_size=world,
         timeout=timedelta(seconds=timeout_s),
     )
-    with plain_errors(), stop_signals() as stopping, supervised(stopping, timeout_s) as supervisor:
+    with exit_with_message(), stop_signals() as stopping, watch_ranks(stopping, timeout_s) as watchdog:
         for step in range(100_000):
-            supervisor.at(step, "reading")
+            watchdog.report_stage(step, "reading")
             time.sleep(STEP_S)
             if fail == "input" and rank == 1 and step == 2:
                 raise InputError("The disk is full.")
             if fail == "read" and rank == 1 and step == 2:
                 time.sleep(600)
-            supervisor.at(step, COMPUTING)
+            watchdog.report_stage(step, COMPUTING)
             votes = torch.tensor([float(stopping())])
             dist.all_reduce(votes)
             (folder / f"step-{rank}").write_text(str(step))

@@ -10,9 +10,9 @@ from lightning_fabric import Fabric
 from meduet_training.data.sources.prefetching import worker_deaths_told
 from meduet_training.engine.checkpoints import remove_leftovers
 from meduet_training.runtime.folders import make_folder
-from meduet_training.runtime.locks import hold_folder
+from meduet_training.runtime.locks import lock_folder
 from meduet_training.runtime.signals import Stopped, StopSignals, stop_signals
-from meduet_training.runtime.watchdog import Supervisor, supervised
+from meduet_training.runtime.watchdog import Watchdog, watch_ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +21,11 @@ class RunLock:
 
     Attributes:
         is_stopped: whether a signal asked this process to stop.
-        supervisor: is told where the training is.
+        watchdog: receives the step and stage of the training.
     """
 
     is_stopped: StopSignals
-    supervisor: Supervisor
+    watchdog: Watchdog
 
 
 @contextmanager
@@ -42,15 +42,15 @@ def run_lock(fabric: Fabric, folder: Path, timeout_s: float) -> Iterator[RunLock
     with (
         worker_deaths_told(),
         stop_signals() as is_stopped,
-        supervised(is_stopped, timeout_s) as supervisor,
+        watch_ranks(is_stopped, timeout_s) as watchdog,
         ExitStack() as held,
     ):
         if fabric.is_global_zero:
             make_folder(folder)
-            held.enter_context(hold_folder(folder))
+            held.enter_context(lock_folder(folder))
             remove_leftovers(folder)
         try:
-            yield RunLock(is_stopped=is_stopped, supervisor=supervisor)
+            yield RunLock(is_stopped=is_stopped, watchdog=watchdog)
         except Stopped as stopped:
             stopped.exit_code = is_stopped.exit_code
             raise

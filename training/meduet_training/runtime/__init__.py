@@ -1,1 +1,1 @@
-"""What every training here shares: schedules, averages of weights, folders of runs."""
+"""Runtime services that every training uses: processes, signals, locks, logs, progress."""

@@ -1,7 +1,7 @@
-"""One Fabric for every training: which device, which precision, which processes.
+"""The Lightning Fabric of every training: device, precision and processes.
 
-Processes are started from outside, by torchrun, by srun or by `meduet-pretrain jobs`; this file reads from
-the environment what they are told, and chooses how they share a network.
+torchrun, srun or `meduet-pretrain jobs` starts the processes. This file reads the environment variables that
+the launcher sets, and chooses the strategy by which the processes share a network.
 """
 
 import os
@@ -25,8 +25,8 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from meduet_training.runtime.messages import known_to_all
-from meduet_training.runtime.rendezvous import PATIENCE_S, check_meeting_point
+from meduet_training.runtime.messages import report_on_rank_zero
+from meduet_training.runtime.rendezvous import TIMEOUT_S, check_rendezvous
 from napari_meduet.core.transformer import Block, Transformer
 from napari_meduet.errors import InputError
 from napari_meduet.models.devices import choose_device
@@ -36,17 +36,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """How a training is computed. What is learnt does not depend on it, but for rounding.
+    """How a training is computed. The result does not depend on these options, except for rounding.
 
     Attributes:
-        precision: of products; weights, losses and the optimizer are always fp32. `auto` is bf16 where the
-            device is fast at it.
-        strategy: of several processes: `ddp`, each holds all weights, or `fsdp`, each holds a part of them.
-        accumulate: parts of a batch that pass the network one after the other, so that less memory is needed.
-        compile: let torch.compile fuse the objective; the first steps take minutes.
-        recompute: keep no activations inside transformer blocks, compute them again for the gradient.
-        workers: processes that read data ahead, for each training process; 0 reads in the training itself.
-        timeout_s: how long a process waits for the others before it gives the job up.
+        precision: precision of matrix products; weights, losses and the optimizer are always fp32. `auto`
+            chooses bf16 on CUDA devices that support it, and fp32 elsewhere.
+        strategy: how several processes share a network: with `ddp` each holds all weights, with `fsdp` each
+            holds a shard of them.
+        accumulate: number of parts into which a batch is split; their gradients are accumulated, which saves
+            memory.
+        compile: compile the objective with torch.compile; the first steps then take minutes.
+        recompute: do not keep activations inside transformer blocks; compute them again in the backward pass.
+        workers: number of data loading processes for each training process; 0 loads in the training process.
+        timeout_s: seconds that a process waits for the others before it ends the job.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -60,15 +62,17 @@ class Hardware:
 
     def __post_init__(self) -> None:
         if self.accumulate < 1:
-            raise ValueError(f"accumulate counts the parts of a batch, at least 1; got {self.accumulate}.")
+            raise ValueError(
+                f"accumulate is the number of parts of a batch, at least 1; got {self.accumulate}."
+            )
         if self.workers < 0:
-            raise ValueError(f"workers counts processes, 0 or more; got {self.workers}.")
+            raise ValueError(f"workers is a number of processes, 0 or more; got {self.workers}.")
         if self.timeout_s <= 0:
             raise ValueError(f"timeout_s is a number of seconds above 0; got {self.timeout_s}.")
 
 
 def make_fabric(device: Literal["auto", "cpu", "cuda"] | str = "auto") -> Fabric:
-    """A launched Fabric of this process alone, in the best precision of the device.
+    """Return a launched Fabric of this process alone, with the default precision of the device.
 
     Raises:
         InputError: this machine has no such device.
@@ -81,8 +85,8 @@ def make_fabric(device: Literal["auto", "cpu", "cuda"] | str = "auto") -> Fabric
     return fabric
 
 
-def fit_to_hardware(objective: nn.Module, hardware: Hardware) -> None:
-    """Let it keep activations and be compiled as the hardware says; before Fabric sets it up."""
+def apply_hardware_options(objective: nn.Module, hardware: Hardware) -> None:
+    """Apply `recompute` and `compile` to an objective, before Fabric sets it up."""
     for module in objective.modules():
         if isinstance(module, Transformer):
             module.recomputes = hardware.recompute
@@ -91,22 +95,25 @@ def fit_to_hardware(objective: nn.Module, hardware: Hardware) -> None:
 
 
 def refuse_fsdp(hardware: Hardware, what: str) -> None:
-    """Refuse to cut a network that only works whole.
+    """Refuse FSDP for a network that cannot be sharded.
+
+    Args:
+        what: name of the network, as the subject of the message.
 
     Raises:
-        InputError: the hardware asks for it.
+        InputError: the strategy is fsdp.
     """
     if hardware.strategy == "fsdp":
-        raise InputError(f"{what} cannot be cut by fsdp; use ddp, or recompute where memory is short.")
+        raise InputError(f"{what} cannot be sharded by fsdp. Use ddp; set recompute if memory is short.")
 
 
-def join_fabric(hardware: Hardware) -> Fabric:
-    """A launched Fabric of all processes of the job, which wait here for each other.
+def launch_fabric(hardware: Hardware) -> Fabric:
+    """Return a launched Fabric of all processes of the job. The processes wait here for each other.
 
     Raises:
-        InputError: this machine lacks the device, or the processes did not find each other.
+        InputError: this machine lacks the device, or the processes could not reach each other.
     """
-    # Of depthwise convolutions, whose strides mean nothing; it costs a copy of a few kilobytes.
+    # Depthwise convolutions cause this warning; the copy that it reports is a few kilobytes.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     kind = _kind(hardware.device)
     environment, on_this_node, num_nodes = _started_by(os.environ)
@@ -125,18 +132,18 @@ def join_fabric(hardware: Hardware) -> Fabric:
         plugins=[environment],
     )
     if num_processes > 1 and not torch.distributed.is_initialized():
-        check_meeting_point(
+        check_rendezvous(
             environment.main_address,
             environment.main_port,
             environment.global_rank(),
-            patience_s=min(PATIENCE_S, hardware.timeout_s),
+            timeout_s=min(TIMEOUT_S, hardware.timeout_s),
         )
     fabric.launch()
     return fabric
 
 
 def shard(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
-    """Cut every parameter into a part for each process (FSDP2); blocks are put together as they are used."""
+    """Shard every parameter over the processes (FSDP2); each block is gathered when it is used."""
     across = mesh["data_parallel"]
     for module in network.modules():
         if isinstance(module, Block):
@@ -145,11 +152,11 @@ def shard(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
     return network
 
 
-def decided_by_first(fabric: Fabric, decide: Callable[[], T]) -> T:
-    """What the first process finds, on all of them; what it refuses, all refuse.
+def run_on_rank_zero(fabric: Fabric, decide: Callable[[], T]) -> T:
+    """Call `decide` on rank 0 only, and return its result on all processes.
 
     Raises:
-        InputError: as the first process raised it, on all.
+        InputError: rank 0 raised it; all processes raise it then.
     """
     result: T | None = None
     refusal = ""
@@ -159,16 +166,16 @@ def decided_by_first(fabric: Fabric, decide: Callable[[], T]) -> T:
         except InputError as error:
             refusal = str(error) or "refused"
     result, refusal = fabric.broadcast((result, refusal))
-    with known_to_all():
+    with report_on_rank_zero():
         if refusal:
             raise InputError(refusal)
     return cast(T, result)
 
 
-def whole_copy(fabric: Fabric, network: nn.Module, build: Callable[[], nn.Module]) -> nn.Module | None:
-    """The network with all its weights, on the first process; None on the others.
+def full_copy(fabric: Fabric, network: nn.Module, build: Callable[[], nn.Module]) -> nn.Module | None:
+    """Return the network with all its weights on rank 0, and None on the other processes.
 
-    The network itself where each process holds it whole. To be called on all processes together.
+    Without FSDP this is the network itself. All processes must call this function together.
     """
     if not isinstance(network, FSDPModule):
         return network if fabric.is_global_zero else None
@@ -181,7 +188,7 @@ def whole_copy(fabric: Fabric, network: nn.Module, build: Callable[[], nn.Module
 
 
 def _started_by(variables: "os._Environ[str] | dict[str, str]") -> tuple[ClusterEnvironment, int, int]:
-    """Who started this process; processes on this machine; machines."""
+    """Return the environment of the launcher, the number of processes on this machine, and of machines."""
     if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= variables.keys():  # torchrun, and jobs/ranks.py
         world = int(variables["WORLD_SIZE"])
         here = int(variables.get("LOCAL_WORLD_SIZE", world))
@@ -204,13 +211,13 @@ def _strategy(hardware: Hardware, num_processes: int) -> Strategy | str:
 
 
 def _kind(device: str) -> str:
-    if device == "auto":  # never Apple's MPS, on which no training was tried
+    if device == "auto":  # never Apple's MPS, on which no training was tested
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return choose_device(device).type
 
 
 def _precision(precision: str, kind: str) -> Literal["bf16-mixed", "32-true"]:
-    """bf16 on processors without the instructions for it is slower than fp32 (docs/benchmarks.md)."""
+    """Choose the precision. On CPUs without bf16 instructions, bf16 is slower (docs/benchmarks.md)."""
     if precision == "auto":
         precision = "bf16" if kind == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     return "bf16-mixed" if precision == "bf16" else "32-true"

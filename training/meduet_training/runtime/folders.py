@@ -1,4 +1,4 @@
-"""Folders for what a training leaves."""
+"""Output folders of a training."""
 
 import tempfile
 from pathlib import Path
@@ -8,30 +8,30 @@ from napari_meduet.volumes.safe_open import reason
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, where they are missing.
+    """Create a folder and its missing parents.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"{folder.name}: no folder can be made there ({error.strerror}); choose another."
+            f"{folder.name}: this folder cannot be created ({error.strerror}). Choose another one."
         ) from error
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder if need be, and refuse one that cannot be written to before hours are spent.
+    """Create a folder if needed, and refuse a read-only one before a long computation starts.
 
     Raises:
-        InputError: it cannot.
+        InputError: the folder cannot be created or is not writable.
     """
     make_folder(folder)
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(
-            f"{folder.name}: cannot be written to ({reason(error)}), so nothing would be kept; choose "
-            "another folder, or ask for the permission."
+            f"{folder.name}: this folder is not writable ({reason(error)}), so no result could be saved. "
+            "Choose another folder, or change its permissions."
         ) from error

@@ -1,4 +1,8 @@
-"""Where every rank of a job is, told through the store that torch keeps for it, and which one is missing."""
+"""Heartbeats of the ranks of a job, exchanged through the store of torch.distributed.
+
+Each rank writes its step and what it is doing. From these entries each rank finds out which other rank died
+or hangs. watchdog.py calls this file from a thread and ends the process.
+"""
 
 import json
 import os
@@ -15,44 +19,48 @@ import torch.distributed as dist
 from meduet_training.runtime.processes import Process, is_alive, this_process
 
 GOES_ON = "The same command goes on from the newest checkpoint."
-COMPUTING = "computing"  # what waits for other ranks
-At = Callable[[int, str], None]  # is told the step, and what is being done there
-SLACK_S = 3.0  # a rank that is silent is told of first, which says more
-STORE_S = 10.0  # for an answer of the store
+COMPUTING = "computing"  # the stage in which a rank waits for other ranks
+ReportStage = Callable[[int, str], None]  # called with the step and the name of the stage
+SLACK_S = 3.0  # a silent rank is reported this much earlier than a stuck one, because its message says more
+STORE_S = 10.0  # timeout of one request to the store
 
 
-def nowhere(step: int, doing: str) -> None:
-    """Tells nobody."""
+def ignore_stage(step: int, doing: str) -> None:
+    """Do nothing; the default where no heartbeat is needed."""
 
 
 @dataclass
-class Seen:
-    """The last news of a rank.
+class RankStatus:
+    """The last entry of another rank.
 
     Attributes:
-        words: what it told; empty until it told anything.
-        at: when this rank heard it, by its own clock.
+        entry: the content of the entry; empty before the first one.
+        received_at: time at which this rank received the entry, by its own clock.
     """
 
-    words: dict[str, Any]
-    at: float
+    entry: dict[str, Any]
+    received_at: float
 
     @property
     def process(self) -> Process:
-        return Process(**self.words["process"])
+        return Process(**self.entry["process"])
 
     @property
-    def place(self) -> str:
-        return f"at step {self.words['step']}, {self.words['doing']}" if self.words else "not yet started"
+    def stage(self) -> str:
+        return f"at step {self.entry['step']}, {self.entry['doing']}" if self.entry else "not yet started"
 
 
 class Heartbeat:
-    """All ranks of the job as this one sees them."""
+    """The state of all ranks of the job, as this rank sees it.
+
+    Args:
+        timeout_s: seconds without a new entry after which a rank counts as hanging.
+    """
 
     def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._timeout_s = timeout_s
         self._clock = clock
-        # A clone, because a store serves one thread at a time.
+        # A clone, because a store serves only one thread at a time.
         store = dist.distributed_c10d._get_default_store().clone()  # pyright: ignore[reportAttributeAccessIssue]
         store.set_timeout(timedelta(seconds=STORE_S))
         self._store = dist.PrefixStore("supervision", store)
@@ -64,27 +72,27 @@ class Heartbeat:
             "doing": "starting",
             "left": None,
         }
-        self._moved = clock()  # when this rank last came to another place
+        self._stage_began = clock()
         others = (rank for rank in range(dist.get_world_size()) if rank != self._rank)
-        self._seen = {rank: Seen({}, clock()) for rank in others}
+        self._seen = {rank: RankStatus({}, clock()) for rank in others}
 
-    def at(self, step: int, doing: str) -> None:
-        """Tell where this rank is."""
+    def report_stage(self, step: int, doing: str) -> None:
+        """Record the step and the stage of this rank."""
         self._own |= {"step": step, "doing": doing}
-        self._moved = self._clock()
+        self._stage_began = self._clock()
 
-    def leave(self, why: str) -> None:
-        """Tell the others that this rank is done; `why` is empty if that is well."""
-        self._own["left"] = why
-        with suppress(RuntimeError):  # the store went first
-            self._tell()
+    def leave(self, reason: str) -> None:
+        """Announce that this rank has ended; `reason` is empty after a regular end."""
+        self._own["left"] = reason
+        with suppress(RuntimeError):  # the store may already be gone
+            self._send()
 
-    def look(self) -> str | None:
-        """A sentence about a rank without which the job cannot go on; None while there is none."""
+    def find_failure(self) -> str | None:
+        """Return a sentence about a rank that is dead or hangs, or None if all ranks are well."""
         failure = None
         try:
-            self._tell()
-            self._listen()
+            self._send()
+            self._receive()
         except RuntimeError as error:
             failure = str(error).splitlines()[0]
         for rank, seen in self._seen.items():
@@ -93,49 +101,50 @@ class Heartbeat:
         if failure:
             return (
                 f"The store of this job does not answer ({failure}), so rank 0 or the launcher is gone; "
-                f"rank {self._rank} was {self._place()}. {GOES_ON}"
+                f"rank {self._rank} was {self._stage()}. {GOES_ON}"
             )
         return self._stuck()
 
-    def places(self) -> str:
-        """A sentence about where every rank was last seen."""
-        places = {self._rank: self._place()} | {rank: seen.place for rank, seen in self._seen.items()}
-        named = ", ".join(f"rank {rank} {place}" for rank, place in sorted(places.items()))
+    def stages(self) -> str:
+        """Return a sentence that names the last known step and stage of every rank."""
+        stages = {self._rank: self._stage()} | {rank: seen.stage for rank, seen in self._seen.items()}
+        named = ", ".join(f"rank {rank} {stage}" for rank, stage in sorted(stages.items()))
         return f"The ranks wait for each other in vain: {named}."
 
-    def _tell(self) -> None:
+    def _send(self) -> None:
         self._own["beat"] += 1
         self._store.set(str(self._rank), json.dumps(self._own))
 
-    def _listen(self) -> None:
-        known = [rank for rank, seen in self._seen.items() if seen.words or self._store.check([str(rank)])]
+    def _receive(self) -> None:
+        known = [rank for rank, seen in self._seen.items() if seen.entry or self._store.check([str(rank)])]
         if not known:
             return
         for rank, content in zip(known, self._store.multi_get([str(rank) for rank in known]), strict=True):
-            words = json.loads(content)
-            if words != self._seen[rank].words:
-                self._seen[rank] = Seen(words, self._clock())
+            entry = json.loads(content)
+            if entry != self._seen[rank].entry:
+                self._seen[rank] = RankStatus(entry, self._clock())
 
-    def _missing(self, rank: int, seen: Seen) -> str | None:
-        left = seen.words.get("left")
+    def _missing(self, rank: int, seen: RankStatus) -> str | None:
+        left = seen.entry.get("left")
         if left is not None:
-            return f"Rank {rank} ended {seen.place}: {left}" if left else None
-        if seen.words and is_alive(seen.process) is False:
-            return f"Rank {rank} ({seen.process}) was killed {seen.place}."
-        silent_s = self._clock() - seen.at
+            return f"Rank {rank} ended {seen.stage}: {left}" if left else None
+        if seen.entry and is_alive(seen.process) is False:
+            return f"Rank {rank} ({seen.process}) was killed {seen.stage}."
+        silent_s = self._clock() - seen.received_at
         if silent_s > self._timeout_s:
-            name = f"Rank {rank} ({seen.process})" if seen.words else f"Rank {rank}"
-            if seen.words and is_alive(seen.process):  # it hears no SIGTERM, so its launcher would wait on
+            name = f"Rank {rank} ({seen.process})" if seen.entry else f"Rank {rank}"
+            # A stopped process does not react to SIGTERM, so its launcher would wait for it without end.
+            if seen.entry and is_alive(seen.process):
                 os.kill(seen.process.pid, signal.SIGKILL)
-            return f"{name} hangs: it has been silent for {silent_s:.0f} s, last seen {seen.place}."
+            return f"{name} hangs: it has been silent for {silent_s:.0f} s, last seen {seen.stage}."
         return None
 
     def _stuck(self) -> str | None:
-        """A sentence if this rank computes for too long, which is to say that it waits for others."""
-        waited_s = self._clock() - self._moved
+        """Return a sentence if this rank has computed for too long, which means that it waits for others."""
+        waited_s = self._clock() - self._stage_began
         if self._own["doing"] != COMPUTING or waited_s <= self._timeout_s + SLACK_S:
             return None
-        return f"{self.places()} {GOES_ON}"
+        return f"{self.stages()} {GOES_ON}"
 
-    def _place(self) -> str:
+    def _stage(self) -> str:
         return f"at step {self._own['step']}, {self._own['doing']}"

@@ -1,7 +1,9 @@
-"""A run's folder belongs to one run at a time: a lock that names who holds it.
+"""A lock file that gives a run's folder to one process at a time, and names that process.
 
-On the machine of the holder it is known at once whether it still runs. On another one the lock is watched for
-a while: the holder writes to it every few seconds, and no clock is compared with another machine's.
+On the machine of the holder, the process table tells at once whether the holder still runs. On another
+machine, the
+lock file is watched for a while: the holder writes to it every few seconds. No clocks of two machines are
+compared.
 """
 
 import json
@@ -13,25 +15,25 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from meduet_training.runtime.messages import say_on_stderr
+from meduet_training.runtime.messages import print_to_stderr
 from meduet_training.runtime.processes import Process, is_alive, this_process
 from napari_meduet.errors import InputError
 
 LOCK = "lock"
 BEAT_S = 10.0
-WATCHED_S = 60.0  # for a holder on another machine; network disks may show a change this late
-JUST_MADE_S = 1.0  # between the making of a lock and its first content
+WATCHED_S = 60.0  # watch time for a holder on another machine; a network disk may show a change this late
+JUST_MADE_S = 1.0  # longest time between the creation of a lock file and its first content
 
 
 @contextmanager
-def hold_folder(folder: Path, say: Callable[[str], None] = say_on_stderr) -> Iterator[None]:
-    """Hold a run's folder until the block ends.
+def lock_folder(folder: Path, say: Callable[[str], None] = print_to_stderr) -> Iterator[None]:
+    """Hold the lock of a run's folder until the block ends.
 
     Args:
-        say: hears that the lock of a process that is over was taken over.
+        say: called with a sentence when the lock of an ended process was taken over.
 
     Raises:
-        InputError: another run holds it, or it cannot be written to.
+        InputError: another run holds the lock, or the folder is not writable.
     """
     path = folder / LOCK
     _take(path, say)
@@ -53,12 +55,12 @@ def _take(path: Path, say: Callable[[str], None]) -> None:
             descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
             holder = _refuse_if_held(path, say)
-            say(f"{path}: was left by {holder or 'a process'} that is over; this run takes it over.")
+            say(f"{path}: {holder or 'a process'} left this lock and has ended; this run takes it over.")
             path.unlink(missing_ok=True)
             continue
         except OSError as error:
             raise InputError(
-                f"{path.parent}: cannot be written to ({error.strerror}); give another output folder."
+                f"{path.parent}: this folder is not writable ({error.strerror}). Give another output folder."
             ) from error
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(_content(0))
@@ -68,33 +70,33 @@ def _take(path: Path, say: Callable[[str], None]) -> None:
 
 
 def _refuse_if_held(path: Path, say: Callable[[str], None]) -> Process | None:
-    """Who held it, if that is over.
+    """Return the holder of the lock if that process has ended.
 
     Raises:
         InputError: the holder still runs.
     """
     before = _read(path)
-    if not before:  # made this moment, or its maker was killed in between
+    if not before:  # just created, or its creator was killed before it wrote
         time.sleep(JUST_MADE_S)
         before = _read(path)
     holder = _holder(path)
     alive = False if holder is None else is_alive(holder)
     if alive is None:
-        say(f"{path}: is held by {holder}; watching for {WATCHED_S:.0f} s whether it still runs.")
+        say(f"{path}: {holder} holds this lock. Watching for {WATCHED_S:.0f} s whether it still runs.")
         deadline = time.monotonic() + WATCHED_S
         while time.monotonic() < deadline and _read(path) == before:
             time.sleep(min(1.0, WATCHED_S))
         alive = _read(path) != before
     if alive:
         raise InputError(
-            f"{path.parent}: {holder} is training here (its {LOCK} says so); wait until it ends, or give "
-            "another output folder."
+            f"{path.parent}: {holder} is training in this folder (its file {LOCK} says so). Wait until it "
+            "ends, or give another output folder."
         )
     return holder
 
 
 def _beat(path: Path, ended: threading.Event) -> None:
-    """Write to the lock every few seconds, in place: a reader sees the old number or the new one."""
+    """Write to the lock file every few seconds, in place: a reader sees the old number or the new one."""
     number = 0
     while not ended.wait(BEAT_S):
         number += 1
@@ -103,11 +105,11 @@ def _beat(path: Path, ended: threading.Event) -> None:
                 with path.open("r+", encoding="utf-8") as file:
                     file.write(_content(number))
         except OSError:
-            continue  # the next one may get through
+            continue  # the next write may succeed
 
 
 def _content(number: int) -> str:
-    """The same length at every beat, so that none leaves a piece of the one before."""
+    """Return the content of the lock file. Its length is constant, so a beat overwrites the last one whole."""
     return json.dumps({"beat": f"{number:09d}"} | asdict(this_process()))
 
 

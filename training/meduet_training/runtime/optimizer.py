@@ -1,4 +1,4 @@
-"""The optimizer of every training here: AdamW without weight decay on what is no matrix (specification, section 6)."""
+"""The optimizer of every training: AdamW, no weight decay on 1-D parameters (specification, section 6)."""
 
 from torch import nn
 from torch.nn import Parameter
@@ -8,10 +8,10 @@ from torch.optim import AdamW
 def adamw(
     network: nn.Module, *, learning_rate: float, weight_decay: float, betas: tuple[float, float]
 ) -> AdamW:
-    """AdamW on all that is trained; biases, norms and single numbers such as SiQC's scale do not decay.
+    """Return AdamW on all trainable parameters; biases, norms and scalars such as SiQC's scale do not decay.
 
-    A network with a method `rate_of` says of each parameter, by its name, at which share of the learning rate
-    it is trained; the share is kept in the group as `share`.
+    If the network has a method `rate_of(name)`, it returns the fraction of the learning rate for a parameter.
+    The parameter group keeps this fraction as `share`.
     """
     rate_of = getattr(network, "rate_of", lambda name: 1.0)
     groups: dict[tuple[float, bool], list[Parameter]] = {}

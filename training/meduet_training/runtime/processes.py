@@ -1,6 +1,8 @@
-"""Which process is meant, so that others of the same machine can tell whether it still runs.
+"""Identity of a process, so that another process on the same machine can tell whether it still runs.
 
-A number alone is not enough: it is given away again, and another machine or container has the same ones.
+A process id alone is not enough: the system reuses it, and another machine or container has the same ids.
+psutil gives a start time that moves when the system clock is set, which would make a running process look
+ended (docs/reliability.md, T17), so the start is read in ticks since boot.
 """
 
 import os
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BOOT = Path("/proc/sys/kernel/random/boot_id")
-NUMBERS = Path("/proc/self/ns/pid")  # processes of one such name space share their numbers
+NUMBERS = Path("/proc/self/ns/pid")  # processes of one name space share their ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +19,9 @@ class Process:
     """One process on one machine.
 
     Attributes:
-        host: the machine's name, for people.
-        machine: tells machines apart, one boot from the next, and one container from another.
-        started: in ticks after the boot; 0 where the system does not say.
+        host: name of the machine, for messages.
+        machine: identifies the machine, its boot and the container.
+        started: start time in ticks since boot; 0 where the system does not tell it.
     """
 
     host: str
@@ -32,7 +34,7 @@ class Process:
 
 
 def this_process() -> Process:
-    """The one that asks."""
+    """Return the identity of the calling process."""
     host = socket.gethostname()
     try:
         machine = f"{host} {BOOT.read_text().strip()} {os.readlink(NUMBERS)}"
@@ -42,7 +44,7 @@ def this_process() -> Process:
 
 
 def is_alive(process: Process) -> bool | None:
-    """Whether it still runs; None where this machine cannot tell, because it is another's."""
+    """Whether the process still runs; None if it belongs to another machine, so this one cannot tell."""
     if process.machine != this_process().machine:
         return None
     if process.started:
@@ -57,9 +59,10 @@ def is_alive(process: Process) -> bool | None:
 
 
 def _started(pid: int) -> int | None:
-    """When a process began, in ticks after the boot; None if it is over, or the system does not say."""
+    """Return the start of a process in ticks since boot; None if it has ended or the system does not tell."""
     try:
-        # Behind the program's name, which may hold anything, come the state and, 19 further on, the start.
+        # After the program's name, which may contain any character, come the state and, 19 fields later, the
+        # start.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None

@@ -1,4 +1,4 @@
-"""What a person sees of a training in the terminal: a bar with the time that is left."""
+"""The progress bar of a training in the terminal, with the remaining time."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,17 +13,17 @@ from meduet_training.runtime.row_log import RowLog
 OnStep = Callable[[int, dict[str, Tensor]], None]
 OnRow = Callable[[int, float | None], None]
 LOG = "log.jsonl"
-READ_EVERY = 20  # steps: reading a loss waits for the device
+READ_EVERY = 20  # steps; reading a loss synchronises with the device
 
 
 def is_read(step: int, steps: int) -> bool:
-    """Whether the numbers of a step are read: every twentieth, and the last."""
+    """Whether the losses of a step are read: at every twentieth step and at the last one."""
     return step % READ_EVERY == 0 or step + 1 == steps
 
 
 @contextmanager
 def training_bar(description: str, steps: int) -> Iterator[OnRow]:
-    """Gives a function that is called with each step, and with its loss where that is known."""
+    """Show a progress bar; yield a function to call with each step, and with its loss or None."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -45,11 +45,11 @@ def training_bar(description: str, steps: int) -> Iterator[OnRow]:
 
 @contextmanager
 def training_progress(description: str, steps: int, folder: Path) -> Iterator[OnStep]:
-    """Gives a function that is called with each step and its losses.
+    """Show a progress bar and write a log; yield a function to call with each step and its losses.
 
     Args:
-        folder: of the run. Its `log.jsonl` gets a row now and then, and loses those of steps that are
-            taken again.
+        folder: folder of the run. Its `log.jsonl` gets a row every `READ_EVERY` steps. Rows of steps that a
+            resumed run repeats are removed.
     """
     with training_bar(description, steps) as bar:
         log = None

@@ -1,5 +1,6 @@
-"""Whether the processes of a job can find each other, asked before torch does: it waits for minutes, and its
-message is for its developers.
+"""Check that the processes of a job can reach each other, before torch.distributed tries it.
+
+torch.distributed waits for minutes and then raises an error that does not name the setting to change.
 """
 
 import errno
@@ -10,25 +11,25 @@ from collections.abc import Mapping
 
 from napari_meduet.errors import InputError
 
-PATIENCE_S = 45.0  # for the first process to be there
-PAUSE_S = 0.5
+TIMEOUT_S = 45.0  # until rank 0 must answer
+PAUSE_S = 0.5  # between two attempts
 
 
-def check_meeting_point(
+def check_rendezvous(
     address: str,
     port: int,
     rank: int,
     variables: Mapping[str, str] = os.environ,
-    patience_s: float = PATIENCE_S,
+    timeout_s: float = TIMEOUT_S,
 ) -> None:
-    """Return when the address of the first process answers, or, in that process, when it can be taken.
+    """Wait until rank 0 answers at its address. On rank 0 itself, check that the port is free.
 
     Raises:
-        InputError: the port is in use, or nobody answers at the address.
+        InputError: the port is in use, or rank 0 does not answer in time.
     """
-    hosts_it = rank == 0 and variables.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    if not hosts_it:
-        _wait_for_answer(address, port, rank, patience_s)
+    is_host = rank == 0 and variables.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    if not is_host:
+        _wait_for_answer(address, port, rank, timeout_s)
         return
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -40,21 +41,21 @@ def check_meeting_point(
                     f"Rank 0 cannot listen on port {port} ({error.strerror}); set MASTER_PORT to another."
                 ) from error
             raise InputError(
-                f"Port {port} of this machine is in use, so the processes of this job cannot meet there; set "
-                "MASTER_PORT to another, or end the job that holds it."
+                f"Port {port} of this machine is in use, so the processes of this job cannot use it. Set "
+                "MASTER_PORT to another port, or end the job that uses this one."
             ) from error
         server.listen()
         try:
             socket.create_connection((address, port), timeout=PAUSE_S * 10).close()
         except OSError as error:
             raise InputError(
-                f"MASTER_ADDR is {address}, but this machine, on which rank 0 runs, cannot be reached under "
-                f"it ({error.strerror or error}); set it to this machine's name or address."
+                f"MASTER_ADDR is {address}, but rank 0 runs on this machine, which does not answer at "
+                f"that address ({error.strerror or error}). Set MASTER_ADDR to the name or address of this machine."
             ) from error
 
 
-def _wait_for_answer(address: str, port: int, rank: int, patience_s: float) -> None:
-    deadline = time.monotonic() + patience_s
+def _wait_for_answer(address: str, port: int, rank: int, timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
     while True:
         try:
             left = max(PAUSE_S, deadline - time.monotonic())
@@ -63,8 +64,8 @@ def _wait_for_answer(address: str, port: int, rank: int, patience_s: float) -> N
         except OSError as error:
             if time.monotonic() + PAUSE_S > deadline:
                 raise InputError(
-                    f"Rank {rank} reached nobody at {address}:{port} within {patience_s:.0f} s "
-                    f"({error.strerror or error}); check MASTER_ADDR and MASTER_PORT, and that rank 0 runs "
+                    f"Rank {rank} got no answer from {address}:{port} within {timeout_s:.0f} s "
+                    f"({error.strerror or error}). Check MASTER_ADDR and MASTER_PORT, and that rank 0 runs "
                     "there."
                 ) from error
         time.sleep(PAUSE_S)

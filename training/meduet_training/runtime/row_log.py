@@ -1,21 +1,22 @@
-"""A log of rows, one JSON object a line, each with its step; going on doubles none of them."""
+"""A log in JSON Lines format: one row with its step on each line. A resumed run duplicates no row."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from meduet_training.runtime.appending import append_whole
+from meduet_training.runtime.append import append_or_restore
 from meduet_training.runtime.folders import make_folder
 from napari_meduet.pipelines.common.outputs import plain
 from napari_meduet.volumes.files import write_atomically
 
 
 class RowLog:
-    """The rows of a file.
+    """A log file that rows are appended to.
 
     Args:
-        last_kept: rows of later steps are of steps that are taken again, and go.
+        last_kept: last step whose rows are kept. Rows of later steps are removed, because a resumed run
+            repeats these steps.
     """
 
     def __init__(self, path: Path, last_kept: int) -> None:
@@ -26,16 +27,16 @@ class RowLog:
             temporary.write_text("".join(_line(row) for row in kept), "utf-8")
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Add a row; a number that is not finite becomes null.
+        """Append a row; a number that is not finite becomes null.
 
         Raises:
-            InputError: the disk takes no more.
+            InputError: the disk is full or not writable.
         """
-        append_whole(self._path, _line(row).encode())
+        append_or_restore(self._path, _line(row).encode())
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a log, in order; none where there is no file. A line that a kill cut off is left out."""
+    """Return the rows of a log in order, or none if there is no file. Truncated lines are skipped."""
     if not path.is_file():
         return []
     rows = []

@@ -1,25 +1,28 @@
-"""Room in /dev/shm, where loader workers put their batches; a container often has 64 MB of it."""
+"""Check of the free space in /dev/shm, where data workers put batches; containers often have only 64 MB."""
 
 import shutil
 from pathlib import Path
 
 from napari_meduet.errors import InputError
 
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 not a file of ours: where torch puts what processes share
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 torch's place for tensors that processes share
 
 
 def check_shared_memory(needed: int) -> None:
-    """Refuse what would kill a worker in the middle of the run.
+    """Refuse to start when the batches of the workers would not fit, because a worker would be killed later.
+
+    Args:
+        needed: bytes that the prefetched batches take.
 
     Raises:
-        InputError: fewer bytes are free than are needed.
+        InputError: fewer bytes are free than needed.
     """
     if not SHARED_MEMORY.is_dir():
         return
     free = shutil.disk_usage(SHARED_MEMORY).free
     if free < needed:
         raise InputError(
-            f"{SHARED_MEMORY} has {free / 1e6:.1f} MB free, and the batches that are read ahead take "
-            f"{needed / 1e6:.1f} MB: give the container more (docker run --shm-size), or lower "
-            "hardware.workers; 0 needs none."
+            f"{SHARED_MEMORY} has {free / 1e6:.1f} MB free, but the prefetched batches take "
+            f"{needed / 1e6:.1f} MB. Give the container more (docker run --shm-size), or lower "
+            "hardware.workers; 0 workers need none."
         )

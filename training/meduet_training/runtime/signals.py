@@ -1,7 +1,7 @@
-"""Signals end a training after the step it is in, with a checkpoint of that step.
+"""Signals end a training after its current step, with a checkpoint of that step.
 
-SIGTERM and SIGUSR1 come from schedulers, Ctrl-C from a person. What comes of them is in the exit code: 75
-says that the same command goes on from there.
+Schedulers send SIGTERM and SIGUSR1, a person presses Ctrl-C. Exit code 75 means that the same command goes on
+from the checkpoint.
 """
 
 import signal
@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM) + ((signal.SIGUSR1,) if hasattr(signal
 
 
 class Stopped(Exception):
-    """A training was asked to stop, and did. The message says how to go on."""
+    """A training was stopped by a signal. The message says how to continue it."""
 
     def __init__(self, sentence: str, exit_code: int = EXIT_RESUMABLE) -> None:
         super().__init__(sentence)
@@ -23,31 +23,32 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """What came so far. Calling it tells whether the training shall end."""
+    """The signals received so far. A call returns whether the training shall stop."""
 
     def __init__(self) -> None:
-        self.came: list[int] = []
+        self.received: list[int] = []
 
     def __call__(self) -> bool:
-        return bool(self.came)
+        return bool(self.received)
 
     @property
     def exit_code(self) -> int:
-        """Of a training that ended because of them."""
-        return EXIT_INTERRUPTED if self.came and self.came[0] == signal.SIGINT else EXIT_RESUMABLE
+        """Exit code of a training that these signals ended."""
+        return EXIT_INTERRUPTED if self.received and self.received[0] == signal.SIGINT else EXIT_RESUMABLE
 
 
 @contextmanager
 def stop_signals() -> Iterator[StopSignals]:
-    """Gives what tells whether a signal came; a second Ctrl-C stops at once, a second SIGTERM does nothing.
+    """Record stop signals until the block ends. A second Ctrl-C stops at once; a second SIGTERM does nothing.
 
-    Schedulers send theirs to a process and to its launcher, which hands it on: two are no more than one.
+    A scheduler sends its signal to a process and to the launcher, and the launcher forwards it. So a signal
+    often arrives twice.
     """
     stopping = StopSignals()
     usual = {number: signal.getsignal(number) for number in SIGNALS}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        stopping.came.append(number)
+        stopping.received.append(number)
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, usual[signal.SIGINT])
 

@@ -1,6 +1,7 @@
-"""TensorBoard's event files: the same numbers as the log's, as curves, and the panels as pictures.
+"""TensorBoard event files: the numbers of the log as curves, and the panels as images.
 
-Torch's own writer writes in a thread, where a full disk ends in a traceback; here a training writes itself.
+The writer of torch.utils.tensorboard writes in a thread, where a full disk ends in a traceback. This one
+writes in the calling thread and raises an InputError.
 """
 
 import io
@@ -14,22 +15,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from meduet_training.runtime.appending import append_whole
+from meduet_training.runtime.append import append_or_restore
 from meduet_training.runtime.folders import make_folder
 
 EVENTS = "tensorboard"
-VERSION = "brain.Event:2"  # of the format, which every file begins with
+VERSION = "brain.Event:2"  # version of the format; every event file begins with it
 
 
 class TensorBoardLog:
-    """Curves and pictures of a run in `tensorboard/`.
+    """Curves and images of a run in `tensorboard/`.
 
     Args:
-        first_step: the run begins or goes on here; what the folder shows of this step and later ones is of
-            steps that are taken again, and TensorBoard drops it.
+        first_step: the step at which the run begins or resumes. TensorBoard drops older events of this step
+            and of later ones, because the run repeats these steps.
 
     Raises:
-        InputError: the folder cannot be written, here or at any later call.
+        InputError: the folder is not writable, here or at any later call.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -42,7 +43,7 @@ class TensorBoardLog:
         self._append(first_step, session_log=SessionLog(status=SessionLog.START))
 
     def numbers(self, step: int, row: Mapping[str, float]) -> None:
-        """A point of each curve; what stands before a slash groups them."""
+        """Add a point to each curve; the part of the name before a slash is its group."""
         from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
         from torch.utils.tensorboard.summary import scalar
 
@@ -52,7 +53,7 @@ class TensorBoardLog:
         self._append(step, summary=points)
 
     def picture(self, step: int, name: str, picture: Image.Image) -> None:
-        """One picture of a row that a slider walks through."""
+        """Add one image under a name; TensorBoard shows the images of a name with a slider over the steps."""
         from torch.utils.tensorboard.summary import image
 
         self._append(step, summary=image(name, np.asarray(picture), dataformats="HWC"))
@@ -64,4 +65,4 @@ class TensorBoardLog:
         record = io.BytesIO()
         event = Event(step=step, wall_time=time.time(), **content)
         RecordWriter(record).write(event.SerializeToString())
-        append_whole(self._path, record.getvalue())
+        append_or_restore(self._path, record.getvalue())

@@ -1,7 +1,8 @@
-"""A thread of every rank that ends a job which cannot go on, and says why.
+"""A thread on every rank that ends the process when the job cannot continue, and prints the reason.
 
-A collective waits for a rank that died or hangs until its timeout, and then names nobody. This thread does
-(`heartbeat.py`). It also ends a rank whose launcher is gone, and one that cannot save in the time it has.
+A collective operation waits for a dead or hanging rank until its timeout, and its error does not name the
+rank. The heartbeats (heartbeat.py) do. The thread also ends a rank whose launcher is gone, and a rank that
+cannot save a checkpoint in the time that is left after a signal.
 """
 
 import os
@@ -16,19 +17,19 @@ from typing import NoReturn
 import torch.distributed as dist
 
 from meduet_training.runtime.heartbeat import GOES_ON, Heartbeat
-from meduet_training.runtime.messages import say_on_stderr
+from meduet_training.runtime.messages import print_to_stderr
 from meduet_training.runtime.signals import EXIT_RESUMABLE, Stopped, StopSignals
 
-EXIT_LOST = 1  # another rank is gone
-LOOK_EVERY_S = 1.0
-SETTLE_S = 5.0  # after a collective failed, until it shows who is missing
-ORPHAN_S = 10.0  # to save in, once the launcher is gone
-TERM_S = 22.0  # to save in: torchrun, SLURM and Kubernetes kill 30 s after their SIGTERM
-WARNING_S = 110.0  # to save in after SIGUSR1, which comes as early as it is asked to
+EXIT_LOST = 1  # exit code when another rank is gone
+CHECK_EVERY_S = 1.0
+SETTLE_S = 5.0  # wait after a failed collective, until the heartbeats show which rank is missing
+ORPHAN_S = 10.0  # time for a checkpoint after the launcher is gone
+TERM_S = 22.0  # time for a checkpoint: torchrun, SLURM and Kubernetes kill 30 s after their SIGTERM
+WARNING_S = 110.0  # time for a checkpoint after SIGUSR1, which a scheduler sends earlier
 
 
-class Supervisor:
-    """What a training tells of itself, and the thread that looks around."""
+class Watchdog:
+    """The watchdog thread of this rank, and the stage that the training reports to it."""
 
     def __init__(self, stopping: StopSignals, timeout_s: float) -> None:
         self._stopping = stopping
@@ -37,74 +38,74 @@ class Supervisor:
         self._is_orphan = False
         self._leave_at = float("inf")
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look_around, name="supervisor", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self._thread.start()
 
-    def at(self, step: int, doing: str) -> None:
-        """Tell which step is being taken, and with what: "reading", `COMPUTING`, "saving"."""
+    def report_stage(self, step: int, doing: str) -> None:
+        """Report the current step and stage: "reading", `COMPUTING`, "saving"."""
         if self._ranks:
-            self._ranks.at(step, doing)
+            self._ranks.report_stage(step, doing)
 
     def end(self, error: BaseException | None) -> None:
-        """Stop looking; if a rank is missing, which the error comes from, say so and end the process."""
+        """Stop the thread. If the error comes from a missing rank, name the rank and end the process."""
         self._ended.set()
         self._thread.join()
         if not self._ranks:
             return
         deadline = time.monotonic() + SETTLE_S
         while _is_of_collectives(error) and time.monotonic() < deadline:
-            if sentence := self._ranks.look():
+            if sentence := self._ranks.find_failure():
                 _leave(sentence, EXIT_LOST)
-            time.sleep(LOOK_EVERY_S)
-        is_well = error is None or isinstance(error, Stopped)
+            time.sleep(CHECK_EVERY_S)
+        is_regular_end = error is None or isinstance(error, Stopped)
         if _is_of_collectives(error):
-            _leave(f"{self._ranks.places()} {GOES_ON}", EXIT_LOST)
-        self._ranks.leave("" if is_well else " ".join(str(error).split()) or type(error).__name__)
+            _leave(f"{self._ranks.stages()} {GOES_ON}", EXIT_LOST)
+        self._ranks.leave("" if is_regular_end else " ".join(str(error).split()) or type(error).__name__)
 
-    def _look_around(self) -> None:
-        while not self._ended.wait(LOOK_EVERY_S):
-            self._look_for_launcher()
-            self._look_at_clock()
-            if self._ranks and not self._is_orphan and (sentence := self._ranks.look()):
+    def _run(self) -> None:
+        while not self._ended.wait(CHECK_EVERY_S):
+            self._check_launcher()
+            self._check_deadline()
+            if self._ranks and not self._is_orphan and (sentence := self._ranks.find_failure()):
                 _leave(sentence, EXIT_LOST)
 
-    def _look_for_launcher(self) -> None:
+    def _check_launcher(self) -> None:
         if self._launcher and os.getppid() != self._launcher and not self._is_orphan:
-            self._is_orphan = True  # and the store may be gone with it
-            say_on_stderr("The launcher of this process is gone; it saves a checkpoint and ends.")
+            self._is_orphan = True  # the store may be gone together with the launcher
+            print_to_stderr("The launcher of this process is gone. The process saves a checkpoint and ends.")
             self._leave_at = time.monotonic() + ORPHAN_S
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _look_at_clock(self) -> None:
-        came = self._stopping.came
-        if came and came[0] != signal.SIGINT:
-            patience_s = TERM_S if signal.SIGTERM in came else WARNING_S
-            self._leave_at = min(self._leave_at, time.monotonic() + patience_s)
+    def _check_deadline(self) -> None:
+        received = self._stopping.received
+        if received and received[0] != signal.SIGINT:
+            time_to_save_s = TERM_S if signal.SIGTERM in received else WARNING_S
+            self._leave_at = min(self._leave_at, time.monotonic() + time_to_save_s)
         if time.monotonic() > self._leave_at:
-            _leave(f"There was no time to finish the step and to save it. {GOES_ON}", EXIT_RESUMABLE)
+            _leave(f"There was no time to finish and save the step. {GOES_ON}", EXIT_RESUMABLE)
 
 
 @contextmanager
-def supervised(stopping: StopSignals, timeout_s: float) -> Iterator[Supervisor]:
-    """Watch over this rank and the others until the block ends.
+def watch_ranks(stopping: StopSignals, timeout_s: float) -> Iterator[Watchdog]:
+    """Run the watchdog of this rank until the block ends.
 
     Args:
-        timeout_s: that a rank may be silent, or wait for others.
+        timeout_s: seconds that a rank may be silent, or wait for other ranks.
     """
-    supervisor = Supervisor(stopping, timeout_s)
+    watchdog = Watchdog(stopping, timeout_s)
     try:
-        yield supervisor
+        yield watchdog
     finally:
-        supervisor.end(sys.exception())
+        watchdog.end(sys.exception())
 
 
 def _is_of_collectives(error: BaseException | None) -> bool:
-    """Whether ranks waited for each other in vain; gloo has no class of its own for that."""
+    """Whether the error comes from a collective operation. gloo raises a plain RuntimeError."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def _leave(sentence: str, exit_code: int) -> NoReturn:
-    """End this process at once: its main thread may wait for ever in a collective."""
-    say_on_stderr(sentence)
+    """End this process at once, because its main thread may wait forever in a collective."""
+    print_to_stderr(sentence)
     sys.stdout.flush()
     os._exit(exit_code)

@@ -1,4 +1,4 @@
-"""Files that grow while a training runs."""
+"""Appending to files that grow while a training runs."""
 
 import os
 from contextlib import suppress
@@ -8,11 +8,11 @@ from napari_meduet.errors import InputError
 from napari_meduet.volumes.writing import refusal
 
 
-def append_whole(path: Path, content: bytes) -> None:
-    """Add bytes to the end of a file: all of them, or none.
+def append_or_restore(path: Path, content: bytes) -> None:
+    """Append bytes to a file, all of them or none.
 
     Raises:
-        InputError: the disk is full, or cannot be written; the file is as it was.
+        InputError: the disk is full or not writable; the file is unchanged.
     """
     length = path.stat().st_size if path.exists() else 0
     try:
@@ -23,6 +23,6 @@ def append_whole(path: Path, content: bytes) -> None:
             os.truncate(path, length)
         raise InputError(
             f"{path.parent.name}/{path.name}: cannot be written "
-            f"({refusal(error, path.parent, len(content))}). Make room or give back the permission; the same "
+            f"({refusal(error, path.parent, len(content))}). Free space or restore the permission; the same "
             "command then goes on from the last checkpoint."
         ) from error
