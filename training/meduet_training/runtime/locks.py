@@ -109,7 +109,7 @@ def _beat(path: Path, ended: threading.Event) -> None:
 
 
 def _content(number: int) -> str:
-    """Return the content of the lock file. Its length is constant, so a beat overwrites the last one whole."""
+    """Return the content of the lock file. Its length is constant, so each beat overwrites all of it."""
     return json.dumps({"beat": f"{number:09d}"} | asdict(this_process()))
 
 

@@ -50,7 +50,8 @@ def check_rendezvous(
         except OSError as error:
             raise InputError(
                 f"MASTER_ADDR is {address}, but rank 0 runs on this machine, which does not answer at "
-                f"that address ({error.strerror or error}). Set MASTER_ADDR to the name or address of this machine."
+                f"that address ({error.strerror or error}). Set MASTER_ADDR to the name or "
+                "address of this machine."
             ) from error
 
 
