@@ -37,7 +37,7 @@ from napari_meduet.core.transformer import Block
 from napari_meduet.models.loading import load_model
 
 PRESETS = {"base": GeneratorConfig.base, "small": GeneratorConfig.small, "tiny": GeneratorConfig.tiny}
-GUIDANCE = Guidance()  # the paper's
+GUIDANCE = Guidance(content_weight=3.0, style_weight=3.0)  # the paper's
 NAMES = GUIDANCE.combinations
 TIME = 0.5
 STEPS = 12  # of Heun, for a whole sample

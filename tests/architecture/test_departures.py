@@ -1,4 +1,4 @@
-"""docs/departures.md names the tests that hold each departure; they must exist."""
+"""docs/departures.md names the tests of each departure, and these tests exist."""
 
 import re
 from pathlib import Path

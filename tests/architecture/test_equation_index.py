@@ -1,6 +1,6 @@
-"""Any equation in seconds: each has one home in the code, and docs/equations.md names it.
+"""Each equation has exactly one function in the code, and docs/equations.md names it.
 
-`grep -rn "Eq. (11)" src` must end at one function. Docstrings are read from the files; nothing is imported.
+`grep -rn "Eq. (11)" src` must find one function. The test reads the docstrings and imports nothing.
 """
 
 import ast
@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
 EXPECTED = range(1, 31)  # what this version implements
 
-FIRST_SENTENCE = re.compile(r"^[^\n]*Eq\. \((\d+)\)\.$")
+# A function may compute several equations at once: "... Eq. (18), Eq. (19)."
+FIRST_SENTENCE = re.compile(r"^[^\n]*?((?:Eq\. \(\d+\)(?:, )?)+)\.$")
 TABLE_ROW = re.compile(r"^\| (\d+) \| `([\w.]+)` \|")
 
 
@@ -26,18 +27,19 @@ def sources() -> dict[Path, str]:
 
 @cache
 def homes() -> dict[int, list[str]]:
-    """Functions and classes whose docstring's first sentence ends with an equation; module.class.name."""
+    """Return the functions and classes of each equation that ends the first sentence of a docstring."""
     found: dict[int, list[str]] = {}
     for path, text in sources().items():
         module = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
         for name, docstring in documented(ast.parse(text), module):
             if match := FIRST_SENTENCE.match(docstring.split("\n")[0]):
-                found.setdefault(int(match[1]), []).append(name)
+                for number in re.findall(r"\d+", match[1]):
+                    found.setdefault(int(number), []).append(name)
     return found
 
 
 def documented(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
-    """Qualified names and docstrings of what is defined below a node."""
+    """Yield qualified names and docstrings of all functions and classes below a node."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.FunctionDef | ast.ClassDef):
             yield f"{name}.{child.name}", ast.get_docstring(child) or ""

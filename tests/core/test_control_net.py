@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_generator import awake, conditions, latent, minute_config, minute_generator
 
-from napari_meduet.core.synthesis.control import ControlNet, mask_shares
+from napari_meduet.core.synthesis.control import ControlNet, mask_fractions
 from napari_meduet.core.synthesis.control_objective import ControlObjective
 from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
 from napari_meduet.core.synthesis.guided import Guidance, GuidedVelocity
@@ -26,7 +26,7 @@ def batch() -> dict[str, torch.Tensor]:
 def test_the_share_of_each_class_by_hand():
     labels = torch.zeros(1, 4, 2, 2, dtype=torch.int64)
     labels[0, 0] = 2  # a quarter of the whole, half of the first latent voxel
-    shares = mask_shares(labels, num_classes=3, voxels=2)
+    shares = mask_fractions(labels, num_classes=3, voxels=2)
     assert shares.shape == (1, 3, 2, 1, 1)
     assert shares[0, :, 0, 0, 0].tolist() == [0.5, 0.0, 0.5]
     assert shares[0, :, 1, 0, 0].tolist() == [1.0, 0.0, 0.0]
@@ -35,8 +35,8 @@ def test_the_share_of_each_class_by_hand():
 @pytest.mark.parametrize("label", [-1, 3])
 def test_a_label_that_is_no_class_is_named(label):
     labels = torch.full((1, 2, 2, 2), label)
-    with pytest.raises(ValueError, match=rf"labels \[{label}\]; this model knows 0 to 2"):
-        mask_shares(labels, num_classes=3, voxels=2)
+    with pytest.raises(ValueError, match=rf"labels \[{label}\]; this model knows labels 0 to 2"):
+        mask_fractions(labels, num_classes=3, voxels=2)
 
 
 def test_a_new_controlnet_changes_nothing():

@@ -7,17 +7,17 @@ import torch
 
 from napari_meduet.core.synthesis.diffusion import (
     NUM_STEPS,
+    add_noise,
     ddim,
     ddpm,
     diffused,
     diffusion_times,
-    on_its_path,
-    signal_shares,
+    signal_fractions,
 )
 from napari_meduet.core.synthesis.interpolant import noised
 
 STD = 2.0
-SHARES = signal_shares().tolist()
+SHARES = signal_fractions().tolist()
 
 
 def spread(step: int) -> float:
@@ -58,9 +58,9 @@ def test_diffusion_runs_from_data_to_noise_and_keeps_variance():
 
 def test_each_generator_learns_on_its_own_path():
     data, noise, time = torch.randn(2, 3), torch.randn(2, 3), torch.tensor([0.2, 0.7])
-    assert torch.equal(on_its_path("noise", data, noise, time), diffused(data, noise, time))
+    assert torch.equal(add_noise("noise", data, noise, time), diffused(data, noise, time))
     for prediction in ("velocity", "data"):
-        assert torch.equal(on_its_path(prediction, data, noise, time), noised(data, noise, time))
+        assert torch.equal(add_noise(prediction, data, noise, time), noised(data, noise, time))
 
 
 def test_the_order_of_ddim_is_measured():
@@ -123,7 +123,7 @@ def test_times_are_whole_thousandths():
 
 
 def test_more_steps_than_there_are_are_refused():
-    with pytest.raises(ValueError, match="500 steps at most; got 501"):
+    with pytest.raises(ValueError, match="at most 500 steps are possible; got 501"):
         diffusion_times(501, start=0.5)
-    with pytest.raises(ValueError, match="by a thousandth"):
+    with pytest.raises(ValueError, match=r"by at least 0\.001"):
         list(ddim(gaussian_noise, one(), [0.5, 0.4999, 0.0]))

@@ -29,7 +29,8 @@ ALL_ANNOTATED = torch.ones(1, 3, dtype=torch.bool)
 
 
 def test_the_loss_in_another_style_is_weighed():
-    assert augmented_task_loss(torch.tensor(2.0), 0.4) == pytest.approx(0.8)
+    assert augmented_task_loss(torch.tensor(0.0), torch.tensor(2.0), 0.4) == pytest.approx(0.8)
+    assert augmented_task_loss(torch.tensor(1.0), torch.tensor(2.0), 0.4) == pytest.approx(1.8)
 
 
 def test_predictions_that_agree_lose_nothing():
@@ -51,7 +52,8 @@ def test_only_the_augmented_prediction_learns_to_agree():
 
 
 def test_the_three_losses_are_added():
-    assert finetuning_loss(torch.tensor(1.0), torch.tensor(2.0), torch.tensor(10.0), 0.3) == 6.0
+    task = augmented_task_loss(torch.tensor(1.0), torch.tensor(2.0), 1.0)
+    assert finetuning_loss(task, torch.tensor(10.0), 0.3) == 6.0
 
 
 def test_the_background_stands_for_what_nobody_looked_for():

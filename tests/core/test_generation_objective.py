@@ -9,10 +9,10 @@ from napari_meduet.core.synthesis.objective import (
     GenerationConfig,
     GenerationObjective,
     conditions_of,
-    ema_decay_at,
-    trained_time,
+    training_time,
     velocity_loss,
 )
+from napari_meduet.core.teacher import ramped_decay
 
 
 def batch(**changes) -> dict[str, torch.Tensor]:
@@ -96,10 +96,10 @@ def test_content_of_places_is_zero_where_it_is_dropped_and_only_there():
 
 
 def test_a_dit_learns_at_the_thousand_steps_from_the_first():
-    times = trained_time(minute_config(prediction="noise"), torch.tensor([0.0, 0.0005, 0.0015, 0.9999]))
+    times = training_time(minute_config(prediction="noise"), torch.tensor([0.0, 0.0005, 0.0015, 0.9999]))
     assert torch.allclose(times, torch.tensor([0.001, 0.001, 0.002, 1.0]))
     even = torch.tensor([0.0, 0.3])
-    assert trained_time(minute_config(), even) is even
+    assert training_time(minute_config(), even) is even
 
 
 def test_a_dit_reads_latents_of_its_own_path(monkeypatch):
@@ -164,9 +164,9 @@ def test_the_average_follows_every_parameter_by_hand():
 
 def test_a_young_average_forgets_its_start():
     config = GenerationConfig()
-    assert ema_decay_at(0, config) == 0.1
-    assert ema_decay_at(90, config) == 0.91
-    assert ema_decay_at(2_000_000, config) == 0.9999
+    assert ramped_decay(0, config.ema_decay) == 0.1
+    assert ramped_decay(90, config.ema_decay) == 0.91
+    assert ramped_decay(2_000_000, config.ema_decay) == 0.9999
 
 
 def test_the_average_holds_no_gradient_and_is_a_generator():

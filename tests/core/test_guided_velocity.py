@@ -26,7 +26,7 @@ def test_guidance_is_the_formula_of_three_plain_predictions(prediction):
     expected = dual_guidance(*each, 3.0, 2.0)
     if prediction == "data":
         expected = velocity_of_data(x, expected, torch.full((2,), 0.4))
-    guided = GuidedVelocity(generator, given, Guidance(style_weight=2.0), TIMES)
+    guided = GuidedVelocity(generator, given, Guidance(content_weight=3.0, style_weight=2.0), TIMES)
     assert torch.allclose(guided(x, 0.4), expected, atol=1e-5)
 
 
@@ -103,7 +103,7 @@ def test_places_can_be_exchanged_without_computing_the_rest_again():
     generator, given, x = minute_generator(), conditions(), latent()
     other = replace(given, spatial_content=conditions(seed=5).spatial_content)
     first = GuidedVelocity(generator, given, Guidance(), TIMES)
-    moved = first.elsewhere(other)
+    moved = first.with_spatial_conditions(other)
     assert torch.equal(moved(x, 0.4), GuidedVelocity(generator, other, Guidance(), TIMES)(x, 0.4))
     assert torch.equal(first(x, 0.4), GuidedVelocity(generator, given, Guidance(), TIMES)(x, 0.4))
     assert (first.num_evaluations, moved.num_evaluations) == (3, 3)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_meduet.core.meduet import MeDUET, MeDUETConfig
-from napari_meduet.core.pretexts.masked import MaskedConfig, masked_loss, token_error, visible_places
+from napari_meduet.core.pretexts.masked import MaskedConfig, masked_loss, token_error, visible_positions
 
 SMALL = MeDUETConfig.tiny(
     grid=(2, 2, 2), width=24, depth=1, heads=2, content_width=24, style_width=6,
@@ -58,9 +58,9 @@ def test_errors_of_what_was_shown_change_nothing(seed):
     assert torch.equal(masked_loss(error, mask), masked_loss(torch.where(mask > 0, error, other), mask))
 
 
-def test_visible_places_are_those_outside_the_mask():
+def test_visible_positions_are_those_outside_the_mask():
     mask = torch.tensor([[1.0, 0.0, 1.0, 0.0], [0.0, 0.0, 1.0, 1.0]])
-    assert visible_places(mask, 2).tolist() == [[1, 3], [0, 1]]
+    assert visible_positions(mask, 2).tolist() == [[1, 3], [0, 1]]
 
 
 def test_three_quarters_of_the_tokens_are_hidden():

@@ -254,7 +254,7 @@ def test_a_diffusion_that_cannot_work_cannot_be_configured(changes):
     config = object.__new__(MaskedDiffusionConfig)  # past the shape checks, as in test_objective.py
     for name, value in (asdict(MaskedDiffusionConfig()) | changes).items():
         object.__setattr__(config, name, value)
-    with pytest.raises(ValueError, match=r"amount of noise|one of|at least 1"):
+    with pytest.raises(ValueError, match=r"sigma_max must be|one of|at least 1"):
         config.__post_init__()
 
 
@@ -262,5 +262,5 @@ def test_a_diffusion_that_cannot_work_cannot_be_configured(changes):
     "changes", [{"num_blocks": (1, 1)}, {"widths": (4,) * 6, "grid": (1, 1, 1)}], ids=["blocks", "grid"]
 )
 def test_a_network_that_does_not_fit_its_crops_cannot_be_configured(changes):
-    with pytest.raises(ValueError, match=r"same resolutions|cannot be halved"):
+    with pytest.raises(ValueError, match=r"same length|cannot be halved"):
         ResidualUNetConfig(**changes)

@@ -106,7 +106,7 @@ def test_blending_is_the_papers_mixture(seed, strength):
 @EVERY_MODE
 def test_a_strength_beyond_reason_is_refused(mode, strength):
     style, own, other = two_scans(0)
-    with pytest.raises(ValueError, match=r"between -0\.5 and 1\.5"):
+    with pytest.raises(ValueError, match=r"from -0\.5 to 1\.5"):
         MODES[mode](style, own, other, strength)
 
 
@@ -128,5 +128,5 @@ def test_each_volume_of_a_batch_may_have_statistics_of_its_own():
 
 
 def test_grids_that_differ_cannot_exchange_tokens():
-    with pytest.raises(ValueError, match="Use 'shift'"):
+    with pytest.raises(ValueError, match="Use mode 'shift'"):
         token_style(torch.zeros(1, 8, 4), torch.zeros(1, 27, 4))

@@ -72,7 +72,7 @@ def test_another_window_is_refused():
 
 @pytest.mark.parametrize(
     ("changes", "word"),
-    [({"num_classes": 1}, "background"), ({"depth": 3}, "taps"), ({"patch_size": 2}, "patches of 4")],
+    [({"num_classes": 1}, "background"), ({"depth": 3}, "each tap"), ({"patch_size": 2}, "must be 4")],
 )
 def test_sizes_that_cannot_work_are_refused(changes, word):
     with pytest.raises(ValueError, match=word):

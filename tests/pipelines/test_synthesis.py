@@ -190,7 +190,7 @@ def test_a_dit_has_its_own_samplers(tmp_path):
     model = save_tiny_generator(save_tiny_model(tmp_path / "dit"), prediction="noise")
     for sampler in ("ddpm", "ddim"):
         assert np.ptp(voxels_of(synthesize(request(model, sampler=sampler)))) > 0
-    with pytest.raises(InputError, match="ddpm or ddim"):
+    with pytest.raises(InputError, match="ddim or ddpm"):
         synthesize(request(model, sampler="heun"))
 
 

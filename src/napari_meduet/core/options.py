@@ -8,6 +8,7 @@ from typing import Literal
 
 GuidanceForm = Literal["paper", "compositional", "nested"]  # synthesis/guidance.py
 Precision = Literal["float32", "bfloat16", "int8"]  # synthesis/acceleration.py
+CtProfileName = Literal["ct-full", "ct-wide", "ct-soft"]  # napari_meduet/volumes/intensity.py
 
 # Range of the strength of a swap (specification, section 8). Values outside [0, 1] extrapolate the style.
 STRENGTH_RANGE = (-0.5, 1.5)

@@ -13,6 +13,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from napari_meduet.core.options import GUIDANCE_WEIGHT, STRENGTH_RANGE, GuidanceForm, Precision
+from napari_meduet.core.synthesis.sampler_registry import SAMPLERS, SamplerName
 from napari_meduet.errors import InputError
 from napari_meduet.models.devices import DEVICES
 from napari_meduet.volumes.volume import Volume
@@ -21,16 +23,6 @@ Mode = Literal["shift", "prototype", "adain", "token"]
 Decode = Literal["residual", "full"]
 Through = Literal["tokenizer", "meduet"]
 Anatomy = Literal["same", "similar"]
-Form = Literal["paper", "compositional", "nested"]  # of guidance: core.synthesis.guidance
-Precision = Literal["float32", "bfloat16", "int8"]  # core.synthesis.acceleration
-Sampler = Literal["multistep", "heun", "euler", "em", "ddpm", "ddim"]
-STRENGTH_RANGE = (
-    -0.5,
-    1.5,
-)  # specification, section 8; outside [0, 1] the style is extrapolated, with a warning
-DEFAULT_STEPS: dict[Sampler, int] = {
-    "multistep": 24, "heun": 12, "euler": 30, "em": 250, "ddpm": 250, "ddim": 50,
-}  # fmt: skip
 MOST_STEPS = 1000  # a DiT knows no more times (Table 10)
 TOKEN_VOXELS = 16  # of the working grid along a token (M-02)
 MOST_TEACHING_STEPS = 10_000
@@ -250,11 +242,11 @@ class SynthesisRequest(ModelChoice):
     _: KW_ONLY
     anatomy: Anatomy = "same"
     mask: str | Path | np.ndarray | None = None
-    content_weight: float = 1.0
-    style_weight: float = 1.0
-    guidance: Form = "paper"
+    content_weight: float = GUIDANCE_WEIGHT
+    style_weight: float = GUIDANCE_WEIGHT
+    guidance: GuidanceForm = "paper"
     guidance_interval: tuple[float, float] = (0.0, 1.0)
-    sampler: Sampler = "multistep"
+    sampler: SamplerName = "multistep"
     steps: int | None = None
     start_from: Scan | None = None
     noise: float = 0.6
@@ -269,8 +261,8 @@ class SynthesisRequest(ModelChoice):
     def __post_init__(self) -> None:
         super().__post_init__()
         _one_of("anatomy", self.anatomy, get_args(Anatomy))
-        _one_of("guidance", self.guidance, get_args(Form))
-        _one_of("sampler", self.sampler, get_args(Sampler))
+        _one_of("guidance", self.guidance, get_args(GuidanceForm))
+        _one_of("sampler", self.sampler, get_args(SamplerName))
         _one_of("precision", self.precision, get_args(Precision))
         check_weight("content_weight", self.content_weight)
         check_weight("style_weight", self.style_weight)
@@ -282,7 +274,7 @@ class SynthesisRequest(ModelChoice):
 
     @property
     def num_steps(self) -> int:
-        return self.steps or DEFAULT_STEPS[self.sampler]
+        return self.steps or SAMPLERS[self.sampler].default_steps
 
     def _check_times(self) -> None:
         low, high = self.guidance_interval

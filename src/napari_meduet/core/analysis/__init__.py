@@ -1,1 +1,1 @@
-"""Analysis with few labels: segmentation and classification on the pretrained encoder (specification, section 10)."""
+"""Segmentation and classification with few labels, on the pretrained encoder (specification, section 10)."""

@@ -1,4 +1,4 @@
-"""Which class a scan belongs to: pooled features of the pretrained encoder (specification, section 10)."""
+"""Classification of scans from pooled features of the pretrained encoder (specification, section 10)."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from napari_meduet.core.transformer import initialise
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(EncoderSizes):
-    """Sizes of a classifier."""
+    """Sizes of a scan classifier."""
 
     num_classes: int
 
@@ -24,7 +24,7 @@ class ClassifierConfig(EncoderSizes):
 
 
 class ScanClassifier(nn.Module):
-    """Class scores of windows of a scan; a scan's are the mean over its windows."""
+    """Class scores of the windows of a scan; `scan_scores` averages them."""
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
@@ -36,15 +36,16 @@ class ScanClassifier(nn.Module):
     def forward(
         self, latent: Float[Tensor, "B C X Y Z"], coverage: Float[Tensor, "B L"] | None = None
     ) -> Float[Tensor, "B K"]:
-        """Scores of each window.
+        """Return the class scores of each window.
 
         Args:
-            coverage: share of body in each token, by which tokens are pooled (M-21). None: all alike.
+            coverage: fraction of body in each token, the weight of the token in the mean (M-21). None: equal
+                weights.
         """
         tokens = self.encoder(latent)  # (B, L, D)
         return self.scores(pooled_factor(tokens, coverage).to(tokens.dtype))
 
 
 def scan_scores(scores: Float[Tensor, "N K"], weight: Float[Tensor, " N"]) -> Float[Tensor, " K"]:
-    """Scores of a scan from those of its windows, each with its weight (its share of body)."""
+    """Return the scores of a scan: the mean over its windows, weighted by their body coverage."""
     return torch.einsum("nk,n->k", scores, weight / weight.sum())

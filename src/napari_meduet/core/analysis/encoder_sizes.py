@@ -1,4 +1,4 @@
-"""The sizes of the pretrained encoder, as networks of analysis have them in their configuration."""
+"""Sizes of the pretrained encoder, the base of the configurations of segmenter and classifier."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +8,11 @@ from napari_meduet.core.meduet import MeDUETConfig
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSizes:
-    """An encoder; the defaults are the paper's (M-14).
+    """Sizes of an encoder; the defaults are the paper's (M-14).
 
     Attributes:
-        latent_channels: k times the tokenizer's for scans of k modalities (M-06).
+        latent_channels: channels of the latent; k times those of the tokenizer for scans of k modalities
+            (M-06).
     """
 
     latent_channels: int = 4
@@ -24,7 +25,7 @@ class EncoderSizes:
 
     @property
     def encoder(self) -> MeDUETConfig:
-        """The encoder alone; what else such a configuration has stays at its defaults."""
+        """MeDUET configuration with this encoder; all other sizes have their defaults."""
         return MeDUETConfig(
             latent_channels=self.latent_channels,
             patch_size=self.patch_size,
@@ -37,11 +38,11 @@ class EncoderSizes:
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
-        """Channels and voxels of the latents such a network reads."""
+        """Channels and voxels of the latents that the network reads."""
         return self.encoder.latent_shape
 
 
 def sizes_of(meduet: MeDUETConfig) -> dict[str, Any]:
-    """The sizes of a MeDUET's encoder, by the names they have here."""
+    """Return the sizes of a MeDUET's encoder as keyword arguments of `EncoderSizes`."""
     names = ("latent_channels", "patch_size", "grid", "width", "depth", "heads", "mlp_ratio")
     return {name: getattr(meduet, name) for name in names}

@@ -1,8 +1,8 @@
-"""From features on the latent grid to class scores on the voxels: the light head (specification, section 10).
+"""The light segmentation head: features on the latent grid become class scores of voxels (section 10).
 
-The other head has the shape of the tokenizer's decoder, and is the business of tokenizers/heads.py. A head
-reads features of any size and looks `halo` latent voxels around each place, so a whole scan can be decoded
-part by part.
+A head reads features of any size. Its scores depend on `halo` latent voxels around each position, so a scan
+can be decoded in parts. `tokenizers/heads.py` holds the other head, which has the shape of the tokenizer's
+decoder.
 """
 
 from collections.abc import Callable
@@ -16,15 +16,17 @@ from torch import Tensor, nn
 from napari_meduet.core.residual import ResidualBlock
 from napari_meduet.core.transformer import initialise
 
-# Of what the last layer writes: at an AdamW rate that suits the rest, scores grow soon enough.
+# Factor on the output of the last layer. AdamW moves each weight by about the learning rate per step, so
+# without the gain the scores grow too slowly in short trainings.
 SCORE_GAIN = 5.0
 
 
 class HeadStage(NamedTuple):
-    """A step of a head: features of the latent grid in, features of that grid or at last scores out.
+    """One stage of a head. Stages read and write features; the last stage writes scores.
 
     Attributes:
-        reach: latent voxels around a place that it looks at; those of all stages make up the head's halo.
+        compute: function of the features.
+        reach: receptive field in latent voxels around a position. The sum over all stages is the head's halo.
     """
 
     compute: Callable[[Tensor], Tensor]
@@ -32,14 +34,14 @@ class HeadStage(NamedTuple):
 
 
 class LightHead(nn.Module):
-    """Two doublings by transposed convolution, with a look around between them.
+    """Two transposed convs that double the resolution, with a residual block between them.
 
     Attributes:
-        halo: latent voxels around a place that its scores depend on.
-        stride: voxels per latent voxel, along each axis.
+        halo: number of latent voxels around a position on which its scores depend.
+        stride: voxels per latent voxel along each axis.
     """
 
-    halo, stride = 1, 4
+    halo, stride = 1, (4, 4, 4)
 
     def __init__(self, features: int, num_classes: int) -> None:
         super().__init__()
@@ -51,10 +53,10 @@ class LightHead(nn.Module):
 
     @property
     def stages(self) -> list[HeadStage]:
-        """Its one step: between its doublings there are more numbers than it is worth to keep."""
+        """The single stage of this head; its intermediate features are too large to store."""
         return [HeadStage(self.forward, self.halo)]
 
     def forward(self, features: Float[Tensor, "B F X Y Z"]) -> Float[Tensor, "B K 4*X 4*Y 4*Z"]:
-        """Class scores; a tokenizer of stride 4 is meant."""
+        """Return class scores of voxels, for a tokenizer of stride 4."""
         finer = rearrange(F.gelu(self.first(features)), "b f x y z -> b x y z f")
         return SCORE_GAIN * self.second(rearrange(self.look(finer), "b x y z f -> b f x y z"))

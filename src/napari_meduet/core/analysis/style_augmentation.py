@@ -1,8 +1,8 @@
-"""Training latents in the styles of other sites (specification, section 10, Eqs. 25-27, Table 12).
+"""Style augmentation: training latents in the styles of other sites (specification, section 10, Table 12).
 
-A prototype is the mean style of a domain (factors.py, Eq. 25); a strength mixes it with the crop's own
-(swapping.py, Eq. 26); here the crop is decoded with what came out. What is learnt from it is finetuning.py's
-business.
+A prototype is the mean style of a domain (factors.py, Eq. 25). A strength mixes it with the style of the crop
+(swapping.py, Eq. 26). This file decodes the crop with the mixed style (Eq. 27) and stores the prototypes.
+`finetuning.py` trains with the result.
 """
 
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 from napari_meduet.core.meduet import MeDUET
 
-FEW_LABELS = 3  # scans; fewer are the column for one shot, whatever share of all they are
+FEW_LABELS = 3  # scans; with fewer, the one-shot column of Table 12 applies, whatever fraction they are
 
 
 @dataclass(frozen=True, kw_only=True)
 class StyleAugmentation:
-    """How much of a training is done in other styles (Table 12).
+    """Amount of style augmentation in a training (Table 12).
 
     Attributes:
-        probability: of a row to be shown in another style as well (p_aug).
-        strengths: between which the strength is drawn (α).
-        weight: of the task's loss in the other style (λ_aug).
-        consistency: weight of the agreement of both predictions (λ_cons).
+        probability: probability that a row is also used in another style (p_aug).
+        strengths: lowest and highest strength, drawn uniformly (α).
+        weight: weight of the task loss in the other style (λ_aug).
+        consistency: weight of the consistency of both predictions (λ_cons).
     """
 
     probability: float = 0.9
@@ -34,22 +34,30 @@ class StyleAugmentation:
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability lies between 0 and 1; got {self.probability}.")
+            raise ValueError(f"probability must be between 0 and 1; got {self.probability}.")
         low, high = self.strengths
         if not 0 <= low <= high <= 1:
-            raise ValueError(f"strengths run from one to a higher, between 0 and 1; got {low} to {high}.")
+            raise ValueError(
+                f"strengths must run from a lower to a higher value between 0 and 1; got {low} to {high}."
+            )
         if min(self.weight, self.consistency) < 0:
-            raise ValueError("weight and consistency scale losses and cannot be negative.")
+            raise ValueError(
+                "weight and consistency scale losses and cannot be negative; got "
+                f"{self.weight} and {self.consistency}."
+            )
 
     @classmethod
-    def for_labels(cls, num_labelled: int, share: float) -> "StyleAugmentation":
-        """The column of Table 12 for so many labelled scans, which are this share of all that could be.
+    def for_labels(cls, num_labelled: int, fraction: float) -> "StyleAugmentation":
+        """Return the column of Table 12 for a number of labelled scans.
 
-        Between two columns the one with fewer labels is taken.
+        Between two columns, the one with fewer labels is used.
+
+        Args:
+            fraction: labelled scans as a fraction of all scans.
         """
         if num_labelled < FEW_LABELS:
             return ONE_SHOT
-        return next(preset for least, preset in ((1.0, ALL), (0.5, HALF), (0.0, TENTH)) if share >= least)
+        return next(preset for least, preset in ((1.0, ALL), (0.5, HALF), (0.0, TENTH)) if fraction >= least)
 
 
 ONE_SHOT = StyleAugmentation()
@@ -64,10 +72,10 @@ def augmented_latent(
     prototype: Float[Tensor, "B Ds"],
     strength: Float[Tensor, " B"],
 ) -> Float[Tensor, "B C X Y Z"]:
-    """The latents with their own content, their style moved towards prototypes. Eq. (27).
+    """Latents with their own content, and their style moved towards prototypes. Eq. (27).
 
-    As in the swap, the difference of two decodings is added, so what the network cannot decode stays in the
-    latent; at strength 0 it comes back as it was. No gradient flows.
+    As in the swap, the difference of two decodings is added to the latent. Detail that the network cannot
+    decode therefore remains, and at strength 0 the latent does not change. No gradient flows.
     """
     with torch.no_grad():
         content, style = meduet.encode(latent)
@@ -78,11 +86,11 @@ def augmented_latent(
 
 
 class StyleBank(nn.Module):
-    """Prototypes that crops may be shown in.
+    """Style prototypes for augmentation.
 
     Attributes:
-        styles: (N, Ds).
-        modality: (N,), of each: crops get styles of their own modality.
+        styles: mean style of each prototype, (N, Ds).
+        modality: modality number of each prototype, (N,). Crops get styles of their own modality only.
     """
 
     styles: Float[Tensor, "N Ds"]
@@ -94,8 +102,12 @@ class StyleBank(nn.Module):
         self.register_buffer("modality", modality.clone())
 
     def drawn(self, modality: Int[Tensor, " B"], draw: Float[Tensor, " B"]) -> Float[Tensor, "B Ds"]:
-        """A style of its own modality for each row, by a number drawn between 0 and 1."""
-        is_known = (self.modality == modality.unsqueeze(1)).float()  # (B, N)
-        place = (draw * is_known.sum(dim=1)).floor()  # among those of the modality
-        chosen = (is_known.cumsum(dim=1) > place.unsqueeze(1)).float().argmax(dim=1)
+        """Return a style of its own modality for each row.
+
+        Args:
+            draw: uniform random numbers between 0 and 1.
+        """
+        is_usable = (self.modality == modality.unsqueeze(1)).float()  # (B, N)
+        rank = (draw * is_usable.sum(dim=1)).floor()  # among the prototypes of the modality
+        chosen = (is_usable.cumsum(dim=1) > rank.unsqueeze(1)).float().argmax(dim=1)
         return self.styles[chosen]

@@ -3,8 +3,8 @@
     latent -> encoder -> four taps ─┐
        └──────────────── fused on the latent grid: features -> head -> scores of each voxel
 
-The encoder looks at windows of one size; features are made window by window and may be blended, and the head
-reads features of any size. What the network is trained to do is finetuning.py's business.
+The encoder reads windows of one size. Features are computed window by window and may be blended; the head
+reads features of any size. `finetuning.py` trains the network.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from napari_meduet.core.residual import ResidualBlock
 from napari_meduet.core.transformer import initialise
 
 NUM_TAPS = 4  # after blocks 3, 6, 9 and 12 of 12
-FUSING_BLOCKS = 2  # on the latent grid: features know two latent voxels around them beside their tokens
+FUSING_BLOCKS = 2  # residual blocks on the latent grid; each adds one latent voxel to the receptive field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +29,9 @@ class UNETRConfig(EncoderSizes):
     """Sizes of a latent UNETR.
 
     Attributes:
-        num_classes: the background is one of them.
-        features: channels on the latent grid, from which the head makes scores.
-        head: shaped like the tokenizer's decoder (P-26), or a light one.
+        num_classes: number of classes with the background.
+        features: channels on the latent grid, the input of the head.
+        head: `decoder` has the shape of the tokenizer's decoder (P-26), `light` is a small head.
     """
 
     num_classes: int
@@ -41,16 +41,16 @@ class UNETRConfig(EncoderSizes):
     def __post_init__(self) -> None:
         if self.num_classes < 2:
             raise ValueError(
-                f"num_classes counts the background and must be at least 2; got {self.num_classes}."
+                f"num_classes includes the background and must be at least 2; got {self.num_classes}."
             )
         if self.depth < NUM_TAPS:
-            raise ValueError(f"A UNETR taps its encoder {NUM_TAPS} times; depth {self.depth} is too small.")
+            raise ValueError(f"depth must be at least {NUM_TAPS}, one block for each tap; got {self.depth}.")
         if self.patch_size != 4:
-            raise ValueError(f"The UNETR doubles its tokens twice, for patches of 4; got {self.patch_size}.")
+            raise ValueError(f"patch_size must be 4, as tokens are doubled twice; got {self.patch_size}.")
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """After how many blocks the encoder is tapped."""
+        """Numbers of blocks after which the encoder is tapped."""
         return tuple(self.depth * (number + 1) // NUM_TAPS for number in range(NUM_TAPS))
 
 
@@ -58,7 +58,7 @@ class LatentUNETR(nn.Module):
     """Scores of every class in every voxel of a window.
 
     Args:
-        head: features of any size to scores; tells its reach as `halo`, in latent voxels, and its `stride`.
+        head: maps features of any size to scores; has a `halo` in latent voxels and a `stride`.
     """
 
     head: Any
@@ -68,11 +68,12 @@ class LatentUNETR(nn.Module):
         self.config = config
         self.encoder = Encoder(config.encoder)
         width, features = config.width, config.features
-        self.deep = nn.Linear(width, 8 * 2 * features)  # of the last tap: a token becomes 2^3 places
+        self.deep = nn.Linear(width, 8 * 2 * features)  # last tap: a token becomes 2^3 positions
         self.middle = nn.Linear(width, 8 * 2 * features)
         self.between = ResidualBlock(2 * features)  # on the grid of half patches
         self.rise = nn.Linear(2 * features, 8 * features)
-        self.shallow = nn.ModuleList(nn.Linear(width, 64 * features) for _ in range(2))  # 4^3 places
+        # First taps: a token becomes 4^3 positions.
+        self.shallow = nn.ModuleList(nn.Linear(width, 64 * features) for _ in range(2))
         self.look = nn.Conv3d(config.latent_channels, features, 3, padding=1)
         self.fuse = nn.Sequential(*(ResidualBlock(features) for _ in range(FUSING_BLOCKS)))
         self.norm = nn.LayerNorm(features, eps=1e-6)
@@ -83,14 +84,14 @@ class LatentUNETR(nn.Module):
         return self.head(self.features(latent))
 
     def features(self, latent: Float[Tensor, "B C X Y Z"]) -> Float[Tensor, "B F X Y Z"]:
-        """What the head reads, of one window.
+        """Return the features of one window, the input of the head.
 
         Raises:
-            ValueError: the latent is no window of the configured grid.
+            ValueError: the latent has another shape than the configured windows.
         """
         if tuple(latent.shape[1:]) != self.config.latent_shape:
             raise ValueError(
-                f"This latent measures {tuple(latent.shape[1:])}, but the network reads windows of "
+                f"This latent has shape {tuple(latent.shape[1:])}, but the network reads windows of "
                 f"{self.config.latent_shape}. Cut it into windows first."
             )
         first, second, third, last = self._tapped(latent)
@@ -101,12 +102,12 @@ class LatentUNETR(nn.Module):
         fine = F.gelu(fine + rearrange(self.look(latent), "b f x y z -> b x y z f"))
         return rearrange(self.norm(self.fuse(fine)), "b x y z f -> b f x y z")
 
-    def _tapped(self, latent: Tensor) -> list[Float[Tensor, "B L D"]]:
-        """Tokens after each of the taps; the last has passed the encoder's norm."""
+    def _tapped(self, latent: Float[Tensor, "B C X Y Z"]) -> list[Float[Tensor, "B L D"]]:
+        """Return the tokens of each tap; those of the last tap have passed the encoder's norm."""
         taps = set(self.config.taps[:-1])
         tapped = []
 
-        def keep(number: int, tokens: Tensor) -> Tensor:
+        def keep(number: int, tokens: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
             if number in taps:
                 tapped.append(tokens)
             return tokens
@@ -115,7 +116,7 @@ class LatentUNETR(nn.Module):
         return [*(F.layer_norm(tokens, tokens.shape[-1:]) for tokens in tapped), last]
 
     def _spread(self, tokens: Float[Tensor, "B L N"], factor: int) -> Float[Tensor, "B X Y Z F"]:
-        """Each token as a cube of `factor` places along each axis."""
+        """Return each token as a cube of `factor` positions along each axis."""
         x, y, z = self.config.grid
         return rearrange(
             tokens,
@@ -125,17 +126,17 @@ class LatentUNETR(nn.Module):
 
 
 def rise(features: Float[Tensor, "B X Y Z N"]) -> Float[Tensor, "B 2*X 2*Y 2*Z F"]:
-    """Each place as a cube of two places along each axis."""
+    """Return each position as a cube of two positions along each axis."""
     return rearrange(features, "b x y z (p q r f) -> b (x p) (y q) (z r) f", p=2, q=2, r=2)
 
 
 def inflated(weight: Float[Tensor, "D P"], channels: int, modalities: int) -> Float[Tensor, "D kP"]:
-    """A patch embedding for scans of k modalities, from one for a single one (M-06).
+    """Return the weights of a patch embedding for k modalities, from those for one modality (M-06).
 
-    Each modality gets the same weights over k, so k copies of one scan embed as that scan did.
+    Each modality gets the same weights divided by k, so k copies of one scan have the embedding of the scan.
 
     Args:
-        channels: of the tokenizer; rows hold patches with their channels fastest.
+        channels: latent channels of the tokenizer. In each row, channels run fastest.
     """
     patches = rearrange(weight, "d (v c) -> d v 1 c", c=channels)
     return rearrange(patches.expand(-1, -1, modalities, -1) / modalities, "d v k c -> d (v k c)")

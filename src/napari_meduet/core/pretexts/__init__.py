@@ -1,1 +1,1 @@
-"""Other pretexts in the same loop: masked autoencoding, and masked diffusion (specification, section 11)."""
+"""Alternative pretexts: masked autoencoding and masked diffusion (specification, section 11)."""

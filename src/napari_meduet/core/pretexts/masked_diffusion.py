@@ -1,9 +1,9 @@
-"""Masked diffusion autoencoding (MDAE, specification, section 11): noise and holes removed in one prediction of clean data.
+"""Masked diffusion autoencoding (MDAE): clean data from noise with holes (specification, section 11).
 
-Noise is added to the whole volume, then blocks of 16^3 voxels (one token of a latent) are set to zero. A
-network that knows the time predicts the clean volume. The pretext lies between two others, and meets them at
-its ends: without noise it is masked autoencoding, without holes denoising score matching. Provisional: the
-paper was at hand only in a summary, and docs/departures.md says what we filled in.
+Noise is added to the whole volume. Then blocks of 16^3 voxels (one token of a latent) are set to zero. A
+network that knows the time predicts the clean volume. Without noise this is masked autoencoding; without
+holes it is denoising score matching. The file is provisional: only a summary of the paper was available, and
+docs/departures.md lists what we added.
 """
 
 import math
@@ -25,17 +25,17 @@ from napari_meduet.core.pretexts.time_conditioning import TimeEmbedding, TokenFi
 
 Corruption = Literal["ve", "vp", "flow"]
 
-MASK_RATIOS = 0.01, 0.99  # specification, section 11
-LARGEST_WEIGHT = 10.0  # specification, section 11
+MASK_RATIOS = 0.01, 0.99  # lowest and highest fraction of hidden blocks (specification, section 11)
+LARGEST_WEIGHT = 10.0  # of the visible blocks (specification, section 11)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedDiffusionConfig:
-    """Masked diffusion, on latents or on voxels: whichever the network it is built with reads."""
+    """Options of masked diffusion, on latents or on voxels."""
 
-    total_steps: int = 200_000  # specification, section 6, the length of MeDUET's pretraining
+    total_steps: int = 200_000  # as MeDUET's pretraining (specification, section 6)
     corruption: Corruption = "ve"
-    sigma_max: float = 5.0  # specification, section 11; noise over signal at t = 1
+    sigma_max: float = 5.0  # noise over signal at t = 1 (specification, section 11)
 
     def __post_init__(self) -> None:
         if self.total_steps < 1:
@@ -43,16 +43,18 @@ class MaskedDiffusionConfig:
         if self.corruption not in get_args(Corruption):
             raise ValueError(f"corruption must be one of {get_args(Corruption)}; got {self.corruption!r}.")
         if not 0 <= self.sigma_max < math.inf:
-            raise ValueError(f"sigma_max is an amount of noise, 0 or more; got {self.sigma_max}.")
+            raise ValueError(f"sigma_max must be 0 or more and finite; got {self.sigma_max}.")
 
     @property
     def pairing(self) -> None:
-        """Volumes are not paired."""
+        """None: volumes are not paired."""
 
-    def draw(self, network: MeDUETConfig | ResidualUNetConfig, generator: Generator) -> dict[str, Tensor]:
-        """The random numbers of one row of a batch.
+    def draw(
+        self, network: MeDUETConfig | ResidualUNetConfig, generator: Generator
+    ) -> dict[str, Float[Tensor, "..."]]:
+        """Return the random numbers of one row of a batch.
 
-        `mask` is 1 where a block is set to zero; `time` lies in [0, 1]; `noise` is normal.
+        `mask` is 1 for blocks that are set to zero, `time` is uniform in [0, 1], `noise` is normal.
         """
         low, high = MASK_RATIOS
         ratio = low + (high - low) * float(torch.rand((), generator=generator))
@@ -63,14 +65,14 @@ class MaskedDiffusionConfig:
         }
 
     def build(self, network: MeDUETConfig | ResidualUNetConfig) -> "MaskedDiffusion":
-        """A student of this network: a transformer on latents, or a U-Net on voxels."""
+        """Build a student of this network: a transformer on latents, or a U-Net on voxels."""
         if isinstance(network, ResidualUNetConfig):
             return VoxelMaskedDiffusion(network, self)
         return LatentMaskedDiffusion(network, self)
 
 
 class DiffusionBatch(Batch):
-    """A batch with what masked diffusion draws for each row."""
+    """A batch with the random numbers of masked diffusion for each row."""
 
     time: Float[Tensor, "B"]
     noise: Float[Tensor, "B C X Y Z"]
@@ -79,19 +81,20 @@ class DiffusionBatch(Batch):
 def signal_and_noise(
     time: Float[Tensor, "B"], corruption: Corruption, sigma_max: float
 ) -> tuple[Float[Tensor, "B"], Float[Tensor, "B"]]:
-    """Factors a and b of X̃ = a X₀ + b Z at each time, 0 at data (specification, section 11).
+    """Return the factors a and b of X̃ = a X₀ + b Z at each time (specification, section 11).
 
     Args:
-        corruption: `ve` adds noise, σ = t σ_max; `vp` turns data into noise along a circle, `flow` along a
-            straight line. Each runs evenly in its own time until noise over signal is `sigma_max`.
+        time: 0 is data; at 1 the ratio of noise to signal is `sigma_max`.
+        corruption: `ve` adds noise with σ = t σ_max. `vp` goes from data to noise along a circle, `flow`
+            along a straight line, each at constant speed.
     """
     if corruption == "ve":
         return torch.ones_like(time), sigma_max * time
     if corruption == "vp":
         angle = math.atan(sigma_max) * time
         return angle.cos(), angle.sin()
-    share = sigma_max / (1 + sigma_max) * time
-    return 1 - share, share
+    noise = sigma_max / (1 + sigma_max) * time
+    return 1 - noise, noise
 
 
 def corrupt(
@@ -102,16 +105,16 @@ def corrupt(
     noise_scale: Float[Tensor, "B"],
     grid: tuple[int, int, int],
 ) -> Float[Tensor, "B C X Y Z"]:
-    """Noise on the whole volume, then zero in the blocks under the mask (specification, section 11)."""
+    """Return the volume with noise, and with zeros in the masked blocks (specification, section 11)."""
     signal_scale, noise_scale = (rearrange(scale, "b -> b 1 1 1 1") for scale in (signal_scale, noise_scale))
     noised = signal_scale * clean + noise_scale * noise
     return mix(noised, torch.zeros_like(noised), mask, grid)
 
 
 def visible_weight(noise_to_signal: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
-    """min((1 + σ²) / σ², 10), and 0 at σ = 0 (specification, section 11).
+    """Return the weight min((1 + σ²) / σ², 10), and 0 at σ = 0 (specification, section 11).
 
-    What is shown without noise is no target: so that no noise at all is masked autoencoding.
+    Visible blocks without noise are not a target, so the pretext without noise is masked autoencoding.
     """
     variance = noise_to_signal.square()
     weight = ((1 + variance) / variance).clamp(max=LARGEST_WEIGHT)
@@ -121,17 +124,17 @@ def visible_weight(noise_to_signal: Float[Tensor, "B"]) -> Float[Tensor, "B"]:
 def visible_loss(
     error: Float[Tensor, "B L"], mask: Float[Tensor, "B L"], weight: Float[Tensor, "B"]
 ) -> Float[Tensor, ""]:
-    """Weighted mean squared error of the blocks that were shown, under noise (specification, section 11).
+    """Return the weighted mean squared error of the visible blocks (specification, section 11).
 
     Args:
-        mask: 1 where the block was set to zero.
-        weight: of each row.
+        mask: 1 for blocks that were set to zero.
+        weight: weight of each row.
     """
     return (weight * mean_where(error, 1 - mask)).mean()
 
 
 class MaskedDiffusion(nn.Module, ABC):
-    """A student that predicts clean volumes from noised ones with holes."""
+    """A student that predicts clean volumes from noised volumes with holes."""
 
     student: MeDUET | ResidualUNet
 
@@ -143,10 +146,10 @@ class MaskedDiffusion(nn.Module, ABC):
     def predict(
         self, corrupted: Float[Tensor, "B C X Y Z"], time: Float[Tensor, "B"]
     ) -> Float[Tensor, "B C X Y Z"]:
-        """The clean volume behind a corrupted one."""
+        """Return the predicted clean volume of a corrupted volume."""
 
     def forward(self, batch: DiffusionBatch, step: int) -> dict[str, Float[Tensor, ""]]:
-        """The losses of hidden and of visible blocks, the latter weighted, and their sum as `total`."""
+        """Return the loss of hidden blocks, the weighted loss of visible blocks, and their sum as `total`."""
         clean, mask, time, network = batch["latent"], batch["mask"], batch["time"], self.student.config
         signal_scale, noise_scale = signal_and_noise(time, self.config.corruption, self.config.sigma_max)
         corrupted = corrupt(clean, batch["noise"], mask, signal_scale, noise_scale, network.grid)
@@ -156,11 +159,11 @@ class MaskedDiffusion(nn.Module, ABC):
         return {"masked": masked, "visible": visible, "total": masked + visible}
 
     def finish_step(self, step: int) -> None:
-        """Nothing follows an optimizer step: there is no teacher."""
+        """Do nothing after an optimizer step: there is no teacher."""
 
 
 class LatentMaskedDiffusion(MaskedDiffusion):
-    """On latents: a MeDUET student whose encoder is told the time before each block."""
+    """Masked diffusion on latents: a MeDUET student with time conditioning before each encoder block."""
 
     student: MeDUET
 
@@ -169,22 +172,22 @@ class LatentMaskedDiffusion(MaskedDiffusion):
         self.student = MeDUET(network)
         self.student.content_domain.requires_grad_(False)  # as in masked.py
         self.student.style_domain.requires_grad_(False)
-        self.student.decoder.hidden_token.requires_grad_(False)  # nothing is hidden from the decoder
+        self.student.decoder.hidden_token.requires_grad_(False)  # the decoder sees all tokens
         self.time = TimeEmbedding()
         self.films = nn.ModuleList(TokenFiLM(network.width) for _ in range(network.depth))
 
     def predict(
         self, corrupted: Float[Tensor, "B C X Y Z"], time: Float[Tensor, "B"]
     ) -> Float[Tensor, "B C X Y Z"]:
-        encoder, known_time = self.student.encoder, self.time(time)
+        encoder, time_features = self.student.encoder, self.time(time)
         tokens = encoder.transformer(
-            encoder.embed(corrupted), lambda number, tokens: self.films[number](tokens, known_time)
+            encoder.embed(corrupted), lambda number, tokens: self.films[number](tokens, time_features)
         )
         return self.student.decode(*self.student.disentangle(tokens))
 
 
 class VoxelMaskedDiffusion(MaskedDiffusion):
-    """On voxels: a U-Net with a residual encoder."""
+    """Masked diffusion on voxels: a U-Net with a residual encoder."""
 
     student: ResidualUNet
 

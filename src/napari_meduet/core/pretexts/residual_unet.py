@@ -1,8 +1,8 @@
-"""A U-Net with a residual encoder, conditioned on time, for pretexts on voxels (specification, section 11).
+"""A U-Net with a residual encoder and time conditioning, for pretexts on voxels (specification, section 11).
 
-Six resolutions, blocks and widths as in nnU-Net's medium residual preset (Isensee et al. 2024): stages of
-residual blocks on the way down, a transposed convolution and one block on the way up. Each block is told the
-time after its first norm.
+The six resolutions, blocks and widths are those of nnU-Net's medium residual preset (Isensee et al. 2024):
+stages of residual blocks on the way down, a transposed conv and one block on the way up. Each block receives
+the time after its first norm.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from napari_meduet.core.pretexts.time_conditioning import TimeEmbedding, VolumeFiLM
 
-BLOCK = 16  # voxels: masks come in cubes of 24 mm, one token of a latent (specification, section 11)
+BLOCK = 16  # voxels; masks consist of cubes of 24 mm, one token of a latent (specification, section 11)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +30,19 @@ class ResidualUNetConfig:
     def __post_init__(self) -> None:
         if len(self.widths) != len(self.num_blocks):
             raise ValueError(
-                f"widths and num_blocks describe the same resolutions; got {len(self.widths)} and "
+                f"widths and num_blocks must have the same length; got {len(self.widths)} and "
                 f"{len(self.num_blocks)}."
             )
         smallest = 2 ** (len(self.widths) - 1)
         if any(BLOCK * tokens % smallest for tokens in self.grid):
             raise ValueError(
                 f"A grid of {self.grid} blocks of {BLOCK} voxels cannot be halved "
-                f"{len(self.widths) - 1} times."
+                f"{len(self.widths) - 1} times. Choose a larger grid or fewer widths."
             )
 
     @property
     def num_tokens(self) -> int:
-        """Blocks that a mask shows or hides."""
+        """Number of blocks that a mask shows or hides."""
         x, y, z = self.grid
         return x * y * z
 
@@ -53,13 +53,13 @@ class ResidualUNetConfig:
 
     @property
     def latent_shape(self) -> tuple[int, int, int, int]:
-        """Channels and voxels of the crops this network reads."""
+        """Channels and voxels of the crops that the network reads."""
         x, y, z = (BLOCK * tokens for tokens in self.grid)
         return self.channels, x, y, z
 
 
 class ResidualUNet(nn.Module):
-    """Volumes in, volumes of the same size out, at a given time."""
+    """Maps a volume and a time to a volume of the same size."""
 
     def __init__(self, config: ResidualUNetConfig) -> None:
         super().__init__()
@@ -83,18 +83,18 @@ class ResidualUNet(nn.Module):
     def forward(
         self, volume: Float[Tensor, "B C X Y Z"], time: Float[Tensor, "B"]
     ) -> Float[Tensor, "B C X Y Z"]:
-        known_time = self.time(time)
+        time_features = self.time(time)
         features, skips = self.first(volume), []
         for stage in self.down:
-            features = stage(features, known_time)
+            features = stage(features, time_features)
             skips.append(features)
         for upsample, block, skip in zip(self.upsample, self.up, skips[-2::-1], strict=True):
-            features = block(torch.cat([upsample(features), skip], dim=1), known_time)
+            features = block(torch.cat([upsample(features), skip], dim=1), time_features)
         return self.last(features)
 
 
 class Stage(nn.Module):
-    """Residual blocks at one resolution, of which the first goes there."""
+    """Residual blocks at one resolution; the first block changes the resolution."""
 
     def __init__(self, width_in: int, width: int, num_blocks: int, stride: int) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Stage(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions with instance norm beside a skip connection, told the time between them."""
+    """Two convs with instance norm and time conditioning, beside a skip connection."""
 
     def __init__(self, width_in: int, width: int, stride: int = 1) -> None:
         super().__init__()

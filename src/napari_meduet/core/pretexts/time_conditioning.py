@@ -1,4 +1,4 @@
-"""How a network knows the time: a sinusoidal embedding, and features scaled and shifted by it (specification, section 11)."""
+"""Time conditioning: a sinusoidal embedding that scales and shifts features (specification, section 11)."""
 
 import math
 
@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 TIME_WIDTH = 256  # specification, section 11
-TIME_SCALE = 1000.0  # t in [0, 1] spans the thousand steps for which such embeddings are made
+TIME_SCALE = 1000.0  # maps t in [0, 1] to the 1000 steps for which such embeddings are designed
 LONGEST_PERIOD = 10_000.0  # Vaswani et al. 2017
 
 
 class TimeEmbedding(nn.Module):
-    """Sines and cosines of the time, then an MLP of two layers."""
+    """Sinusoidal embedding of the time, followed by an MLP of two layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class TimeEmbedding(nn.Module):
 
 
 def sinusoids(time: Float[Tensor, "B"]) -> Float[Tensor, "B T"]:
-    """Cosines and sines of the time at geometrically spaced frequencies.
+    """Return cosines and sines of the time at geometrically spaced frequencies.
 
     Args:
         time: 0 is data, 1 is noise.
@@ -38,7 +38,7 @@ def sinusoids(time: Float[Tensor, "B"]) -> Float[Tensor, "B T"]:
 
 
 class FiLM(nn.Module):
-    """Scales and shifts features by the time: h (γ + 1) + β; the identity until it is trained."""
+    """Scales and shifts features by the time, h (γ + 1) + β; starts as the identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class FiLM(nn.Module):
 
 
 class TokenFiLM(FiLM):
-    """Of tokens, whose width comes last."""
+    """FiLM of tokens, whose width comes last."""
 
     def forward(self, features: Float[Tensor, "B L D"], time: Float[Tensor, "B T"]) -> Float[Tensor, "B L D"]:
         scale, shift = self.linear(time).unsqueeze(1).chunk(2, dim=-1)  # (B, 1, D) each
@@ -56,7 +56,7 @@ class TokenFiLM(FiLM):
 
 
 class VolumeFiLM(FiLM):
-    """Of volumes, whose width comes second."""
+    """FiLM of volumes, whose channels come second."""
 
     def forward(
         self, features: Float[Tensor, "B D X Y Z"], time: Float[Tensor, "B T"]

@@ -1,9 +1,9 @@
-"""Pooled factors as a generator reads them: of one length, with a null that can be learnt (Eqs. 14-17).
+"""Pooled factors as conditions of a generator: normalised, with a learned null (Eqs. 14-17).
 
-c0 and s0 differ in length from scan to scan by what a crop holds; only their direction is a condition. How
-strong a condition is, the network learns as a temperature. Before that a generator may whiten them with what
-it knows of its training data (ours): pooled factors have most of their variance along a handful of directions
-that all crops share, and what tells crops apart would be learnt last.
+The lengths of c0 and s0 vary from scan to scan with the contents of a crop, so only their directions are
+conditions. The network learns the length of a condition as a temperature. A generator may whiten the factors
+first (this project): most of their variance lies along a few directions that all crops share, and without
+whitening the differences between crops would be learned last.
 """
 
 import math
@@ -12,52 +12,54 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-EPSILON = 1e-6  # keeps a vector of zeros a vector of zeros
-LEAST_SPREAD = 0.01  # of the largest: directions with less are noise, and are not made louder than this
+EPSILON = 1e-6  # avoids 0 / 0 for a vector of zeros
+# Smallest std of a direction, relative to the largest, that whitening scales to 1. Directions below it are
+# treated as noise and are amplified at most 100 times.
+SMALLEST_STD = 0.01
 
 
 def normalised_factor(
     factor: Float[Tensor, "*B D"], log_temperature: Float[Tensor, ""]
 ) -> Float[Tensor, "*B D"]:
-    """The factor's direction, 1/tau long: v / (|v| + eps) / tau. Eq. (14)."""
+    """Direction of the factor with length 1/tau: v / (|v| + eps) / tau. Eq. (14)."""
     length = factor.norm(dim=-1, keepdim=True)
     return factor / (length + EPSILON) / log_temperature.exp()
 
 
 def initial_log_temperature(width: int) -> float:
-    """Where log tau begins: tau = 1 / sqrt(D), so that an entry of the condition is about 1. Eq. (15)."""
+    """Return the initial log tau: tau = 1 / sqrt(D), so that an entry of the condition is about 1."""
     return -0.5 * math.log(width)
 
 
 def dropped_factor(
     factor: Float[Tensor, "B D"], null: Float[Tensor, " D"], is_dropped: Bool[Tensor, " B"]
 ) -> Float[Tensor, "B D"]:
-    """Each row's factor, or the null where it is dropped. Eq. (16)."""
+    """Return the factor of each row, or the null if the row is dropped."""
     return torch.where(is_dropped.unsqueeze(-1), null.to(factor.dtype), factor)
 
 
 def whitening(factors: Float[Tensor, "N D"]) -> tuple[Float[Tensor, " D"], Float[Tensor, "D D"]]:
-    """Centre and symmetric map that give factors like these unit variance along every direction.
+    """Return centre and symmetric matrix that give such factors unit variance along every direction.
 
-    Directions with less than 1 % of the largest spread are scaled as if they had that.
+    Directions with less than 1 % of the largest std are scaled as if they had 1 %.
     """
     factors = factors.double()
     centre = factors.mean(dim=0)
     _, lengths, directions = torch.linalg.svd(factors - centre, full_matrices=False)
-    spread = lengths / math.sqrt(len(factors))
-    floor = LEAST_SPREAD * spread.max()
-    scale = 1 / spread.clamp(min=floor) - 1 / floor  # what lies across all directions has less than the floor
+    std = lengths / math.sqrt(len(factors))
+    floor = SMALLEST_STD * std.max()
+    scale = 1 / std.clamp(min=floor) - 1 / floor  # directions without any variance are scaled by 1 / floor
     whitened = directions.T * scale @ directions + torch.eye(factors.shape[1]) / floor
     return centre.float(), whitened.float()
 
 
 class FactorCondition(nn.Module):
-    """One factor as a condition: content or style.
+    """Content or style as a condition.
 
     Attributes:
-        centre, whitening: change the factor first; 0 and the identity (the paper) until `fit` is called.
-        log_temperature: learnt.
-        null: stands for a factor that is not given; it passes the same norm.
+        centre, whitening: applied to the factor first; 0 and the identity (the paper) until `fit` is called.
+        log_temperature: learned log tau.
+        null: learned replacement of a dropped factor; it passes the same norm.
     """
 
     centre: Float[Tensor, " D"]
@@ -71,12 +73,12 @@ class FactorCondition(nn.Module):
         self.null = nn.Parameter(torch.randn(width) / math.sqrt(width))
 
     def fit(self, factors: Float[Tensor, "N D"]) -> None:
-        """Whiten what comes as these factors, those of the training data, would have to be."""
+        """Set centre and whitening from the factors of the training data."""
         centre, white = whitening(factors)
         self.centre.copy_(centre)
         self.whitening.copy_(white)
 
     def forward(self, factor: Float[Tensor, "B D"], is_dropped: Bool[Tensor, " B"]) -> Float[Tensor, "B D"]:
-        """The condition; factor and null pass the same norm. Eq. (17)."""
+        """Condition norm_tau(factor), or the null through the same norm. Eq. (15), Eq. (17)."""
         whitened = (factor - self.centre) @ self.whitening
         return normalised_factor(dropped_factor(whitened, self.null, is_dropped), self.log_temperature)

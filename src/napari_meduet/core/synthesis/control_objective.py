@@ -1,6 +1,6 @@
-"""What a ControlNet learns: the generator's own task, given a mask (M-40).
+"""Training of a ControlNet: the generator's own loss, given a mask (M-40).
 
-The generator stands still; only what reads the mask is trained, and averaged.
+The generator stays fixed. Only the ControlNet is trained and averaged. `objective.py` trains the generator.
 """
 
 import copy
@@ -15,26 +15,25 @@ from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
 from napari_meduet.core.synthesis.objective import (
     GenerationBatch,
     GenerationConfig,
-    ema_decay_at,
-    given_of,
+    network_inputs,
     velocity_loss,
 )
-from napari_meduet.core.teacher import update_teacher
+from napari_meduet.core.teacher import ramped_decay, update_teacher
 
 
 class ControlBatch(GenerationBatch):
-    """What a generator learns from, with `mask_shares` of each row."""
+    """A batch of generator training, with the `mask_fractions` of each row."""
 
     mask: Float[Tensor, "B K X Y Z"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ControlConfig(GenerationConfig):
-    """How a ControlNet is trained: as its generator.
+    """Options of ControlNet training: those of its generator, and the classes of its masks.
 
     Attributes:
-        labels: the number of each class in a mask, that of the background first.
-        names: of the classes, in the same order.
+        labels: label number of each class in a mask file, the background first.
+        names: names of the classes, in the same order.
     """
 
     labels: tuple[int, ...] = (0,)
@@ -43,19 +42,21 @@ class ControlConfig(GenerationConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.labels) != len(self.names):
-            raise ValueError(f"labels and names are of the same classes; got {self.labels} and {self.names}.")
+            raise ValueError(
+                f"labels and names must have the same length; got {self.labels} and {self.names}."
+            )
 
     def build(self, network: GeneratorConfig) -> nn.Module:
-        """A ControlNet of a generator that `begin_with` gives its weights."""
+        """Build a ControlNet; `load_generator` gives it the weights of a trained generator."""
         return ControlObjective(self, Generator(network), len(self.labels))
 
 
 class ControlObjective(nn.Module):
-    """A ControlNet in training, with its average; the generator does not move.
+    """A ControlNet in training, its average, and the fixed generator.
 
     Attributes:
-        student: what the optimizer moves.
-        teacher: its slow average, which samples.
+        student: the ControlNet that the optimizer trains.
+        teacher: exponential moving average of the student; it is used for sampling.
     """
 
     def __init__(self, config: GenerationConfig, generator: Generator, num_classes: int) -> None:
@@ -66,17 +67,17 @@ class ControlObjective(nn.Module):
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
 
     @torch.no_grad()
-    def begin_with(self, generator: Generator) -> None:
-        """Take the weights of a trained generator, and begin as a copy of its blocks."""
+    def load_generator(self, generator: Generator) -> None:
+        """Load the weights of a trained generator, and reset the ControlNet to a copy of its blocks."""
         self.generator.load_state_dict(generator.state_dict())
-        begun = ControlNet(self.generator, self.student.num_classes).state_dict()
-        self.student.load_state_dict(begun)
-        self.teacher.load_state_dict(begun)
+        initial = ControlNet(self.generator, self.student.num_classes).state_dict()
+        self.student.load_state_dict(initial)
+        self.teacher.load_state_dict(initial)
 
-    def forward(self, batch: ControlBatch, step: int) -> dict[str, Tensor]:
-        """The generator's own loss, of its prediction under control."""
+    def forward(self, batch: ControlBatch, step: int) -> dict[str, Float[Tensor, ""]]:
+        """Return the generator's loss for its prediction with the ControlNet."""
         generator = self.generator
-        x, time, conditions = given_of(generator.config, batch)
+        x, time, conditions = network_inputs(generator.config, batch)
         modulation = generator.time_modulation(time) + generator.condition_modulation(conditions)
         spatial = generator.spatial_tokens(conditions)
         control = self.student(x, batch["mask"], modulation, spatial)
@@ -85,5 +86,5 @@ class ControlObjective(nn.Module):
 
     @torch.no_grad()
     def finish_step(self, step: int) -> None:
-        """After the optimizer: the average follows."""
-        update_teacher(self.teacher, self.student, ema_decay_at(step, self.config))
+        """Update the average after an optimizer step."""
+        update_teacher(self.teacher, self.student, ramped_decay(step, self.config.ema_decay))

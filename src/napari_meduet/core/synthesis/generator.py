@@ -1,11 +1,11 @@
-"""SiT and DiT: a transformer that every condition modulates, block by block (M-30, Eqs. 18-20).
+"""SiT and DiT: a transformer whose blocks are modulated by time, content and style (M-30, Eqs. 18-20).
 
     latent -> patches -> blocks, modulated by time, content and style -> patches -> prediction
 
-Blocks are those of the MeDUET encoder, layer norm's affine kept, so that every tensor of a pretrained encoder
-loads. All that modulates begins at zero, and so does the prediction: a new generator returns exactly 0.
-Modulation is additive in time and conditions, so a sampler computes both parts once (`time_modulation`,
-`condition_modulation`) and none of it again at each evaluation.
+The blocks are those of the MeDUET encoder and keep the affine parameters of their layer norms, so every
+tensor of a pretrained encoder loads. All modulation layers and the prediction layer start at zero, so a new
+generator returns exactly 0. The modulation is a sum over time and conditions, so a sampler computes both
+parts once (`time_modulation`, `condition_modulation`) and not again at each evaluation.
 """
 
 import math
@@ -26,9 +26,9 @@ from napari_meduet.core.positions import interpolated_positions, sincos_position
 from napari_meduet.core.synthesis.conditioning import FactorCondition
 from napari_meduet.core.transformer import Block, Transformer, initialise
 
-FREQUENCIES = 256  # sinusoids that tell the time (DiT)
-TIME_SCALE = 1000.0  # the sinusoids are made for steps of 0 to 1000
-PER_BLOCK = 6  # scale, shift and gate, of attention and of the MLP
+FREQUENCIES = 256  # sines and cosines of the time embedding (DiT)
+TIME_SCALE = 1000.0  # the embedding is designed for steps of 0 to 1000
+PER_BLOCK = 6  # scale, shift and gate of attention and of the MLP
 
 Prediction = Literal["velocity", "data", "noise"]
 
@@ -38,16 +38,20 @@ class GeneratorConfig(LatentGrid):
     """Sizes of a generator; the defaults are SiT-B/4 on 4 x 64 x 64 x 32 latents (M-30).
 
     Attributes:
-        prediction: what comes out; "velocity" (SiT), "noise" (DiT), or "data" for networks narrower than a
-            patch has numbers: they cannot carry its noise (Li and He 2025).
-        spatial_content: whether the content tokens of every place can be given, for the same anatomy.
-        positions_of: the grid whose positions are stretched over this one, that of the encoder whose weights
-            it starts from (the paper); None: positions of its own, a token as far from the next as ever.
-        refinement_channels: of a small convolutional network behind the blocks, for generators so small that
-            their patches do not meet at the seams; 0 (the paper): none.
-        layout_rank: of a linear guess, from the pooled factors, at the content of the places where none is
-            given, for trainings too short to learn where organs lie from the modulation; 0 (the paper): none.
-        whitens_factors: whether a training first fits `FactorCondition` to its data; the paper does not.
+        prediction: output of the network: "velocity" (SiT), "noise" (DiT), or "data". A network that is
+            narrower than the number of values in a patch cannot represent noise, so it predicts data (Li and
+            He 2025).
+        spatial_content: whether the generator accepts the content token of every position, which fixes the
+            anatomy.
+        positions_of: grid whose positions are interpolated to this grid; the paper uses the grid of the
+            encoder that provides the initial weights. None: positions are computed for this grid, with the
+            same distance between tokens.
+        refinement_channels: channels of a small conv network behind the blocks. Small generators need it,
+            because their patches do not match at the seams. 0 (the paper): no such network.
+        layout_rank: rank of a linear prior that predicts the spatial content from the pooled factors. Short
+            trainings need it, because they do not learn the positions of organs from the modulation. 0 (the
+            paper): no prior.
+        whitens_factors: whether a training first fits the whitening of `FactorCondition`; the paper does not.
     """
 
     grid: tuple[int, int, int] = (16, 16, 8)  # tokens along each axis
@@ -66,14 +70,16 @@ class GeneratorConfig(LatentGrid):
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} does not split into {self.heads} attention heads.")
+            raise ValueError(
+                f"width must be a multiple of its {self.heads} attention heads; got {self.width}."
+            )
         if self.width % 6:
-            raise ValueError(f"width must be a multiple of 6 for its positions; got {self.width}.")
+            raise ValueError(f"width must be a multiple of 6 for the position embedding; got {self.width}.")
         if min(self.grid) < 1:
             raise ValueError(f"grid {self.grid} must be at least 1 along each axis.")
         if not 0 <= 2 * self.refinement_channels <= self.width:
             raise ValueError(
-                f"refinement_channels must lie from 0 to half the width; got {self.refinement_channels}."
+                f"refinement_channels must be from 0 to half the width; got {self.refinement_channels}."
             )
 
     @classmethod
@@ -83,7 +89,7 @@ class GeneratorConfig(LatentGrid):
 
     @classmethod
     def small(cls, **changes: Any) -> "GeneratorConfig":
-        """384 x 8 on latents of 32^3 (192 mm), for one GPU; with the small MeDUET."""
+        """Width 384, depth 8, latents of 32^3 (192 mm): for one GPU and the small MeDUET."""
         sizes = cls(
             grid=(8, 8, 8),
             width=384,
@@ -97,7 +103,7 @@ class GeneratorConfig(LatentGrid):
 
     @classmethod
     def tiny(cls, **changes: Any) -> "GeneratorConfig":
-        """192 x 6 on latents of 24^3 (144 mm), for two CPU cores; with the tiny MeDUET."""
+        """Width 192, depth 6, latents of 24^3 (144 mm): for two CPU cores and the tiny MeDUET."""
         sizes = cls(
             grid=(6, 6, 6),
             width=192,
@@ -114,11 +120,15 @@ class GeneratorConfig(LatentGrid):
 
     @property
     def num_modulations(self) -> int:
-        """Vectors that modulate: six a block, two before the prediction, one for the content of places that
-        is added to it, one for the refinement."""
+        """Number of modulation vectors.
+
+        There are six for each block, two for the prediction, one for the spatial content that is added to
+        the prediction, and one for the refinement.
+        """
         return PER_BLOCK * self.depth + 2 + self.spatial_content + (self.refinement_channels > 0)
 
     def positions(self) -> Float[Tensor, "L D"]:
+        """Return the position embedding of each token."""
         if self.positions_of is None:
             return sincos_positions(self.grid, self.width)
         return interpolated_positions(self.positions_of, self.grid, self.width)
@@ -126,13 +136,13 @@ class GeneratorConfig(LatentGrid):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Conditions:
-    """What a row of a batch is asked to show.
+    """Conditions of each row of a batch.
 
     Attributes:
         content, style: c0 and s0 (M-21), not normalised.
-        drops_content, drops_style: where the learnt null stands in their place.
-        spatial_content: content tokens of every place, 0 where there are none; None: of no row.
-        mask: share of each class in each latent voxel, for a ControlNet (control.mask_shares).
+        drops_content, drops_style: rows in which the learned null replaces the factor.
+        spatial_content: content token of every position, 0 if a row has none. None: no row has any.
+        mask: fraction of each class in each latent voxel, for a ControlNet (`control.mask_fractions`).
     """
 
     content: Float[Tensor, "B Dc"]
@@ -144,7 +154,7 @@ class Conditions:
 
 
 def time_embedding(time: Float[Tensor, " B"]) -> Float[Tensor, "B F"]:
-    """Cosines and sines of a time from 0 to 1 at 128 frequencies (DiT)."""
+    """Return cosines and sines of a time from 0 to 1 at 128 frequencies (DiT)."""
     half = FREQUENCIES // 2
     rates = torch.exp(-math.log(10_000) * torch.arange(half, device=time.device) / half)
     angles = TIME_SCALE * time.float().unsqueeze(-1) * rates
@@ -154,14 +164,14 @@ def time_embedding(time: Float[Tensor, " B"]) -> Float[Tensor, "B F"]:
 def modulated(
     tokens: Float[Tensor, "B L D"], scale: Float[Tensor, "B D"], shift: Float[Tensor, "B D"]
 ) -> Float[Tensor, "B L D"]:
-    """Tokens (1 + gamma) times as large, plus beta. Eq. (19)."""
+    """Modulated tokens, (1 + gamma) * tokens + beta. Eq. (20)."""
     return tokens * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
 
 
 def modulated_block(
     block: Block, tokens: Float[Tensor, "B L D"], modulation: Float[Tensor, "B 6 D"]
 ) -> Float[Tensor, "B L D"]:
-    """A block whose two branches are modulated before, and gated behind. Eq. (20)."""
+    """Return the output of a block whose two branches are modulated at the input, gated at the output."""
     scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = modulation.unbind(dim=1)
     attended = block.attention(modulated(block.attention_norm(tokens), scale_a, shift_a))
     tokens = tokens + gate_a.unsqueeze(1) * attended
@@ -172,7 +182,7 @@ def modulated_block(
 def transformed(
     transformer: Transformer, number: int, tokens: Float[Tensor, "B L D"], modulation: Float[Tensor, "B M D"]
 ) -> Float[Tensor, "B L D"]:
-    """Tokens behind a block, with its part of the modulation of all."""
+    """Run one block with its own part of the modulation, and return the tokens."""
     block = cast(Block, transformer.blocks[number])
     own = modulation[:, PER_BLOCK * number : PER_BLOCK * (number + 1)]
     if transformer.recomputes and torch.is_grad_enabled():
@@ -181,9 +191,9 @@ def transformed(
 
 
 class ConvRefiner(nn.Module):
-    """Corrects a prediction where patches meet, from what lies on both sides of the seam (ours).
+    """Three convs that correct a prediction at the seams between patches (this project).
 
-    Three convolutions that see the noised latent and the prediction; they begin by changing nothing.
+    They read the noised latent and the prediction. They start as the identity.
     """
 
     def __init__(self, latent_channels: int, channels: int) -> None:
@@ -201,14 +211,17 @@ class ConvRefiner(nn.Module):
         prediction: Float[Tensor, "B C X Y Z"],
         modulation: Float[Tensor, "B D"],
     ) -> Float[Tensor, "B C X Y Z"]:
-        """The prediction, corrected; the first numbers of the modulation scale and shift the channels."""
+        """Return the corrected prediction.
+
+        The first entries of the modulation scale and shift the channels.
+        """
         scale, shift = modulation[:, : 2 * self.channels, None, None, None].chunk(2, dim=1)
         features = self.enter(torch.cat([latent, prediction], dim=1)) * (1 + scale) + shift
         return prediction + self.leave(F.silu(self.mix(F.silu(features))))
 
 
 class LayoutPrior(nn.Module):
-    """Guesses the content of every place from pooled factors (ours); begins by guessing nothing."""
+    """Predicts the spatial content from pooled factors (this project); starts at zero."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -222,7 +235,7 @@ class LayoutPrior(nn.Module):
 
 
 class Generator(nn.Module):
-    """Predicts the velocity, the noise or the data of a noised latent, given time and conditions."""
+    """Predicts the velocity, the noise or the data of a noised latent from time and conditions."""
 
     positions: Float[Tensor, "L D"]
 
@@ -268,28 +281,34 @@ class Generator(nn.Module):
         return self.predict(latent, modulation, self.spatial_tokens(conditions))
 
     def time_modulation(self, time: Float[Tensor, " B"]) -> Float[Tensor, "B M D"]:
-        """What the time adds to the modulation of every block."""
+        """Return the part of the modulation that comes from the time."""
         embedded = F.silu(self.time(time_embedding(time).to(self.from_time.weight.dtype)))
         return self._by_block(self.from_time(embedded))
 
     def condition_modulation(self, conditions: Conditions) -> Float[Tensor, "B M D"]:
-        """What content and style each add to (gamma, beta, g) of every block, beside the time. Eq. (18)."""
+        """Sum of the (gamma, beta, g) of content and of style for every block. Eq. (18), Eq. (19).
+
+        Each factor gives its own (gamma, beta, g) (Eq. 18); their sum (Eq. 19) is added to that of the time.
+        """
         content = self.content(conditions.content, conditions.drops_content)
         style = self.style(conditions.style, conditions.drops_style)
         return self._by_block(self.from_content(F.silu(content)) + self.from_style(F.silu(style)))
 
     def spatial_tokens(self, conditions: Conditions) -> Float[Tensor, "B L D"] | None:
-        """What the content of every place, or where there is none the layout, adds to the patches there."""
+        """Return what the spatial content adds to the patch tokens.
+
+        A row without spatial content gets the prediction of the layout prior, if the generator has one.
+        """
         given = conditions.spatial_content
         tokens = None if given is None or self.spatial_content is None else self.spatial_content(given)
         if self.layout is None:
             return tokens
         content = self.content(conditions.content, conditions.drops_content)
         style = self.style(conditions.style, conditions.drops_style)
-        guessed = self.layout(content, style, self.config.width)
+        prior = self.layout(content, style, self.config.width)
         if tokens is None or given is None:
-            return guessed
-        return torch.where((given != 0).any(dim=-1, keepdim=True), tokens, guessed)
+            return prior
+        return torch.where((given != 0).any(dim=-1, keepdim=True), tokens, prior)
 
     def predict(
         self,
@@ -298,10 +317,12 @@ class Generator(nn.Module):
         spatial: Float[Tensor, "B L D"] | None = None,
         control: Sequence[Float[Tensor, "B L D"]] = (),
     ) -> Float[Tensor, "B C X Y Z"]:
-        """The prediction, with all that does not depend on the latent computed before.
+        """Return the prediction for a latent.
 
         Args:
-            control: what a ControlNet adds to the tokens behind each of the first blocks (M-40).
+            modulation: sum of `time_modulation` and `condition_modulation`.
+            spatial: result of `spatial_tokens`.
+            control: additions of a ControlNet to the tokens behind each of the first blocks (M-40).
         """
         tokens = self.embed(latent, spatial)
         for number in range(self.config.depth):
@@ -311,7 +332,7 @@ class Generator(nn.Module):
         scale, shift, *others = modulation[:, PER_BLOCK * self.config.depth :].unbind(dim=1)
         patches = self.prediction(modulated(self.transformer.norm(tokens), scale, shift))
         if spatial is not None and self.content_prediction is not None:
-            # past the blocks, whose width is full of the noised patch
+            # This path bypasses the blocks, because their width is needed for the noised patch.
             patches = patches + self.content_prediction(spatial * (1 + others[0].unsqueeze(1)))
         prediction = unpatchify(patches, self.config.grid, self.config.patch_size)
         if self.refinement is None:
@@ -321,7 +342,7 @@ class Generator(nn.Module):
     def embed(
         self, latent: Float[Tensor, "B C X Y Z"], spatial: Float[Tensor, "B L D"] | None
     ) -> Float[Tensor, "B L D"]:
-        """Tokens that know their patch, its place and what content lies there."""
+        """Return patch embeddings with positions and spatial content, the input of the blocks."""
         tokens = self.patch_embedding(patchify(latent, self.config.patch_size)) + self.positions
         return tokens if spatial is None else tokens + spatial
 

@@ -1,25 +1,22 @@
 """Guidance by two factors: how far a prediction moves towards content and towards style (Eqs. 21-24).
 
-A weight of 0 leaves the conditional model as it is in every form; the text of the paper calls that
-unconditional, which its own formula contradicts. All latent channels are guided.
+A weight of 0 gives the conditional model in every form. The text of the paper calls a weight of 0
+unconditional, which contradicts its own formula. Guidance acts on all latent channels. `guided.py` evaluates
+the predictions that these functions combine.
 """
-
-from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Form = Literal["paper", "compositional", "nested"]
-
 
 def content_push(both: Float[Tensor, "B *S"], style_only: Float[Tensor, "B *S"]) -> Float[Tensor, "B *S"]:
-    """e_cs - e_ns: what the content adds where the style is known. Eq. (22)."""
+    """Return e_cs - e_ns, the effect of the content when the style is known."""
     return both - style_only
 
 
 def style_push(both: Float[Tensor, "B *S"], content_only: Float[Tensor, "B *S"]) -> Float[Tensor, "B *S"]:
-    """e_cs - e_cn: what the style adds where the content is known. Eq. (23)."""
+    """Return e_cs - e_cn, the effect of the style when the content is known."""
     return both - content_only
 
 
@@ -43,7 +40,7 @@ def compositional_guidance(
     content_weight: float,
     style_weight: float,
 ) -> Float[Tensor, "B *S"]:
-    """e_cs + w_c (e_cn - e_nn) + w_s (e_ns - e_nn): each factor pushes as it would alone."""
+    """Return e_cs + w_c (e_cn - e_nn) + w_s (e_ns - e_nn): each factor acts as if it were alone."""
     return both + content_weight * (content_only - neither) + style_weight * (style_only - neither)
 
 
@@ -54,17 +51,20 @@ def nested_guidance(
     content_weight: float,
     style_weight: float,
 ) -> Float[Tensor, "B *S"]:
-    """e_cs + w_c (e_cn - e_nn) + w_s (e_cs - e_cn): content first, then style given the content."""
+    """Return e_cs + w_c (e_cn - e_nn) + w_s (e_cs - e_cn): content first, then style given the content."""
     return both + content_weight * (content_only - neither) + style_weight * style_push(both, content_only)
 
 
 def rescaled(
-    guided: Float[Tensor, "B *S"], both: Float[Tensor, "B *S"], share: float
+    guided: Float[Tensor, "B *S"], both: Float[Tensor, "B *S"], fraction: float
 ) -> Float[Tensor, "B *S"]:
-    """The guided prediction, moved a share of the way to the spread that the conditional one has.
+    """Return the guided prediction with its std moved towards that of the conditional prediction.
 
-    Guidance makes predictions larger, and samples too contrasted (Lin et al. 2023).
+    Guidance increases the std of predictions, and samples then have too much contrast (Lin et al. 2023).
+
+    Args:
+        fraction: 0 changes nothing, 1 gives the std of the conditional prediction.
     """
     axes = tuple(range(1, both.ndim))
     factor = both.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True).clamp(min=1e-12)
-    return torch.lerp(guided, guided * factor, share)
+    return torch.lerp(guided, guided * factor, fraction)

@@ -1,8 +1,8 @@
-"""A generator under guidance, as samplers walk it: what no step changes is computed once.
+"""The velocity that samplers follow: a generator under guidance (Eqs. 21-24).
 
-A guided step needs the prediction under two to four combinations of conditions. What each combination adds to
-the modulation, and what each time adds, is known before the first step; the combinations of a step are rows
-of one batch, or follow each other where memory is short.
+A guided step needs predictions under two to four combinations of conditions. The modulation of each
+combination and of each time is computed once, before the first step. The combinations of a step form one
+batch, or run one after the other if memory is short. `guidance.py` combines the predictions.
 """
 
 import copy
@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from napari_meduet.core.options import GUIDANCE_WEIGHT, GuidanceForm
 from napari_meduet.core.synthesis.control import ControlNet
 from napari_meduet.core.synthesis.generator import Conditions, Generator
 from napari_meduet.core.synthesis.guidance import (
-    Form,
     compositional_guidance,
     dual_guidance,
     nested_guidance,
@@ -30,34 +30,40 @@ Combination = Literal["both", "style_only", "content_only", "neither"]
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
-    """How strongly content and style steer a sample; the weights are the paper's.
+    """Form, weights and interval of guidance.
 
     Attributes:
-        interval: earliest and latest time at which it steers; at others the conditional model is alone.
-        rescale: share of the way back to the spread of the conditional prediction, 0 to 1.
+        form: how the predictions are combined (guidance.py).
+        content_weight, style_weight: strength of each factor; 0 is no guidance, the paper uses 3.
+        interval: earliest and latest time of guidance. Outside of it the conditional model is used.
+        rescale: fraction of the way back to the std of the conditional prediction, 0 to 1.
+
+    Examples:
+        >>> Guidance(content_weight=2.0, style_weight=0.0).combinations
+        ('both', 'style_only')
     """
 
-    form: Form = "paper"
-    content_weight: float = 3.0
-    style_weight: float = 3.0
+    form: GuidanceForm = "paper"
+    content_weight: float = GUIDANCE_WEIGHT
+    style_weight: float = GUIDANCE_WEIGHT
     interval: tuple[float, float] = (0.0, 1.0)
     rescale: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("content_weight", "style_weight"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is 0 (no guidance) or more; got {getattr(self, name)}.")
+                raise ValueError(f"{name} must be 0 (no guidance) or more; got {getattr(self, name)}.")
         low, high = self.interval
         if not 0 <= low <= high <= 1:
             raise ValueError(
-                f"The interval of guidance lies within 0 to 1, low before high; got {low} {high}."
+                f"interval must run from a lower to a higher time between 0 and 1; got {low} to {high}."
             )
         if not 0 <= self.rescale <= 1:
-            raise ValueError(f"rescale is a share from 0 to 1; got {self.rescale}.")
+            raise ValueError(f"rescale is a fraction from 0 to 1; got {self.rescale}.")
 
     @property
     def combinations(self) -> tuple[Combination, ...]:
-        """The combinations of conditions that a guided prediction needs, "both" first."""
+        """Combinations of conditions that a guided prediction needs, "both" first."""
         content, style = self.content_weight > 0, self.style_weight > 0
         needs: dict[Combination, bool] = {"both": True}
         if self.form == "paper":
@@ -68,12 +74,16 @@ class Guidance:
             needs |= {"content_only": content or style, "neither": content}
         return tuple(name for name, is_needed in needs.items() if is_needed)
 
-    def steers(self, time: float) -> bool:
+    def is_active(self, time: float) -> bool:
+        """Return whether guidance is used at this time."""
         low, high = self.interval
         return low <= time <= high
 
     def guided(self, predicted: dict[Combination, Float[Tensor, "B *S"]]) -> Float[Tensor, "B *S"]:
-        """The guided prediction; combinations that only a weight of 0 would multiply may be missing."""
+        """Return the guided prediction.
+
+        Combinations that only a weight of 0 would multiply may be missing.
+        """
         both = predicted["both"]
         if len(predicted) == 1:
             return both
@@ -91,9 +101,10 @@ class Guidance:
 
 
 def combined_conditions(conditions: Conditions, combination: Combination) -> Conditions:
-    """The conditions of one evaluation: both factors, or a null in place of one or both. Eq. (21).
+    """Conditions of an evaluation: both, style only, content only. Eq. (21), Eq. (22), Eq. (23).
 
-    Without content there is none of any place either.
+    A null replaces the content in e_ns ("style_only", Eq. 22), the style in e_cn ("content_only", Eq. 23)
+    and both in e_nn ("neither"). Without content there is no spatial content either.
     """
     without_content = combination in ("style_only", "neither")
     without_style = combination in ("content_only", "neither")
@@ -107,16 +118,16 @@ def combined_conditions(conditions: Conditions, combination: Combination) -> Con
 
 
 class GuidedVelocity:
-    """The velocity that guidance makes of a generator's predictions; of a DiT, the guided noise.
+    """The guided velocity of a generator as a function of latent and time; for a DiT, the guided noise.
 
     Args:
-        conditions: one row for each row that will be walked.
-        times: every time that will be asked for.
-        batched: all combinations in one evaluation; False takes less memory.
-        control: follows the mask of the conditions, under every combination alike.
+        conditions: one row for each row of the latent.
+        times: all times at which the function will be called.
+        batched: evaluate all combinations at once; False needs less memory.
+        control: follows the mask of the conditions, under every combination.
 
     Attributes:
-        num_evaluations: rows evaluated so far for each row of x.
+        num_evaluations: evaluations of the generator so far for each row of the latent.
     """
 
     def __init__(
@@ -130,38 +141,41 @@ class GuidedVelocity:
         control: ControlNet | None = None,
     ) -> None:
         if control is not None and conditions.mask is None:
-            raise ValueError("A ControlNet follows a mask, and these conditions have none.")
+            raise ValueError("A ControlNet needs a mask, and these conditions have none. Add a mask.")
         self.generator, self.guidance, self.batched, self.control = generator, guidance, batched, control
         self._weight = generator.patch_embedding.weight
         with torch.no_grad():
-            given = self._combined(conditions)
-            self._modulation = torch.cat([generator.condition_modulation(each) for each in given])
+            combined = self._combined(conditions)
+            self._modulation = torch.cat([generator.condition_modulation(each) for each in combined])
             unique = sorted(set(times))
             by_time = generator.time_modulation(torch.tensor(unique, device=self._weight.device))
             self._time_modulation = dict(zip(unique, by_time, strict=True))
-        self._take_places(conditions)
+        self._set_spatial_conditions(conditions)
 
-    def elsewhere(self, conditions: Conditions) -> "GuidedVelocity":
-        """The same velocity at other places: theirs are taken, content and style remain."""
+    def with_spatial_conditions(self, conditions: Conditions) -> "GuidedVelocity":
+        """Return this velocity with the spatial content and mask of other conditions.
+
+        Pooled content and style remain.
+        """
         other = copy.copy(self)
-        other._take_places(conditions)
+        other._set_spatial_conditions(conditions)
         return other
 
     @torch.no_grad()
     def __call__(self, x: Float[Tensor, "B C X Y Z"], time: float) -> Float[Tensor, "B C X Y Z"]:
-        names = self.guidance.combinations if self.guidance.steers(time) else ("both",)
-        each = len(x)
-        size = each * len(names) if self.batched else each
-        starts = range(0, each * len(names), size)
+        names = self.guidance.combinations if self.guidance.is_active(time) else ("both",)
+        rows = len(x)
+        size = rows * len(names) if self.batched else rows
+        starts = range(0, rows * len(names), size)
         predicted = torch.cat([self._predict(x, slice(start, start + size), time) for start in starts])
         self.num_evaluations += len(names)
         guided = self.guidance.guided(dict(zip(names, predicted.chunk(len(names)), strict=True)))
         if self.generator.config.prediction == "data":
-            return velocity_of_data(x, guided, x.new_full((each,), time))
+            return velocity_of_data(x, guided, x.new_full((rows,), time))
         return guided
 
     def _predict(self, x: Float[Tensor, "B C X Y Z"], rows: slice, time: float) -> Float[Tensor, "N C X Y Z"]:
-        """Predictions for some of the rows of all combinations."""
+        """Return predictions for some of the rows of all combinations."""
         modulation = self._modulation[rows] + self._time_modulation[time]
         spatial = None if self._spatial is None else self._spatial[rows]
         times = len(modulation) // len(x)
@@ -175,9 +189,9 @@ class GuidedVelocity:
         return [combined_conditions(conditions, name) for name in self.guidance.combinations]
 
     @torch.no_grad()
-    def _take_places(self, conditions: Conditions) -> None:
+    def _set_spatial_conditions(self, conditions: Conditions) -> None:
         self.num_evaluations = 0
         self._mask = conditions.mask
         tokens = [self.generator.spatial_tokens(each) for each in self._combined(conditions)]
-        given = [each for each in tokens if each is not None]
-        self._spatial = torch.cat(given) if given else None
+        present = [each for each in tokens if each is not None]
+        self._spatial = torch.cat(present) if present else None

@@ -1,7 +1,7 @@
-"""A velocity for latents larger than the generator's grid: overlapping windows, blended (core/sliding_windows.py).
+"""Velocity of latents larger than the generator's grid, from overlapping windows (core/sliding_windows.py).
 
-Windows lie on whole tokens, so that each has the content of its own places. Velocities are blended at every
-evaluation, not results at the end, so neighbours agree all along the way.
+Windows are aligned with whole tokens, so each window has the spatial content of its own region. Velocities,
+not final results, are blended at every evaluation, so neighbouring windows agree throughout sampling.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from napari_meduet.core.synthesis.guided import Guidance, GuidedVelocity
 
 
 class WindowedVelocity:
-    """The velocity of a latent of any size at least the generator's; a `Velocity`.
+    """The guided velocity of a latent that is at least as large as the generator's grid.
 
     Args:
-        conditions: their places, spatial content and mask, are those of the whole latent.
+        conditions: spatial content and mask cover the whole latent.
         grid: tokens of the whole latent along each axis.
-        overlap: share of a window's width that it has in common with the next, 0 to less than 1.
+        overlap: fraction of a window's width that it shares with the next window, 0 to less than 1.
 
     Raises:
         ValueError: the grid is smaller than the generator's.
@@ -45,20 +45,20 @@ class WindowedVelocity:
         self.shape, self.size = _voxels(grid, patch), _voxels(window, patch)
         corners = window_positions(grid, window, overlap)
         self._positions = [_voxels(corner, patch) for corner in corners]
-        places = [_conditions_at(conditions, grid, corner, generator) for corner in corners]
-        first = GuidedVelocity(generator, places[0], guidance, times, batched=batched, control=control)
-        self._velocities = [first, *(first.elsewhere(each) for each in places[1:])]
+        cut = [_conditions_at(conditions, grid, corner, generator) for corner in corners]
+        first = GuidedVelocity(generator, cut[0], guidance, times, batched=batched, control=control)
+        self._velocities = [first, *(first.with_spatial_conditions(each) for each in cut[1:])]
 
     @property
     def num_evaluations(self) -> int:
-        """Windows evaluated so far for each row of x."""
+        """Number of windows evaluated so far for each row of the latent."""
         return sum(velocity.num_evaluations for velocity in self._velocities)
 
     def __call__(self, x: Float[Tensor, "B C X Y Z"], time: float) -> Float[Tensor, "B C X Y Z"]:
         blend = WindowBlend(len(x) * x.shape[1], self.shape, self.size, device=x.device)
         for position, velocity in zip(self._positions, self._velocities, strict=True):
-            found = velocity(cut_window(x, position, self.size), time)
-            blend.add(position, found.flatten(0, 1))
+            window = velocity(cut_window(x, position, self.size), time)
+            blend.add(position, window.flatten(0, 1))
         return blend.blended().unflatten(0, x.shape[:2]).to(x.dtype)
 
 
@@ -70,7 +70,7 @@ def _voxels(tokens: Position, patch: int) -> Position:
 def _conditions_at(
     conditions: Conditions, grid: Position, corner: Position, generator: Generator
 ) -> Conditions:
-    """The conditions with the places inside one window."""
+    """Return the conditions with the spatial content and mask of one window."""
     patch, window = generator.config.patch_size, generator.config.grid
     content, mask = conditions.spatial_content, conditions.mask
     if content is not None:

@@ -7,6 +7,7 @@ from napari.layers import Layer
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QToolButton, QVBoxLayout, QWidget
 
+from napari_meduet.core.options import STRENGTH_RANGE
 from napari_meduet.gui.common.device_box import DeviceBox
 from napari_meduet.gui.common.forms import ChoiceBox, LayerBox, StrengthSlider, ask_prototype, rows
 from napari_meduet.gui.common.model_box import ModelBox
@@ -19,7 +20,7 @@ from napari_meduet.gui.layers import (
     to_voxels,
     uppermost_scan,
 )
-from napari_meduet.pipelines.requests import STRENGTH_RANGE, Decode, Mode, SwapRequest
+from napari_meduet.pipelines.requests import Decode, Mode, SwapRequest
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

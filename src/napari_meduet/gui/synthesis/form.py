@@ -8,6 +8,13 @@ from napari.layers import Layer
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QSpinBox, QVBoxLayout, QWidget
 
+from napari_meduet.core.options import GuidanceForm
+from napari_meduet.core.synthesis.sampler_registry import (
+    SAMPLERS,
+    default_sampler,
+    generator_kind,
+    samplers_for,
+)
 from napari_meduet.errors import InputError
 from napari_meduet.gui.common.device_box import DeviceBox
 from napari_meduet.gui.common.forms import AmountSlider, ChoiceBox, LayerBox, rows
@@ -17,14 +24,7 @@ from napari_meduet.gui.layers import is_label_volume, is_scan, scan_of, share_gr
 from napari_meduet.gui.synthesis.controls import ANY, Domain, SeedBox, SizeBox, StyleBox
 from napari_meduet.gui.synthesis.mask_classes import mask_of
 from napari_meduet.models.card import STYLES_FILE, ModelCard
-from napari_meduet.pipelines.requests import (
-    DEFAULT_STEPS,
-    MOST_STEPS,
-    Anatomy,
-    Form,
-    Sampler,
-    SynthesisRequest,
-)
+from napari_meduet.pipelines.requests import MOST_STEPS, Anatomy, SynthesisRequest
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -35,20 +35,12 @@ FORMS = {
     "compositional": "compositional: each alone",
     "nested": "nested: content, then style",
 }
-SIT_SAMPLERS = {
-    "multistep": "Multistep",
-    "heun": "Heun",
-    "euler": "Euler",
-    "em": "Euler–Maruyama",
-}
-DIT_SAMPLERS = {"ddim": "DDIM", "ddpm": "DDPM"}
 USUAL_WEIGHTS, POSSIBLE_WEIGHTS = (0.0, 6.0), (0.0, 30.0)
 LEAST_NOISE = 0.05
 MOST_VOLUMES = 16
 NO_CONTROL = "This model has no ControlNet: it cannot follow a mask"
 assert set(ANATOMIES) == set(get_args(Anatomy))
-assert set(FORMS) == set(get_args(Form))
-assert SIT_SAMPLERS.keys() | DIT_SAMPLERS.keys() == set(get_args(Sampler))
+assert set(FORMS) == set(get_args(GuidanceForm))
 
 
 class SynthesisForm(QWidget):
@@ -278,16 +270,18 @@ class SynthesisForm(QWidget):
             part.setEnabled(bool(self.generator))
             part.setToolTip(self._obstacle)
         self.style_source.refill()
-        usable = DIT_SAMPLERS if self.generator.get("prediction") == "noise" else SIT_SAMPLERS
-        default = next(iter(usable))
-        self.sampler.offer([(label, sampler) for sampler, label in usable.items()], default=default)
+        kind = generator_kind(self.generator.get("prediction", "velocity"))
+        self.sampler.offer(
+            [(record.label, name) for name, record in samplers_for(kind).items()],
+            default=default_sampler(kind),
+        )
         if self.generator:
             self.extent.set_own(self.generator["grid"])
         self.changed.emit()
         self._tell_what_is_possible()
 
     def _sampler_changed(self) -> None:
-        self.steps.setValue(DEFAULT_STEPS[self.sampler.value()])
+        self.steps.setValue(SAMPLERS[self.sampler.value()].default_steps)
 
     def _wish_changed(self, *_: Any) -> None:
         self._tell_what_is_possible()

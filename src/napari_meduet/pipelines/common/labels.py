@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from napari_meduet.core.synthesis.control import mask_shares
+from napari_meduet.core.synthesis.control import mask_fractions
 from napari_meduet.errors import InputError
 from napari_meduet.models.model import Model
 from napari_meduet.pipelines.common.encoding import PreparedScan, padding_amounts
@@ -80,4 +80,4 @@ def class_shares(
     classes = np.array([list(known).index(label) for label in found.tolist()])[numbers.reshape(labels.shape)]
     working = torch.from_numpy(scan.grid.labels_to_working(classes))
     padded = F.pad(working, padding_amounts(scan))
-    return mask_shares(padded.unsqueeze(0), len(known), model.tokenizer.stride)[0]
+    return mask_fractions(padded.unsqueeze(0), len(known), model.tokenizer.stride)[0]

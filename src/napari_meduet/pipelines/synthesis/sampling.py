@@ -17,23 +17,12 @@ from torch import Tensor
 
 from napari_meduet.core.sliding_windows import Position
 from napari_meduet.core.synthesis.control import ControlNet
-from napari_meduet.core.synthesis.diffusion import (
-    DIFFUSION_SAMPLERS,
-    ddim,
-    ddpm,
-    diffusion_times,
-    on_its_path,
-)
+from napari_meduet.core.synthesis.diffusion import add_noise
 from napari_meduet.core.synthesis.generator import Conditions, Generator
 from napari_meduet.core.synthesis.guided import Guidance, GuidedVelocity
-from napari_meduet.core.synthesis.samplers import (
-    SAMPLERS,
-    SamplerState,
-    Velocity,
-    euler_maruyama,
-    evaluations_per_step,
-    time_grid,
-)
+from napari_meduet.core.synthesis.sampler_registry import SAMPLERS, generator_kind, samplers_for
+from napari_meduet.core.synthesis.samplers import SamplerState, Velocity
+from napari_meduet.core.synthesis.sampling import sampling_steps, sampling_times
 from napari_meduet.core.synthesis.windowed import WindowedVelocity
 from napari_meduet.errors import InputError, OnProgress
 from napari_meduet.models.model import Model
@@ -119,8 +108,8 @@ def check_sampler(generator: Generator, sampler: str) -> None:
     Raises:
         InputError: with those that can.
     """
-    is_dit = generator.config.prediction == "noise"
-    kind, usable = ("DiT", DIFFUSION_SAMPLERS) if is_dit else ("SiT", SAMPLERS)
+    kind = generator_kind(generator.config.prediction)
+    usable = samplers_for(kind)
     if sampler not in usable:
         raise InputError(
             f"The sampler {sampler!r} does not fit this model's generator, a {kind}: choose "
@@ -233,23 +222,14 @@ def _walk(
     x = torch.randn(asked.latent_shape(generator), generator=draws).to(device)
     if asked.start is not None:
         start = asked.start.unsqueeze(0).to(device)
-        x = on_its_path(generator.config.prediction, start, x, x.new_tensor(times[:1]))
+        x = add_noise(generator.config.prediction, start, x, x.new_tensor(times[:1]))
     velocity = _velocity(generator, asked, guidance_of(request), times, effort, control)
 
     def draw_noise(like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=draws).to(like)
 
-    match request.sampler:
-        case "em":
-            steps = euler_maruyama(velocity, x, times, draw_noise)
-        case "ddpm":
-            steps = ddpm(velocity, x, times, draw_noise)
-        case "ddim":
-            steps = ddim(velocity, x, times)
-        case sampler:
-            steps = SAMPLERS[sampler](velocity, x, times)
     try:
-        yield from steps
+        yield from sampling_steps(request.sampler, velocity, x, times, draw_noise)
     except ValueError as error:
         raise InputError(
             f"{error} Nothing was kept of it; choose other weights, more steps or another seed."
@@ -277,16 +257,14 @@ def num_evaluations(request: SynthesisRequest, start: float) -> int:
     """Evaluations of one volume, as many as guidance needs at each of its times; about one more for Heun."""
     guidance = guidance_of(request)
     rows = [
-        len(guidance.combinations) if guidance.steers(time) else 1 for time in _times(request, start)[:-1]
+        len(guidance.combinations) if guidance.is_active(time) else 1 for time in _times(request, start)[:-1]
     ]
-    return evaluations_per_step(request.sampler) * sum(rows)
+    return SAMPLERS[request.sampler].evaluations_per_step * sum(rows)
 
 
 def _times(request: SynthesisRequest, start: float) -> list[float]:
     try:
-        if request.sampler in DIFFUSION_SAMPLERS:
-            return diffusion_times(request.num_steps, start)
-        return time_grid(request.num_steps, start)
+        return sampling_times(request.sampler, request.num_steps, start)
     except ValueError as error:
         raise InputError(str(error)) from error
 

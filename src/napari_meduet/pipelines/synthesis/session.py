@@ -19,7 +19,8 @@ import torch
 from napari_meduet.core.sliding_windows import Position
 from napari_meduet.core.synthesis.acceleration import accelerated
 from napari_meduet.core.synthesis.generator import Generator
-from napari_meduet.core.synthesis.samplers import SAMPLERS, SamplerState
+from napari_meduet.core.synthesis.sampler_registry import SAMPLERS, default_sampler
+from napari_meduet.core.synthesis.samplers import SamplerState
 from napari_meduet.errors import Cancelled, InputError, OnProgress
 from napari_meduet.models.card import CONTROL_FILE, GENERATOR_FILE
 from napari_meduet.models.loading import load_model
@@ -197,7 +198,7 @@ class SynthesisSession:
     ) -> GuidanceGrid:
         """The first volume under each pair of weights, at few steps: of each the slice through the middle."""
         efforts = Efforts(self.model.device)
-        sampler = "multistep" if self.request.sampler in SAMPLERS else "ddim"
+        sampler = default_sampler(SAMPLERS[self.request.sampler].generator)
         pairs = [(content, style) for content in content_weights for style in style_weights]
         slices = []
         for number, (content, style) in enumerate(pairs):

@@ -40,7 +40,7 @@ class ControlSource(FactorSource):
         return super().read(choices) | {"mask": masks}
 
     def _mask(self, choice: FactorChoice) -> Tensor:
-        """(K, x, y, z): `mask_shares` of the crop."""
+        """(K, x, y, z): `mask_fractions` of the crop."""
         entry, sides = self._masks[choice.scan], self.latent_shape[1:]
         patch = sides[0] // self.size[0]
         i, j, k = choice.corner

@@ -53,7 +53,7 @@ def run_control(run: ControlRun, folder: Path) -> None:
             )
     fabric = launch_fabric(run.hardware)
     with report_on_rank_zero():
-        factors = factors_of(fabric, run.data.model, scans, run.data.made, "labelled")
+        factors = factors_of(fabric, run.data.model, scans, run.data.cache_dir, "labelled")
         found = _labelled(fabric, model, scans, factors, run, generator.config.grid)
         classes = numbered([pair for _, mask in found for pair in zip(mask.names, mask.labels, strict=True)])
         if len(classes) == 1:
@@ -81,7 +81,7 @@ def run_control(run: ControlRun, folder: Path) -> None:
         source,
         model,
         folder,
-        on_new=lambda objective: cast(ControlObjective, objective).begin_with(generator),
+        on_new=lambda objective: cast(ControlObjective, objective).load_generator(generator),
     )
 
 

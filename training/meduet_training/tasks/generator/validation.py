@@ -26,7 +26,8 @@ from napari_meduet.core.synthesis.diffusion import ddim, diffusion_times
 from napari_meduet.core.synthesis.generator import Conditions, Generator
 from napari_meduet.core.synthesis.guided import Guidance, GuidedVelocity
 from napari_meduet.core.synthesis.objective import GenerationBatch, GenerationObjective, generation_loss
-from napari_meduet.core.synthesis.samplers import multistep, time_grid
+from napari_meduet.core.synthesis.sampler_registry import default_sampler, generator_kind
+from napari_meduet.core.synthesis.sampling import sampling_steps, sampling_times
 from napari_meduet.models.model import Model
 from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.intensity import IntensityProfile
@@ -150,13 +151,13 @@ def _sampled(
     generator: Generator, conditions: Conditions, noise: Float[Tensor, "B C X Y Z"]
 ) -> Float[Tensor, "B C X Y Z"]:
     """The end of an unguided walk from this noise."""
-    is_diffusion = generator.config.prediction == "noise"
-    times = diffusion_times(STEPS) if is_diffusion else time_grid(STEPS)
+    sampler = default_sampler(generator_kind(generator.config.prediction))
+    times = sampling_times(sampler, STEPS)
     unguided = Guidance(content_weight=0.0, style_weight=0.0)
     velocity = GuidedVelocity(generator, conditions, unguided, times)
     x = noise
-    for walked in (ddim if is_diffusion else multistep)(velocity, x, times):
-        x = walked.x
+    for state in sampling_steps(sampler, velocity, x, times, torch.randn_like):
+        x = state.x
     return x
 
 
