@@ -6,13 +6,14 @@ them preparation.py's.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-Modality = Literal["CT", "MR"]
+from napari_meduet.volumes.modality import Modality
+
 
 UNITS: dict[Modality, str] = {"CT": "HU", "MR": "arbitrary"}
 

@@ -19,12 +19,14 @@ from lightning_fabric.plugins.environments import (
     SLURMEnvironment,
     TorchElasticEnvironment,
 )
-from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
+from lightning_fabric.strategies import Strategy as FabricStrategy
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from meduet_training.runtime.choices import Device, Precision, Strategy
 from meduet_training.runtime.messages import report_on_rank_zero
 from meduet_training.runtime.rendezvous import TIMEOUT_S, check_rendezvous
 from napari_meduet.core.transformer import Block, Transformer
@@ -51,9 +53,9 @@ class Hardware:
         timeout_s: seconds that a process waits for the others before it ends the job.
     """
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "bf16", "fp32"] = "auto"
-    strategy: Literal["ddp", "fsdp"] = "ddp"
+    device: Device = "auto"
+    precision: Precision = "auto"
+    strategy: Strategy = "ddp"
     accumulate: int = 1
     compile: bool = False
     recompute: bool = False
@@ -71,7 +73,7 @@ class Hardware:
             raise ValueError(f"timeout_s is a number of seconds above 0; got {self.timeout_s}.")
 
 
-def make_fabric(device: Literal["auto", "cpu", "cuda"] | str = "auto") -> Fabric:
+def make_fabric(device: str = "auto") -> Fabric:
     """Return a launched Fabric of this process alone, with the default precision of the device.
 
     Raises:
@@ -199,7 +201,7 @@ def _started_by(variables: "os._Environ[str] | dict[str, str]") -> tuple[Cluster
     return LightningEnvironment(), 1, 1
 
 
-def _strategy(hardware: Hardware, num_processes: int) -> Strategy | str:
+def _strategy(hardware: Hardware, num_processes: int) -> FabricStrategy | str:
     timeout = timedelta(seconds=hardware.timeout_s)
     if num_processes == 1:
         return "auto"
