@@ -132,7 +132,7 @@ def latents() -> list[Tensor]:
     if not paths:
         samples = Path(__file__).parents[1] / "src" / "napari_meduet" / "samples"
         paths = [samples / name for name in SAMPLES]
-    tokenizer = load_tokenizer(demo_model_path())
+    tokenizer, _ = load_tokenizer(demo_model_path())
     encoded = []
     for path in paths:
         units = torch.from_numpy(prepare(read_volume(path, modality="CT"), CT_FULL)[0])[None, None]

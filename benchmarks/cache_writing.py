@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional as F
 
 from meduet_training.data.caches.latent_entry import Source, encode_scan, save_entry
-from meduet_training.data.caches.latent_spec import open_tokenizer
+from meduet_training.data.tokenizer_files import load_tokenizer
 from napari_meduet.models.folders import demo_model_path
 from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.intensity import body_mask
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(THREADS)
-    tokenizer, spec = open_tokenizer(demo_model_path())
+    tokenizer, spec = load_tokenizer(demo_model_path())
     overheads: dict[str, list[float]] = {"wall": [], "processor": []}
     rates: dict[str, list[float]] = {"direct": [], "cache": []}
     stages: dict[str, list[float]] = {"reading": [], "preparing": [], "encoding and writing": []}

@@ -75,7 +75,7 @@ def crop_of_file(path: Path, random: np.random.Generator) -> torch.Tensor:
 def reads_per_second(source: CacheSource, cohort: list[Scan]) -> None:
     """Of one thread: what a worker of a loader has."""
     torch.set_num_threads(1)
-    tokenizer, random = load_tokenizer(demo_model_path()), np.random.default_rng(0)
+    tokenizer, random = load_tokenizer(demo_model_path())[0], np.random.default_rng(0)
     seconds: dict[str, list[float]] = {"the cache": [], ".nii.gz": [], ".nii.gz, encoded": []}
     for turn in range(ROUNDS + 1):  # the first turn warms caches and is not counted
         choices = source.choose(turn, CROPS)

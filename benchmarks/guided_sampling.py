@@ -114,7 +114,8 @@ def sizes(request: SynthesisRequest) -> None:
         session = open_synthesis(request)
         grid = session.size
         size = tuple(
-            round(side * by) * session.model.token_voxels for side, by in zip(grid, scale, strict=True)
+            round(side * by) * token
+            for side, by, token in zip(grid, scale, session.model.token_voxels, strict=True)
         )
         larger = open_synthesis(replace(request, size=size))
         seconds = larger.predicted_seconds() / num_evaluations(request, 1.0)

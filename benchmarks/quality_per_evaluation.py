@@ -29,9 +29,9 @@ from meduet_training.evaluation.metrics.distribution_distances import (
 from meduet_training.evaluation.metrics.estimates import Estimate
 from meduet_training.evaluation.metrics.set_estimates import set_estimate
 from meduet_training.evaluation.metrics.volume_features import volume_extractor
-from meduet_training.evaluation.sections import Metric, EvaluationSection
-from meduet_training.evaluation.synthesis.generated_crops import CropMaker, Wanted, decoded
-from meduet_training.evaluation.synthesis.material import gather_material
+from meduet_training.evaluation.sections import EvaluationSection, Metric
+from meduet_training.evaluation.synthesis.generated_crops import ConditionalSampler, CropConditions, decoded
+from meduet_training.evaluation.synthesis.evaluation_data import build_evaluation_data
 from meduet_training.evaluation.synthesis.quality import by_rows, fid_estimate, mmd_estimate
 from napari_meduet.models.loading import load_model
 from napari_meduet.pipelines.requests import SynthesisRequest
@@ -45,16 +45,16 @@ def main() -> None:
     options = parsed()
     model = load_model(options.model, options.device)
     extractor = volume_extractor(options.extractor, model.device)
-    maker = CropMaker(model=model, sampling=SynthesisRequest(), seed=options.seed)
-    maker = maker.with_weights(options.weight, options.weight)
-    material = gather_material(
-        maker, extractor, options.data, options.cache, options.n, options.seed, lambda text: None
+    sampler = ConditionalSampler(model=model, sampling=SynthesisRequest(), seed=options.seed)
+    sampler = sampler.with_weights(options.weight, options.weight)
+    data = build_evaluation_data(
+        sampler, extractor, options.data, options.cache, options.n, options.seed, lambda text: None
     )
-    crops = material.crops
+    crops = data.crops
     wanted = [
-        Wanted(noise=row, content=crops.content[row], style=crops.style[row]) for row in range(len(crops))
+        CropConditions(noise=row, content=crops.content[row], style=crops.style[row]) for row in range(len(crops))
     ]
-    real = extractor.features(crops.units)
+    real = extractor.features(crops.voxels)
     length = median_distance(real)
 
     def made(sampler: str, steps: int) -> Float[np.ndarray, "N F"]:
@@ -65,15 +65,15 @@ def main() -> None:
             style_weight=options.weight,
         )
         began = time.perf_counter()
-        latents = CropMaker(model=model, sampling=request, seed=options.seed).latents(wanted)
+        latents = ConditionalSampler(model=model, sampling=request, seed=options.seed).latents(wanted)
         print(f"{sampler}, {steps} steps: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         return extractor.features(decoded(model, latents))
 
     reference = made(REFERENCE, options.reference_steps)
     fid, mmd = both(reference, real, length, crops.patients, options.seed)
     metrics = [
-        Metric(what=f"Euler-Maruyama {options.reference_steps}: FID", estimate=fid),
-        Metric(what=f"Euler-Maruyama {options.reference_steps}: MMD", estimate=mmd),
+        Metric(name=f"Euler-Maruyama {options.reference_steps}: FID", estimate=fid),
+        Metric(name=f"Euler-Maruyama {options.reference_steps}: MMD", estimate=mmd),
     ]
     passed = set()
     for sampler, steps in FEW:
@@ -83,10 +83,10 @@ def main() -> None:
             more = difference(title, found, reference, real, length, crops.patients, options.seed)
             metrics.append(
                 Metric(
-                    what=f"{name}: {title}",
+                    name=f"{name}: {title}",
                     estimate=estimate,
                     at_most=of.high,
-                    beside=f"above Euler-Maruyama's by {more.value:.3g} ({more.low:.3g} – {more.high:.3g})",
+                    comparison=f"above Euler-Maruyama's by {more.value:.3g} ({more.low:.3g} – {more.high:.3g})",
                 )
             )
         if all(metric.is_reached for metric in metrics[-2:]):
@@ -95,7 +95,7 @@ def main() -> None:
         f"Extractor {extractor.name} ({extractor.sha256[:16]}); guidance weights {options.weight:g}; goals "
         "are the upper ends of Euler-Maruyama's intervals."
     )
-    part = EvaluationSection(title="Quality per evaluation", how=how, metrics=tuple(metrics), seed=options.seed)
+    part = EvaluationSection(title="Quality per evaluation", description=how, metrics=tuple(metrics), seed=options.seed)
     print(part.as_markdown())
     if not passed & GOAL:
         sys.exit("Neither Heun nor the multistep sampler is within the interval at 30 evaluations.")

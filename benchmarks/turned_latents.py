@@ -43,7 +43,7 @@ def psnr(volume: Tensor, expected: Tensor) -> float:
 
 @torch.inference_mode()
 def main() -> None:
-    tokenizer = load_tokenizer(demo_model_path())
+    tokenizer, _ = load_tokenizer(demo_model_path())
     maps, volumes = fit_channel_maps(tokenizer), crops()
     latents = tokenizer.encode(volumes)[0]
     print("| turned by | before encoding | latent, with its channel map | latent, places alone |")

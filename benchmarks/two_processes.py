@@ -33,7 +33,7 @@ def train(strategy: Literal["ddp", "fsdp"], steps: int, result: Path) -> None:
     from meduet_training.data.sources.windows import WindowSource
     from meduet_training.engine.callbacks import LossCallback
     from meduet_training.engine.trainer import fit, for_source
-    from meduet_training.runtime.fabric import Hardware, join_fabric
+    from meduet_training.runtime.fabric import Hardware, launch_fabric
     from meduet_training.tasks.pretraining.presets import tiny
 
     generator = torch.Generator().manual_seed(0)
@@ -56,7 +56,7 @@ def train(strategy: Literal["ddp", "fsdp"], steps: int, result: Path) -> None:
     )
     training = replace(training, objective=objective)
     hardware = Hardware(device="cpu", precision="fp32", strategy=strategy, workers=0)
-    fabric = join_fabric(hardware)
+    fabric = launch_fabric(hardware)
     source = WindowSource(windows, training.seed)
     losses: list[float] = []
     watch = LossCallback(lambda step, found: losses.append(float(found["total"])))

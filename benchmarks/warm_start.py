@@ -37,8 +37,8 @@ from meduet_training.engine.callbacks import NullCallback
 from meduet_training.engine.trainer import TrainerOptions, TrainingConfig, fit
 from meduet_training.evaluation.metrics.distribution_distances import frechet_distance
 from meduet_training.evaluation.metrics.volume_features import VolumeExtractor, volume_extractor
-from meduet_training.evaluation.synthesis.generated_crops import CropMaker, Wanted, decoded
-from meduet_training.evaluation.synthesis.real_crops import RealCrops, draw_crops
+from meduet_training.evaluation.synthesis.generated_crops import ConditionalSampler, CropConditions, decoded
+from meduet_training.evaluation.synthesis.real_crops import RealCrops, sample_crops
 from meduet_training.runtime.fabric import make_fabric
 from meduet_training.tasks.generator.config import for_model
 from meduet_training.tasks.generator.presets import tiny
@@ -84,9 +84,9 @@ class HeldOut:
     def distance(self, objective: GenerationObjective) -> float:
         """FID of as many generated crops to the real ones."""
         request = SynthesisRequest(sampler="euler", steps=SAMPLER_STEPS, content_weight=0.0, style_weight=0.0)
-        maker = CropMaker(model=replace(self.model, generator=objective.teacher), sampling=request, seed=SEED)
+        maker = ConditionalSampler(model=replace(self.model, generator=objective.teacher), sampling=request, seed=SEED)
         latents = maker.latents(
-            Wanted(noise=row, content=self.crops.content[row], style=self.crops.style[row])
+            CropConditions(noise=row, content=self.crops.content[row], style=self.crops.style[row])
             for row in range(len(self.crops))
         )
         return frechet_distance(self.extractor.features(decoded(self.model, latents)), self.features)
@@ -117,7 +117,7 @@ def gather_held_out(
     """Crops of the test split."""
     scans = [scan for scan in read_cohort(options.data) if scan.split == "test"]
     entries = cache_factors(model, scans, options.cache)
-    crops = draw_crops(model, scans, entries, grid, 2 * options.samples, SEED)
+    crops = sample_crops(model, scans, entries, grid, 2 * options.samples, SEED)
     features = extractor.features(crops.units)
     return HeldOut(
         model=model,

@@ -20,10 +20,11 @@ from tiny import save_tiny_model
 from typer.testing import CliRunner
 
 from meduet_training.commands import cache, pretrain
+from meduet_training.data.caches.latent_spec import tokenizer_sha256
 from meduet_training.data.caches.latent_windows import save_windows
 from meduet_training.data.caches.latents import FAILED
 from meduet_training.data.sources.latents import CacheSource
-from meduet_training.data.tokenizer_files import save_tokenizer, tokenizer_sha256
+from meduet_training.data.tokenizer_files import save_tokenizer
 from meduet_training.engine.checkpoints import FOLDER
 from meduet_training.runtime.row_log import RowLog, read_rows
 from meduet_training.runtime.tensorboard import TensorBoardLog

@@ -11,8 +11,9 @@ from random import Random
 import torch
 from small import WAVELET, random_windows
 
+from meduet_training.data.caches.latent_spec import tokenizer_sha256
 from meduet_training.data.caches.latent_windows import save_windows
-from meduet_training.data.tokenizer_files import save_tokenizer, tokenizer_sha256
+from meduet_training.data.tokenizer_files import save_tokenizer
 from meduet_training.engine.checkpoints import checkpoint_paths, newest_checkpoint
 from meduet_training.runtime.row_log import read_rows
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer

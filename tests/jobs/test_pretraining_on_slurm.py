@@ -8,8 +8,9 @@ import pytest
 import yaml
 from waiting import wait_until
 
+from meduet_training.data.caches.latent_spec import tokenizer_sha256
 from meduet_training.data.caches.latent_windows import save_windows
-from meduet_training.data.tokenizer_files import save_tokenizer, tokenizer_sha256
+from meduet_training.data.tokenizer_files import save_tokenizer
 from meduet_training.jobs.record import Resources, read_attempts
 from meduet_training.jobs.state import State
 from meduet_training.jobs.submitting import Executor, pretraining, submit

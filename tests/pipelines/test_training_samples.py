@@ -150,7 +150,7 @@ def example_with(place: tuple[int, int, int], side: int = 40) -> TrainingSample:
 def test_a_crop_lies_in_its_example_and_its_block_in_the_crop(seed, place):
     example, size = example_with(place), (24, 24, 24)
     around = [None, 0][seed % 2]
-    crop = draw_crop(example, around, size, 4, torch.Generator().manual_seed(seed))
+    crop = draw_crop(example, around, size, (4, 4, 4), torch.Generator().manual_seed(seed))
     assert all(0 <= corner <= 40 - 24 for corner in crop.corner)
     assert all(0 <= block <= 24 - BLOCK for block in crop.block)
 
@@ -159,7 +159,7 @@ def test_a_block_drawn_around_a_class_shows_it():
     example, size = example_with((150, 3, 77)), (24, 24, 24)
     generator = torch.Generator().manual_seed(0)
     for _ in range(50):
-        row = read_crop(example, draw_crop(example, 0, size, 4, generator), size, 4, generator)
+        row = read_crop(example, draw_crop(example, 0, size, (4, 4, 4), generator), size, (4, 4, 4), generator)
         assert bool((row["target"] == 1).any())
 
 
@@ -181,8 +181,8 @@ def test_the_target_is_that_of_the_block():
     example, size = example_with((0, 0, 0)), (24, 24, 24)
     example.target[...] = torch.arange(160).view(-1, 1, 1) // 4  # as the latent counts
     generator = torch.Generator().manual_seed(3)
-    crop = draw_crop(example, None, size, 4, generator)
-    row = read_crop(example, crop, size, 4, generator)
+    crop = draw_crop(example, None, size, (4, 4, 4), generator)
+    row = read_crop(example, crop, size, (4, 4, 4), generator)
     first = int(crop.block[0])
     torch.testing.assert_close(
         row["latent"][0, first : first + BLOCK, 0, 0], row["target"][::4, 0, 0].float()

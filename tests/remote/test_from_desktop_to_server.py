@@ -9,8 +9,9 @@ import yaml
 from typer.testing import CliRunner
 
 from meduet_training.commands.pretrain import app
+from meduet_training.data.caches.latent_spec import tokenizer_sha256
 from meduet_training.data.caches.latent_windows import save_windows
-from meduet_training.data.tokenizer_files import save_tokenizer, tokenizer_sha256
+from meduet_training.data.tokenizer_files import save_tokenizer
 from napari_meduet.models.folders import installed_models
 from napari_meduet.models.loading import load_model
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer

@@ -7,9 +7,8 @@ import torch
 
 from napari_meduet.core.analysis.heads import SCORE_GAIN, LightHead
 from napari_meduet.core.analysis.unetr import UNETRConfig
-from napari_meduet.tokenizers.heads import HEADS, build_head, start_head
 from napari_meduet.tokenizers.maisi import MaisiConfig
-from napari_meduet.tokenizers.registry import TOKENIZERS, build_tokenizer
+from napari_meduet.tokenizers.registry import TOKENIZERS, build_head, build_tokenizer, start_head
 from napari_meduet.tokenizers.wavelet import WaveletConfig, haar_matrix
 
 SMALL = {
@@ -27,7 +26,7 @@ def unetr(**changes):
     return UNETRConfig(num_classes=CLASSES, features=FEATURES, depth=4, **changes)
 
 
-@pytest.fixture(params=sorted(HEADS))
+@pytest.fixture(params=sorted(TOKENIZERS))
 def name(request):
     return request.param
 
@@ -39,14 +38,15 @@ def head(name):
 
 
 def test_every_tokenizer_has_a_head():
-    assert set(HEADS) == set(TOKENIZERS) == set(SMALL)
+    assert all(row.head for row in TOKENIZERS.values())
+    assert set(TOKENIZERS) == set(SMALL)
 
 
 @torch.inference_mode()
 def test_each_latent_voxel_becomes_voxels_with_a_score_for_each_class(head):
     scores = head(torch.randn(2, FEATURES, 2, 5, 3))
     assert scores.shape == (2, CLASSES, 8, 20, 12)
-    assert head.stride == 4
+    assert head.stride == (4, 4, 4)
     assert scores.isfinite().all()
 
 
@@ -59,7 +59,7 @@ def test_the_light_head_has_the_same_shapes_and_takes_no_weights(name):
 
 def test_a_light_head_that_misses_the_voxels_is_refused():
     sizes = MaisiConfig(num_channels=(8, 8), num_res_blocks=(1, 1), norm_num_groups=4)
-    with pytest.raises(ValueError, match="4 voxels of a latent voxel, but this tokenizer 2"):
+    with pytest.raises(ValueError, match="stride of 4 x 4 x 4 voxels, but this tokenizer has 2 x 2 x 2"):
         build_head(unetr(head="light"), "maisi", asdict(sizes))
 
 
@@ -69,7 +69,7 @@ def test_scores_depend_on_the_halo_alone(axis):
     torch.manual_seed(0)
     head = build_head(unetr(), "wavelet", asdict(SMALL["wavelet"]))
     for block in head.decoder:
-        torch.nn.init.normal_(block.merge.weight)  # awake: they begin as the identity
+        torch.nn.init.normal_(block.proj.weight)  # awake: they begin as the identity
     centre, shape = 4, [1, FEATURES, 3, 3, 3]
     shape[axis] = 9
     features = torch.randn(shape)
@@ -100,7 +100,7 @@ def test_a_head_begins_with_what_the_decoder_learned_between_its_ends(name, head
         torch.nn.init.normal_(weight)
     own = head.decoder.state_dict()
     before = {each: weight.clone() for each, weight in own.items()}
-    given = HEADS[name][0].decoder_of(tokenizer).state_dict()
+    given = TOKENIZERS[name].head.decoder_of(tokenizer).state_dict()
     taken = start_head(head, tokenizer)
     fitting = {each for each in own if given[each].shape == own[each].shape}
     assert taken == len(fitting)

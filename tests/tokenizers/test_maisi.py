@@ -33,7 +33,7 @@ def weight_file(request, tmp_path, tokenizer):
 
 def test_it_is_a_tokenizer(tokenizer):
     assert isinstance(tokenizer, Tokenizer)
-    assert (tokenizer.name, tokenizer.channels, tokenizer.stride) == ("maisi", 4, 4)
+    assert (tokenizer.name, tokenizer.channels, tokenizer.stride) == ("maisi", 4, (4, 4, 4))
 
 
 def test_the_published_sizes_are_the_defaults():

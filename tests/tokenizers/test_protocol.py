@@ -30,13 +30,15 @@ def test_every_tokenizer_is_tested():
 
 def test_it_says_what_it_is(tokenizer):
     assert isinstance(tokenizer, Tokenizer)
-    assert type(tokenizer) is TOKENIZERS[tokenizer.name][0]
-    assert min(tokenizer.channels, tokenizer.stride, tokenizer.halo, tokenizer.bytes_per_latent_voxel) > 0
+    assert type(tokenizer) is TOKENIZERS[tokenizer.name].network
+    assert min(
+        tokenizer.channels, *tokenizer.stride, tokenizer.halo, tokenizer.bytes_per_latent_voxel
+    ) > 0
 
 
 @torch.inference_mode()
 def test_shapes_are_those_of_the_protocol(tokenizer):
-    shape = [tokenizer.stride * cubes for cubes in (2, 3, 4)]
+    shape = [stride * cells for stride, cells in zip(tokenizer.stride, (2, 3, 4), strict=True)]
     mean, log_variance = tokenizer.encode(torch.rand(2, 1, *shape))
     assert mean.shape == log_variance.shape == (2, tokenizer.channels, 2, 3, 4)
     volume = tokenizer.decode(mean)
@@ -46,14 +48,15 @@ def test_shapes_are_those_of_the_protocol(tokenizer):
 
 @torch.inference_mode()
 def test_volumes_of_a_batch_do_not_know_each_other(tokenizer):
-    volumes = torch.rand(2, 1, *[2 * tokenizer.stride] * 3)
+    volumes = torch.rand(2, 1, *[2 * stride for stride in tokenizer.stride])
     together, alone = tokenizer.encode(volumes)[0], tokenizer.encode(volumes[1:])[0]
     torch.testing.assert_close(together[1:], alone)
     torch.testing.assert_close(tokenizer.decode(together)[1:], tokenizer.decode(alone))
 
 
 def test_a_side_that_is_no_multiple_of_the_stride_is_refused(tokenizer):
-    sides = [2 * tokenizer.stride] * 2 + [2 * tokenizer.stride + 1]
+    x, y, z = tokenizer.stride
+    sides = [2 * x, 2 * y, 2 * z + 1]
     with pytest.raises(ValueError, match="no multiple of"):
         tokenizer.encode(torch.rand(1, 1, *sides))
 
@@ -70,7 +73,7 @@ def test_a_card_and_weights_bring_it_back(tokenizer):
     words = json.loads(json.dumps({"name": tokenizer.name, "config": asdict(tokenizer.config)}))
     again = build_tokenizer(words["name"], words["config"]).eval()
     again.load_state_dict(tokenizer.state_dict())
-    volume = torch.rand(1, 1, *[2 * tokenizer.stride] * 3)
+    volume = torch.rand(1, 1, *[2 * stride for stride in tokenizer.stride])
     assert torch.equal(again.encode(volume)[0], tokenizer.encode(volume)[0])
 
 

@@ -21,14 +21,14 @@ def wavelet() -> WaveletTokenizer:
     torch.manual_seed(0)
     tokenizer = WaveletTokenizer(WaveletConfig(width=8, encoder_blocks=1, decoder_blocks=2)).eval()
     for block in (*tokenizer.encoder, *tokenizer.decoder):
-        nn.init.normal_(block.merge.weight, std=0.3)
+        nn.init.normal_(block.proj.weight, std=0.3)
     return tokenizer
 
 
 class Normalising(nn.Module):
     """A tokenizer as bad as can be: each tile loses its own mean, as a spatial norm would take it."""
 
-    name, channels, stride, halo, bytes_per_latent_voxel = "normalising", 1, 4, 1, 1000
+    name, channels, stride, halo, bytes_per_latent_voxel = "normalising", 1, (4, 4, 4), 1, 1000
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ def test_tiles_that_disagree_fade_into_each_other():
     seam = (tiled.diff() - whole.diff()).abs().max()
     tiles_apart = SIDE - 2 * tokenizer.halo - BLEND
     assert tiles_apart == 4
-    assert 0.1 < seam <= tiles_apart / (BLEND * tokenizer.stride) + 1e-5
+    assert 0.1 < seam <= tiles_apart / (BLEND * tokenizer.stride[0]) + 1e-5
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ def tokenizer() -> WaveletTokenizer:
     config = WaveletConfig(width=8, encoder_blocks=ENCODER_REACH, decoder_blocks=DECODER_REACH)
     tokenizer = WaveletTokenizer(config).eval()
     for block in (*tokenizer.encoder, *tokenizer.decoder):
-        torch.nn.init.normal_(block.merge.weight)
+        torch.nn.init.normal_(block.proj.weight)
     return tokenizer
 
 
@@ -81,7 +81,7 @@ def test_a_voxel_decodes_from_its_halo_alone(tokenizer, axis):
     changed = latent.clone()
     changed.select(axis, centre).add_(1.0)
     moved = (tokenizer.decode(changed) - tokenizer.decode(latent)).abs()
-    reached = moved.movedim(axis, 0).flatten(1).amax(dim=1).nonzero().flatten() // tokenizer.stride
+    reached = moved.movedim(axis, 0).flatten(1).amax(dim=1).nonzero().flatten() // tokenizer.stride[axis - 2]
     assert (reached.min(), reached.max()) == (centre - DECODER_REACH, centre + DECODER_REACH)
     assert tokenizer.halo == DECODER_REACH
 

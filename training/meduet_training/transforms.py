@@ -139,10 +139,9 @@ def style_change(model: Model, units: np.ndarray, prototype: torch.Tensor, stren
         prototype: (Ds,), on the model's device.
     """
     size: Position = model.meduet.config.latent_shape[1:]
-    stride, token = model.tokenizer.stride, model.token_voxels
     missing = [
-        max(window * stride, -(-length // token) * token) - length
-        for length, window in zip(units.shape, size, strict=True)
+        max(window, -(-length // token) * token) - length
+        for length, window, token in zip(units.shape, model.window_voxels, model.token_voxels, strict=True)
     ]
     amounts = [part for m in reversed(missing) for part in (m // 2, m - m // 2)]
     padded = F.pad(torch.from_numpy(units)[None, None], amounts, mode="replicate")

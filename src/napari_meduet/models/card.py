@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_meduet.errors import InputError
-from napari_meduet.volumes.intensity import IntensityProfile, fit_mr_profile
 
 CARD_FILE = "card.json"
 TOKENIZER_FILE = "tokenizer.safetensors"
@@ -75,17 +74,6 @@ class ProfileCard(_Record):
 
     name: str
     knots: tuple[tuple[float, float], ...] | None = None
-
-    def for_scan(self, values: Any) -> IntensityProfile:
-        """Return the profile of one scan: the fixed knots, or a profile fitted to the values of an MR scan.
-
-        Args:
-            values: the voxels of the scan; not used where the knots are fixed.
-
-        Raises:
-            InputError: the MR scan has no contrast.
-        """
-        return IntensityProfile(self.name, self.knots) if self.knots else fit_mr_profile(values)
 
 
 class TrainingSource(_Record):

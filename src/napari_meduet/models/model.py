@@ -17,10 +17,10 @@ from napari_meduet.core.standardisation import LatentStandardisation
 from napari_meduet.core.synthesis.control import ControlNet
 from napari_meduet.core.synthesis.generator import Generator
 from napari_meduet.errors import InputError
-from napari_meduet.models.card import Modality, ModelCard
+from napari_meduet.models.card import Modality, ModelCard, ProfileCard
 from napari_meduet.models.styles import Style
 from napari_meduet.tokenizers.tokenizer import Tokenizer
-from napari_meduet.volumes.intensity import IntensityProfile
+from napari_meduet.volumes.intensity import IntensityProfile, fit_mr_profile
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,9 +53,19 @@ class Model:
     classifier: ScanClassifier | None = None
 
     @property
-    def token_voxels(self) -> int:
-        """Voxels of the working grid along a token."""
-        return self.meduet.config.patch_size * self.tokenizer.stride
+    def token_voxels(self) -> tuple[int, int, int]:
+        """Voxels of the working grid in one token, along each axis."""
+        x, y, z = (self.meduet.config.patch_size * stride for stride in self.tokenizer.stride)
+        return x, y, z
+
+    @property
+    def window_voxels(self) -> tuple[int, int, int]:
+        """Voxels of the working grid in one window of `meduet`, along each axis."""
+        x, y, z = (
+            tokens * voxels
+            for tokens, voxels in zip(self.meduet.config.grid, self.token_voxels, strict=True)
+        )
+        return x, y, z
 
     def standardised(self, latent: Tensor) -> Tensor:
         """Return a latent of the tokenizer, (C, x, y, z) or (B, C, x, y, z), as the networks read it."""
@@ -76,4 +86,16 @@ class Model:
                 f"The model {self.card.name} knows {' and '.join(self.card.modalities)}, not {modality}. "
                 "Choose another model, or give the right modality."
             )
-        return self.card.profiles[modality].for_scan(values)
+        return scan_profile(self.card.profiles[modality], values)
+
+
+def scan_profile(card: ProfileCard, values: Any) -> IntensityProfile:
+    """Return the intensity profile of one scan: the knots of the card, or a profile fitted to an MR scan.
+
+    Args:
+        values: the voxels of the scan; not used if the card has knots.
+
+    Raises:
+        InputError: the MR scan has no contrast.
+    """
+    return IntensityProfile(card.name, card.knots) if card.knots else fit_mr_profile(values)

@@ -12,7 +12,7 @@ from napari_meduet.core.analysis.unetr import LatentUNETR, UNETRConfig
 from napari_meduet.core.warm_start import warm_start_encoder
 from napari_meduet.models.card import TokenizerCard
 from napari_meduet.models.model import Model
-from napari_meduet.tokenizers.heads import build_head, start_head
+from napari_meduet.tokenizers.registry import build_head, start_head
 
 Start = Literal["meduet", "scratch"]
 

@@ -1,1 +1,1 @@
-"""From a volume to its latent and back."""
+"""Tokenizers: variational autoencoders that turn a volume into a small latent and back."""

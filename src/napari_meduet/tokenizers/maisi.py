@@ -1,12 +1,12 @@
-"""`maisi`: MONAI's AutoencoderKlMaisi with weights that the user brings (M-11).
+"""`maisi`: MONAI's AutoencoderKlMaisi with weights that the user supplies (specification, M-11).
 
-The network is MONAI's; this file runs it in one piece. The published configuration cuts every convolution
-into slabs along y to fit a GPU, which is right only where y is a multiple of 32 and at least 96: elsewhere it
-fails, or returns a latent that is too small. The weights do not know of the cut, and unsplit they serve every
-multiple of 4.
+The network is MONAI's. This file runs it without MONAI's splits: the published configuration splits every
+conv into slabs along y to save GPU memory. This is correct only if y is a multiple of 32 and at least 96. For
+other sizes the split network raises an error or returns a latent that is too small. The weights do not depend
+on the split, so the network without splits accepts every multiple of 4.
 
-GroupNorm makes each voxel depend on the whole tile, so tiles do not join as exactly as `wavelet`'s do. Where
-weights come from and under which licence is `models/catalogue.py`'s business; none are shipped.
+GroupNorm makes each voxel depend on the whole tile, so tiles join less exactly than those of `wavelet`. No
+weights are shipped. `models/catalogue.py` knows where they are published and under which licence.
 """
 
 from dataclasses import asdict, dataclass
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MaisiConfig:
-    """Sizes of the network; the defaults are those of the published weights (M-11)."""
+    """Sizes of the network. The defaults are those of the published weights (M-11)."""
 
     num_channels: tuple[int, ...] = (64, 128, 256)
     num_res_blocks: tuple[int, ...] = (2, 2, 2)
@@ -35,23 +35,32 @@ class MaisiConfig:
     def __post_init__(self) -> None:
         if len(self.num_channels) != len(self.num_res_blocks):
             raise ValueError(
-                "num_channels and num_res_blocks describe the same levels and need equal lengths."
+                "num_channels and num_res_blocks need one number for each level, so equal lengths; got "
+                f"{len(self.num_channels)} and {len(self.num_res_blocks)}."
             )
         if any(channels % self.norm_num_groups for channels in self.num_channels):
             raise ValueError(
-                f"{self.norm_num_groups} norm groups do not divide {self.num_channels} channels."
+                f"num_channels must be multiples of norm_num_groups, {self.norm_num_groups}; got "
+                f"{self.num_channels}."
             )
 
     @property
-    def stride(self) -> int:
-        """Voxels per latent voxel."""
-        return 2 ** (len(self.num_channels) - 1)
+    def stride(self) -> tuple[int, int, int]:
+        """Voxels per latent voxel, along x, y and z."""
+        side = 2 ** (len(self.num_channels) - 1)
+        return side, side, side
 
 
 def maisi_network(
     config: MaisiConfig, num_splits: int = 1, norm_float16: bool = False, out_channels: int = 1
 ) -> "AutoencoderKlMaisi":
-    """MONAI's network at these sizes. The weights fit, and mean the same, at any number of splits."""
+    """Return MONAI's network with these sizes and random weights.
+
+    The same weights give the same function for every number of splits.
+
+    Raises:
+        InputError: MONAI is not installed.
+    """
     try:
         from monai.apps.generation.maisi.networks.autoencoderkl_maisi import AutoencoderKlMaisi
     except ImportError as error:
@@ -72,11 +81,11 @@ def maisi_network(
 
 
 class MaisiTokenizer(nn.Module):
-    """MAISI's autoencoder behind the tokenizer protocol. It expects CT in `ct-wide` units (M-03)."""
+    """MAISI's autoencoder with the interface of a tokenizer. It was trained on CT in `ct-wide` (M-03)."""
 
     name = "maisi"
-    halo = 9  # latent voxels that its convolutions reach, in either direction
-    bytes_per_latent_voxel = 140_000  # decoding, measured by benchmarks/tokenizers.py
+    halo = 9  # latent voxels: the reach of the convs in each direction
+    bytes_per_latent_voxel = 140_000  # for decoding, measured by benchmarks/tokenizers.py
 
     def __init__(self, config: MaisiConfig | None = None) -> None:
         super().__init__()
@@ -87,13 +96,23 @@ class MaisiTokenizer(nn.Module):
 
     @classmethod
     def from_file(cls, path: Path, config: MaisiConfig | None = None) -> "MaisiTokenizer":
-        """The tokenizer with the weights of a .safetensors or .pt file, ready to use.
+        """Return the tokenizer with the weights of a .safetensors or .pt file, in evaluation mode.
+
+        Args:
+            path: weights as NVIDIA publishes them, or fine-tuned by MONAI's MAISI scripts.
+            config: sizes of the network; by default those of the published weights.
 
         Raises:
-            InputError: the file is no such file, or holds another network.
+            InputError: the file is missing or damaged, holds another network, or MONAI is not installed.
+
+        Examples:
+            >>> tokenizer = MaisiTokenizer.from_file(Path("autoencoder_v1.pt"))
+            >>> mean, log_variance = tokenizer.encode(torch.rand(1, 1, 64, 64, 64))
+            >>> mean.shape
+            torch.Size([1, 4, 16, 16, 16])
         """
         tokenizer = cls(config)
-        weights = read_tensors(path, "unet_state_dict")  # under this name fine-tuned ones are published
+        weights = read_tensors(path, "unet_state_dict")  # fine-tuned weights are published under this name
         try:
             tokenizer.network.load_state_dict(weights)
         except RuntimeError as error:
@@ -102,26 +121,26 @@ class MaisiTokenizer(nn.Module):
                 f"{path.name}: these are not the weights of MAISI's autoencoder. {difference}"
             ) from error
         if not all(weight.isfinite().all() for weight in weights.values()):
-            raise InputError(f"{path.name}: some weights are not finite. Fetch the file again.")
+            raise InputError(f"{path.name}: some weights are not finite. Download the file again.")
         return tokenizer.eval()
 
     def encode(
         self, volume: Float[Tensor, "B 1 X Y Z"]
     ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
-        """Mean and log-variance of the latent of a volume in [0, 1].
+        """Return mean and log-variance of the latent of a volume in [0, 1].
 
         Raises:
             ValueError: a side of the volume is not a multiple of the stride.
         """
-        if any(side % self.stride for side in volume.shape[2:]):
+        if any(side % stride for side, stride in zip(volume.shape[2:], self.stride, strict=True)):
             raise ValueError(
-                f"The maisi tokenizer halves a volume {len(self.config.num_channels) - 1} times; one of "
-                f"{tuple(volume.shape[2:])} has sides that are no multiple of {self.stride}. Pad it first "
-                "(tiling.py does)."
+                f"The maisi tokenizer halves a volume {len(self.config.num_channels) - 1} times; a volume of "
+                f"{tuple(volume.shape[2:])} has a side that is no multiple of {self.stride[0]}. Pad it "
+                "first, or use encode_tiled, which pads."
             )
         mean, deviation = self.network.encode(volume)
         return mean, 2 * deviation.log()
 
     def decode(self, latent: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
-        """The volume a latent stands for, in profile units; it may leave [0, 1] by a little."""
+        """Return the volume of a latent, in normalised intensity. Values can lie slightly outside [0, 1]."""
         return self.network.decode(latent)

@@ -1,7 +1,8 @@
-"""What every tokenizer promises: a volume in profile units becomes a small latent and comes back (specification, section 3).
+"""The protocol of every tokenizer (specification, section 3).
 
-A tokenizer knows tensors. Which profile made the units, where the volume lies in the patient and how the
-latent is standardised are the business of the model card; how a large volume is cut is `tiling.py`'s.
+A tokenizer encodes a volume to a small latent and decodes a latent to a volume. It works on tensors in
+normalised intensity. The model card holds the intensity profile and the standardisation of the latents
+(`models/card.py`). `tiling.py` cuts large volumes into tiles. `registry.py` lists the tokenizers.
 """
 
 from collections.abc import Iterator
@@ -13,33 +14,37 @@ from torch import Tensor, nn
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """A variational autoencoder of volumes, seen from outside.
+    """A variational autoencoder of volumes.
 
     Attributes:
-        name: the word in the model card that chooses it, e.g. ``"wavelet"``.
+        name: its key in the registry and on a model card, such as ``"wavelet"``.
         channels: numbers per latent voxel.
-        stride: voxels per latent voxel, along each axis.
-        halo: latent voxels around a latent voxel that can change what it decodes to, or what it was encoded
-            from. Tiles that overlap by twice the halo have no seams.
-        bytes_per_latent_voxel: working memory while coding, about; tiling.py chooses its tiles by it.
+        stride: voxels per latent voxel, along x, y and z.
+        halo: latent voxels around one latent voxel that its encoding or decoding depends on. Tiles that
+            overlap by twice the halo join without seams.
+        bytes_per_latent_voxel: approximate working memory of encoding or decoding one latent voxel.
+            `tiling.py` chooses the tile size from it.
     """
 
     name: str
     channels: int
-    stride: int
+    stride: tuple[int, int, int]
     halo: int
     bytes_per_latent_voxel: int
 
     def encode(
         self, volume: Float[Tensor, "B 1 X Y Z"]
     ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
-        """Mean and log-variance of the latent of a volume in [0, 1], its sides multiples of the stride."""
+        """Return mean and log-variance of the latent of a volume in [0, 1].
+
+        Each side of the volume is a multiple of the stride along its axis.
+        """
         ...
 
     def decode(self, latent: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
-        """The volume that a latent stands for, in profile units."""
+        """Return the volume of a latent, in normalised intensity."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """The network's weights; they tell which device it lives on."""
+        """Return the weights of the network; `tiling.py` reads the device from them."""
         ...

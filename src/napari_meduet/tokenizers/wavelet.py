@@ -1,9 +1,9 @@
-"""`wavelet`: our light tokenizer, 16 : 1 (specification, section 3).
+"""`wavelet`: the light tokenizer of the embedded model, compression 16 : 1 (specification, section 3).
 
-A two-level Haar transform folds each 4x4x4 cube of voxels into 64 coefficients without loss, so that all the
-learning happens on a grid 64 times smaller than the volume. A small residual network squeezes the 64
-coefficients into 4 latent channels, a larger one guesses them back. Nothing is normalised over space: what a
-voxel decodes to depends on its neighbourhood alone, and tiles with enough overlap have no seams.
+A two-level Haar transform folds each 4x4x4 block of voxels into 64 coefficients without loss, so the networks
+work on a grid with 64 times fewer places than the volume. A small residual network reduces the 64
+coefficients to the latent channels, and a larger one predicts the coefficients from them. No layer normalises
+over space: a decoded voxel depends only on its neighbourhood, so tiles with enough overlap have no seams.
 """
 
 from dataclasses import asdict, dataclass
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from napari_meduet.core.residual import ResidualBlock
 
-STRIDE = 4
+STRIDE = 4  # voxels per latent voxel, the same along each axis
 
 
 @dataclass(frozen=True, kw_only=True)
 class WaveletConfig:
-    """Sizes of the tokenizer; the defaults are those of the embedded model (docs/benchmarks.md)."""
+    """Sizes of the wavelet tokenizer. The defaults are those of the embedded model (docs/benchmarks.md)."""
 
     channels: int = 4
     width: int = 160
@@ -31,15 +31,19 @@ class WaveletConfig:
     def __post_init__(self) -> None:
         for field, value in asdict(self).items():
             if value < 1:
-                raise ValueError(
-                    f"{field} of a wavelet tokenizer counts something and must be positive; got {value}."
-                )
+                raise ValueError(f"{field} of a wavelet tokenizer must be a positive number; got {value}.")
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        """Voxels per latent voxel, along x, y and z."""
+        return STRIDE, STRIDE, STRIDE
 
 
 def haar_matrix() -> Float[Tensor, "64 64"]:
-    """The orthonormal two-level Haar transform of a 4x4x4 cube: row 0 is 8 times the mean of the cube.
+    """Return the orthonormal two-level Haar transform of a 4x4x4 block, one basis function in each row.
 
-    Voxels are numbered with z fastest. Rows 1-7 are the coarse details, rows 8-63 the fine ones.
+    Voxels are numbered with z fastest. Row 0 is 8 times the mean of the block, rows 1-7 are the coarse
+    details, and rows 8-63 are the fine details.
     """
     smooth = torch.tensor([0.5, 0.5, 0.5, 0.5])
     coarse = torch.tensor([0.5, 0.5, -0.5, -0.5])
@@ -51,16 +55,15 @@ def haar_matrix() -> Float[Tensor, "64 64"]:
         return torch.einsum("i,j,k->ijk", x, y, z).flatten()
 
     rows = [outer(*axes) for axes in product((smooth, coarse), repeat=3)]
-    for bases in list(product((pair, fine), repeat=3))[1:]:  # a fine detail along at least one axis
+    for bases in list(product((pair, fine), repeat=3))[1:]:  # fine detail along at least one axis
         rows += [outer(*axes) for axes in product(*bases)]
     return torch.stack(rows)
 
 
 class WaveletTokenizer(nn.Module):
-    """Haar transform and two small residual networks. See the module's docstring."""
+    """Haar transform and two small residual networks (see the module header)."""
 
     name = "wavelet"
-    stride = STRIDE
     haar: Float[Tensor, "64 64"]
     scale: Float[Tensor, "64"]
 
@@ -69,14 +72,15 @@ class WaveletTokenizer(nn.Module):
         config = config or WaveletConfig()
         self.config = config
         self.channels = config.channels
-        # Each block looks one latent voxel further.
+        self.stride = config.stride
+        # Each block widens the receptive field by one latent voxel.
         self.halo = max(config.encoder_blocks, config.decoder_blocks)
-        self.bytes_per_latent_voxel = 4 * (6 * config.width + 4 * STRIDE**3)  # live activations, float32
-        # Typical sizes of the coefficients of volumes in [0, 1]: the network sees and writes numbers near 1.
+        self.bytes_per_latent_voxel = 4 * (6 * config.width + 4 * STRIDE**3)  # activations in float32
+        # Typical magnitudes of the coefficients for volumes in [0, 1]; scaled coefficients are near 1.
         scale = torch.tensor([2.0] + [0.3] * 7 + [0.1] * 56)
         self.register_buffer("haar", haar_matrix(), persistent=False)
         self.register_buffer("scale", scale, persistent=False)
-        # The best linear code; the networks add what it misses.
+        # A linear code; the residual networks correct it.
         self.linear_code = nn.Linear(64, config.channels)
         self.linear_decode = nn.Linear(config.channels, 64)
         self.expand = nn.Linear(64, config.width)
@@ -87,24 +91,25 @@ class WaveletTokenizer(nn.Module):
         self.coefficients = nn.Linear(config.width, 64)
 
     def coefficients_of(self, volume: Float[Tensor, "B 1 X Y Z"]) -> Float[Tensor, "B x y z 64"]:
-        """Haar coefficients of each 4x4x4 cube, scaled to numbers near 1."""
-        cubes = rearrange(
+        """Return the Haar coefficients of each 4x4x4 block, scaled to numbers near 1."""
+        blocks = rearrange(
             volume - 0.5, "b 1 (x p) (y q) (z r) -> b x y z (p q r)", p=STRIDE, q=STRIDE, r=STRIDE
         )
-        return cubes @ self.haar.T / self.scale
+        return blocks @ self.haar.T / self.scale
 
     def encode(
         self, volume: Float[Tensor, "B 1 X Y Z"]
     ) -> tuple[Float[Tensor, "B C x y z"], Float[Tensor, "B C x y z"]]:
-        """Mean and log-variance of the latent of a volume in [0, 1].
+        """Return mean and log-variance of the latent of a volume in [0, 1].
 
         Raises:
             ValueError: a side of the volume is not a multiple of 4.
         """
         if any(side % STRIDE for side in volume.shape[2:]):
             raise ValueError(
-                f"The wavelet tokenizer folds cubes of 4 voxels; a volume of {tuple(volume.shape[2:])} has "
-                "sides that are no multiple of 4. Pad it first (tiling.py does)."
+                f"The wavelet tokenizer needs sides that are multiples of 4 voxels; a volume of "
+                f"{tuple(volume.shape[2:])} has a side that is no multiple of 4. Pad it first, or use "
+                "encode_tiled, which pads."
             )
         coefficients = self.coefficients_of(volume)
         mean, log_variance = self.squeeze(self.encoder(self.expand(coefficients))).chunk(2, dim=-1)
@@ -112,11 +117,11 @@ class WaveletTokenizer(nn.Module):
         return mean.movedim(-1, 1), log_variance.movedim(-1, 1).clamp(-20.0, 5.0)
 
     def decode(self, latent: Float[Tensor, "B C x y z"]) -> Float[Tensor, "B 1 X Y Z"]:
-        """The volume a latent stands for, in profile units; it may leave [0, 1] by a little."""
+        """Return the volume of a latent, in normalised intensity. Values can lie slightly outside [0, 1]."""
         latent = latent.movedim(1, -1)
         features = self.decoder(self.widen(latent))  # (B, x, y, z, W)
         coefficients = self.coefficients(features) + self.linear_decode(latent)  # (B, x, y, z, 64)
-        cubes = (coefficients.float() * self.scale) @ self.haar
+        blocks = (coefficients.float() * self.scale) @ self.haar
         return 0.5 + rearrange(
-            cubes, "b x y z (p q r) -> b 1 (x p) (y q) (z r)", p=STRIDE, q=STRIDE, r=STRIDE
+            blocks, "b x y z (p q r) -> b 1 (x p) (y q) (z r)", p=STRIDE, q=STRIDE, r=STRIDE
         )

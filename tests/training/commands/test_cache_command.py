@@ -8,10 +8,11 @@ from caching import entries, save_cohort, save_index, tokenizer_folder
 from typer.testing import CliRunner
 
 from meduet_training.commands.cache import EXIT_SOME_FAILED, app
-from meduet_training.data.caches.latent_spec import LatentSpec, open_tokenizer
+from meduet_training.data.caches.latent_spec import LatentSpec
 from meduet_training.data.caches.latents import CACHE_FILE, read_description
 from meduet_training.data.cohort.manifest import write_manifest
 from meduet_training.data.sources.latents import CacheSource
+from meduet_training.data.tokenizer_files import load_tokenizer
 from napari_meduet.volumes.files import file_sha256
 
 
@@ -103,7 +104,7 @@ def test_a_cache_of_another_tokenizer_is_refused(given, tmp_path):
     before = entries(tmp_path)
     refused = call(given, tmp_path, tokenizer="other")
     assert refused.exit_code == 2
-    mine, other = (open_tokenizer(given / name)[1].tokenizer_sha256[:8] for name in ("model", "other"))
+    mine, other = (load_tokenizer(given / name)[1].tokenizer_sha256[:8] for name in ("model", "other"))
     assert f"was made by another tokenizer (wavelet {mine}, not wavelet {other})" in told(refused)
     assert entries(tmp_path) == before
 

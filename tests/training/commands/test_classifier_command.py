@@ -97,7 +97,7 @@ def test_whole_scans_that_are_not_learnt_from_watch_over_the_run(trained):
 
 def test_the_test_split_is_measured_at_the_end(trained):
     results = json.loads((trained[0] / "results.json").read_text())
-    accuracy = next(each for each in results["metrics"] if each["what"] == "balanced accuracy")
+    accuracy = next(each for each in results["metrics"] if each["name"] == "balanced accuracy")
     assert (accuracy["num_samples"], accuracy["num_patients"]) == (2, 2)
     assert sorted(each["class"] for each in results["scans"]) == ["brain", "lung"]
     right = [

@@ -186,7 +186,7 @@ def test_strict_writes_nothing_when_something_is_left_out(clinic, tmp_path):
         (["."], "no scans were found in it"),
         (["clinic", "-o", "cohort.txt"], "a manifest's name ends with .csv or .parquet"),
         (["clinic", "-o", "there.csv"], "there.csv exists already; give --overwrite"),
-        (["clinic", "-o", "there.csv/in.csv"], "no folder can be made there"),
+        (["clinic", "-o", "there.csv/in.csv"], "this folder cannot be created"),
         (["clinic", "--profile", "ct-best"], "no intensity profile named 'ct-best'"),
         (["clinic", "--domain-from", "dicom:PatientName"], "dicom:PatientName cannot name a domain"),
         (["clinic", "--patient-from", "dicom:KVP"], "leave it out, and DICOM headers tell the patient"),

@@ -18,7 +18,7 @@ from meduet_training.data.tokenizer_files import save_tokenizer
 from meduet_training.engine.checkpoints import save_checkpoint
 from meduet_training.engine.resume import RunSettings, record_of
 from meduet_training.engine.trainer import TrainingConfig
-from meduet_training.evaluation.factors.samples import samples_of
+from meduet_training.evaluation.factors.samples import collect_factor_samples
 from meduet_training.evaluation.factors.validation import weights_sha256
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import Objective, ObjectiveConfig
@@ -130,15 +130,15 @@ def test_an_analysis_is_not_replaced_unasked(given, tmp_path):
     (tmp_path / "factors.json").write_text("mine")
     refused = factors(given, "model", tmp_path)
     assert refused.exit_code == 2
-    assert "holds an analysis" in refused.output
+    assert "of an earlier evaluation" in refused.output
     assert (tmp_path / "factors.json").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["scans", "--data", "scans"], "scans: is no model, no run and no checkpoint of a run"),
-        (["gone", "--data", "scans"], "gone: is no model, no run and no checkpoint of a run"),
+        (["scans", "--data", "scans"], "scans: this is neither a model nor a run nor a checkpoint of a run"),
+        (["gone", "--data", "scans"], "gone: this is neither a model nor a run nor a checkpoint of a run"),
         (["voxels", "--data", "scans"], "holds no MeDUET network, so it has no content and style"),
         (["model", "--data", "gone"], "gone holds no index.json"),
         (["model", "--data", "model"], "model holds no index.json"),
@@ -202,7 +202,7 @@ def test_crops_of_a_cache_are_standardised_as_the_network_was_trained(cached):
     encode = model.meduet.encode
     model.meduet.encode = lambda given: (seen.append(given), encode(given))[1]
     try:
-        samples_of(model, cached / "cache", "test", 8, 0, print)
+        collect_factor_samples(model, cached / "cache", "test", 8, 0, print)
     finally:
         del model.meduet.encode
     assert torch.allclose(seen[0] * 0.5 + 0.1, latent * std + mean, atol=1e-5)  # the card's numbers
@@ -212,10 +212,10 @@ def test_a_cache_that_does_not_fit_is_refused(cached, tmp_path):
     caching.tokenizer_folder(tmp_path / "other", seed=1)
     refused = of_cache(cached, tmp_path / "other", tmp_path / "out")
     assert refused.exit_code == 2
-    assert "another tokenizer wrote this cache" in " ".join(refused.output.split())
+    assert "written by another tokenizer" in " ".join(refused.output.split())
     refused = of_cache(cached, "model", tmp_path / "out", "--split", "all")
-    assert "a cache gives crops of its test split alone" in " ".join(refused.output.split())
+    assert "a latent cache gives only crops of its test split" in " ".join(refused.output.split())
     caching.fill(tmp_path / "cache", cached / "model", caching.save_cohort(tmp_path / "scans", count=2))
     refused = call("factors", cached / "model", "--data", tmp_path / "cache", "-o", tmp_path / "out")
     assert refused.exit_code == 2
-    assert "no scan of this cache is of the test split" in " ".join(refused.output.split())
+    assert "this cache has no scan of the test split" in " ".join(refused.output.split())

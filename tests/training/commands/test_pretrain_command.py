@@ -12,10 +12,11 @@ from tiny import save_phantom, save_tiny_model
 from typer.testing import CliRunner
 
 from meduet_training.commands.pretrain import app
+from meduet_training.data.caches.latent_spec import tokenizer_sha256
 from meduet_training.data.caches.latent_windows import load_windows, save_windows
 from meduet_training.data.sources.voxels import VoxelSource
 from meduet_training.data.sources.windows import WindowSource
-from meduet_training.data.tokenizer_files import save_tokenizer, tokenizer_sha256
+from meduet_training.data.tokenizer_files import save_tokenizer
 from meduet_training.engine.checkpoints import FOLDER, newest_checkpoint
 from meduet_training.tasks.pretraining import presets as recipes
 from napari_meduet.models.loading import load_model
@@ -122,7 +123,7 @@ def test_another_pretext_trains_in_the_same_loop(given, tmp_path, pretext, exit_
 def test_masked_diffusion_on_voxels_needs_scans_alone(tmp_path, monkeypatch):
     save_cohort(tmp_path)
     sizes = ["training.network.grid=[2,2,1]", "training.network.widths=[4,8]", "training.batch=2"]
-    sizes += ["training.network.num_blocks=[1,1]", f"data.made={tmp_path}/made", "hardware.workers=0"]
+    sizes += ["training.network.num_blocks=[1,1]", f"data.cache_dir={tmp_path}/made", "hardware.workers=0"]
     command = ["run", "--pretext", "mdae-voxel", "--data", tmp_path, "--device", "cpu", "--steps", 2]
     command += [word for size in sizes for word in ("--set", size)]
     whole = call(*command, "-o", tmp_path / "whole")
@@ -171,7 +172,7 @@ def test_from_scans_to_a_model_that_knows_their_styles(given, tmp_path, monkeypa
         "--data",
         tmp_path,
         "--set",
-        f"data.made={tmp_path}/cache",
+        f"data.cache_dir={tmp_path}/cache",
         "--tokenizer",
         given / "tokenizer",
     )
@@ -247,13 +248,13 @@ TOKENIZER = ["--tokenizer", "tokenizer"]
         (["--windows", "gone.safetensors", *TOKENIZER], "gone.safetensors: there is no such file"),
         (["--windows", "damaged.safetensors", *TOKENIZER], "damaged.safetensors: no latent windows, damaged"),
         (["--data", "gone", *TOKENIZER], "gone holds no index.json"),
-        ([*WINDOWS, "--tokenizer", "gone"], "gone: holds no tokenizer"),
+        ([*WINDOWS, "--tokenizer", "gone"], "gone: there is no such tokenizer"),
         ([*WINDOWS, "--tokenizer", "wide"], "4 latent channels, but the tokenizer writes 8"),
-        ([*WINDOWS, "--tokenizer", "other"], "written by another tokenizer"),
+        ([*WINDOWS, "--tokenizer", "other"], "encoded by another tokenizer"),
         ([*WINDOWS, *TOKENIZER, "--batch", "1"], "must be even and at least 2; got 1"),
         ([*WINDOWS, *TOKENIZER, "--batch", "3"], "must be even and at least 2; got 3"),
         ([*WINDOWS, *TOKENIZER, "--steps", "0"], "total_steps must be at least 1; got 0"),
-        ([*WINDOWS, *TOKENIZER, "-o", "tokenizer.safetensors"], "no folder can be made there"),
+        ([*WINDOWS, *TOKENIZER, "-o", "tokenizer.safetensors"], "this folder cannot be created"),
         ([*WINDOWS, *TOKENIZER, "-o", "other"], "holds the tokenizer of another run"),
         ([*WINDOWS, *TOKENIZER, "--preset", "huge"], "'huge' is not one of"),
         ([*WINDOWS, *TOKENIZER, "--without", "style"], "'style' is not one of"),

@@ -147,7 +147,7 @@ def test_a_run_leaves_dice_overlays_a_report_and_results_on_the_test_split(train
     assert (folder / "panels" / "step-00000004-labels.png").is_file()
     assert "mean Dice of the validation crops" in (folder / "report.html").read_text()
     results = json.loads((folder / "results.json").read_text())
-    assert [each["what"] for each in results["metrics"][:3]] == [
+    assert [each["name"] for each in results["metrics"][:3]] == [
         "Dice: mean over structures", "Dice: organ", "Dice: bone",
     ]  # fmt: skip
     assert {(each["structure"], each["scan"]) for each in results["scans"]} == {("organ", 1), ("bone", 1)}

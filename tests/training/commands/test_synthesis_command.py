@@ -17,7 +17,7 @@ MINUTE = GeneratorConfig(
     grid=(2, 2, 2), width=12, depth=1, heads=2, content_width=24, style_width=12, prediction="data"
 )
 SCANS = [("site a", "test"), ("site b", "test"), ("site a", "train"), ("site b", "train")]
-MARKERS = "before\n<!-- figures: synthesis -->\nold\n<!-- end of figures: synthesis -->\nafter\n"
+MARKERS = "before\n<!-- metrics: synthesis -->\nold\n<!-- end of metrics: synthesis -->\nafter\n"
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +68,15 @@ def test_every_question_is_answered_and_says_by_whom(given, tmp_path):
     assert done.exit_code == 0, done.output
 
     data = json.loads((tmp_path / "out" / "synthesis.json").read_text())
-    assert set(data["parts"]) == {"quality", "memory", "style", "surface", "counterfactuals"}
+    assert set(data["sections"]) == {"quality", "memory", "style", "surface", "counterfactuals"}
     assert (data["num_crops"], data["seed"], data["extractor"]["name"]) == (8, 3, "pyramid 1")
     assert len(data["extractor"]["sha256"]) == len(data["generator_sha256"]) == 64
-    for part in data["parts"].values():
+    for part in data["sections"].values():
         assert part["seed"] == 3
         for metric in part["metrics"]:
             assert metric["low"] <= metric["value"] <= metric["high"]
             assert metric["num_samples"] >= 1
-    assert len(data["parts"]["surface"]["tables"][0]["rows"]) == 9
+    assert len(data["sections"]["surface"]["tables"][0]["rows"]) == 9
 
     text = page.read_text()
     assert "FID, generated to real" in text
@@ -84,7 +84,7 @@ def test_every_question_is_answered_and_says_by_whom(given, tmp_path):
     assert text.startswith("before")
     assert text.endswith("after\n")
     assert "old" not in text
-    for name in ("samples.png", "restyled.png", "counterfactuals.png"):
+    for name in ("samples.png", "target_styles.png", "counterfactuals.png"):
         assert min(Image.open(tmp_path / "out" / name).size) > 100
     after = read_card(given / "model")
     assert after.sha256 == card.sha256
@@ -103,7 +103,7 @@ def test_every_question_is_answered_and_says_by_whom(given, tmp_path):
         (("--sampler", "magic"), "sampler"),
         (("--wc", "-1"), "content_weight must be 0"),
         (("--extractor", "nowhere.pth"), "nowhere.pth: there is no such weight file"),
-        (("--document", "nowhere.md"), "nowhere.md: there is no such page"),
+        (("--document", "nowhere.md"), "nowhere.md: this file does not exist"),
     ],
 )
 def test_what_cannot_work_is_told_before_it_begins(given, tmp_path, more, words):

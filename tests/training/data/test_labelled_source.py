@@ -59,7 +59,7 @@ def cached(given, tmp_path_factory):
 
 
 def source_of(given, cached, seed=0):
-    return LabelledSource(cached[1], given[2], (8, 8, 8), 4, seed)
+    return LabelledSource(cached[1], given[2], (8, 8, 8), (4, 4, 4), seed)
 
 
 def test_an_example_that_is_there_is_kept_and_a_damaged_one_is_made_again(given, cached):
@@ -122,9 +122,9 @@ def test_a_batch_follows_from_its_step_and_shows_foreground_more_often_than_chan
 
 def test_a_source_is_another_with_other_classes_or_scans(given, cached):
     source = source_of(given, cached)
-    fewer = LabelledSource(cached[1][:2], given[2], (8, 8, 8), 4, 0)
+    fewer = LabelledSource(cached[1][:2], given[2], (8, 8, 8), (4, 4, 4), 0)
     task = replace(given[2], labels=(0, 5, 6))
-    other = LabelledSource(cached[1], task, (8, 8, 8), 4, 0)
+    other = LabelledSource(cached[1], task, (8, 8, 8), (4, 4, 4), 0)
     assert len({each.sha256 for each in (source, fewer, other)}) == 3
 
 
@@ -170,7 +170,7 @@ def test_a_scan_in_which_nothing_was_found_is_learnt_from_all_the_same(given, tm
     path = tmp_path / "0_seg.nii.gz"
     nib.save(type(image)(np.zeros(SHAPE, np.int16), image.affine), path)
     (entry,) = cache_examples(model, [replace(scans[0], labels_path=path)], task, (0,), tmp_path / "made")
-    source = LabelledSource([entry], task, (8, 8, 8), 4, 0)
+    source = LabelledSource([entry], task, (8, 8, 8), (4, 4, 4), 0)
     batch = source.read(source.choose(0, 3))
     assert entry.classes == ()
     assert not batch["target"][batch["target"] != IGNORED].any()

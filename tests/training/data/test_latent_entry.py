@@ -20,7 +20,8 @@ from meduet_training.data.caches.latent_entry import (
     pooled_statistics,
     save_entry,
 )
-from meduet_training.data.caches.latent_spec import PREPARATION, open_tokenizer
+from meduet_training.data.caches.latent_spec import PREPARATION
+from meduet_training.data.tokenizer_files import load_tokenizer
 from napari_meduet.errors import InputError
 from napari_meduet.models.loading import load_model
 from napari_meduet.pipelines.common.encoding import prepare_scan
@@ -38,7 +39,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def opened(folder):
-    return open_tokenizer(folder)
+    return load_tokenizer(folder)
 
 
 @pytest.fixture(scope="module", params=["CT", "MR"])
@@ -90,7 +91,7 @@ def test_a_landmark_lies_where_the_affine_says(volume, encoded):
     body = encoded.latent[-1].numpy()
     centre = (np.argwhere(np.ones_like(body)) * body.reshape(-1, 1)).sum(axis=0) / body.sum()
     found = (np.array(encoded.words["affine"]) @ np.append(centre, 1))[:3]
-    assert encoded.words["spacing_mm"] == 6.0
+    assert encoded.words["spacing_mm"] == (6.0, 6.0, 6.0)
     assert np.linalg.norm(found - expected) < 6.0
 
 
@@ -203,7 +204,7 @@ def test_prepared_scans_are_those_of_this_version(opened, tmp_path, modality, go
 class _MeanOfCubes(nn.Module):
     """A tokenizer without weights to speak of: what it writes are the prepared units, averaged."""
 
-    name, channels, stride, halo, bytes_per_latent_voxel = "mean", 1, 4, 0, 1000
+    name, channels, stride, halo, bytes_per_latent_voxel = "mean", 1, (4, 4, 4), 0, 1000
 
     def __init__(self) -> None:
         super().__init__()

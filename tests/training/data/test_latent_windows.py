@@ -6,10 +6,10 @@ import pytest
 import torch
 from small import CPU, WAVELET, random_windows, working_scan
 
+from meduet_training.data.caches.latent_spec import spec_of, tokenizer_sha256
 from meduet_training.data.caches.latent_windows import load_windows, make_windows, save_windows
 from meduet_training.data.caches.prepared import save_prepared
 from meduet_training.data.caches.windows import cached_windows
-from meduet_training.data.tokenizer_files import tokenizer_sha256
 from napari_meduet.errors import InputError
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 
@@ -116,7 +116,8 @@ def test_windows_are_made_once_for_each_tokenizer(tmp_path, scans, tokenizer):
     save_prepared(scans[0], tmp_path / "scan.safetensors")
 
     def cached(by):
-        return cached_windows([tmp_path / "scan.safetensors"], by, tmp_path, groups=1, seed=0, device=CPU)
+        prepared = [tmp_path / "scan.safetensors"]
+        return cached_windows(prepared, by, spec_of(by), tmp_path, groups=1, seed=0, device=CPU)
 
     first = cached(tokenizer)
     (file,) = tmp_path.glob("windows-*")

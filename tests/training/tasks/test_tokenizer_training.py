@@ -92,7 +92,7 @@ def test_what_is_written_is_what_was_trained(tmp_path, scans):
     training = TokenizerTraining(network=WAVELET, steps=3, batch=1, side=16, start_crops=4)
     run_tokenizer_training(make_fabric("cpu"), scans, training, tmp_path)
     *_, (_, _, trained) = train_tokenizer(make_fabric("cpu"), scans, training)
-    loaded = load_tokenizer(tmp_path)
+    loaded, _ = load_tokenizer(tmp_path)
     for name, weight in trained.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight), name
     assert loaded.config == WAVELET

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from napari_meduet.core.options import CtProfileName
+
 if TYPE_CHECKING:
     from meduet_training.data.caches.latent_encoding import Report
 
@@ -33,6 +35,12 @@ def cache(
             "MAISI weights."
         ),
     ],
+    ct_profile: Annotated[
+        CtProfileName | None,
+        typer.Option(
+            help="Intensity profile for CT. Default: the profile that the tokenizer was trained with."
+        ),
+    ] = None,
     workers: Annotated[
         int, typer.Option(help="Processes; two hide the reading of scans behind the encoding.")
     ] = 1,
@@ -55,12 +63,13 @@ def cache(
     """
     from meduet_training.data.caches.latent_encoding import Filling, fill_cache, tasks_for
     from meduet_training.data.cohort.scans import read_cohort
-    from meduet_training.runtime.messages import plain_errors
+    from meduet_training.runtime.messages import exit_with_message
 
-    with plain_errors():
+    with exit_with_message():
         filling = Filling(
             folder=output,
             tokenizer=tokenizer,
+            ct_profile=ct_profile,
             device=device,
             workers=workers,
             shard=_shard(shard),

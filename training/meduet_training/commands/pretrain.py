@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from meduet_training.commands.jobs import app as jobs_app
+from napari_meduet.core.options import CtProfileName
 
 if TYPE_CHECKING:
     from meduet_training.tasks.config import RunConfig
@@ -76,6 +77,13 @@ Windows = Annotated[Path | None, typer.Option(help="Latent windows made before."
 Data = Annotated[
     Path | None, typer.Option(help="Scans: a manifest or a folder with an index.json, to make windows from.")
 ]
+CtProfile = Annotated[
+    CtProfileName | None,
+    typer.Option(
+        help="Intensity profile for CT, for latents made from --data. Default: the tokenizer's own. A cache or "
+        "windows already have a profile."
+    ),
+]
 PresetOption = Annotated[Preset | None, typer.Option(help="Size of network, batch and run; tiny by default.")]
 TextOption = Annotated[
     Text | None, typer.Option("--objective", help="The paper's text, or with our corrections, the default.")
@@ -103,6 +111,7 @@ def run(
     cache: Cache = None,
     windows: Windows = None,
     data: Data = None,
+    ct_profile: CtProfile = None,
     preset: PresetOption = None,
     objective: TextOption = None,
     pretext: PretextOption = None,
@@ -116,14 +125,20 @@ def run(
     ] = False,
 ) -> None:
     """Pretrain, or go on with the run in the folder."""
-    from meduet_training.runtime.messages import known_to_all, plain_errors
+    from meduet_training.runtime.messages import report_on_rank_zero, exit_with_message
     from meduet_training.tasks.config import CONFIG, changes_of, merged, read_run_config
     from meduet_training.tasks.pretraining.run import run_from_config
 
     changes = _changes(preset, objective, pretext, steps, batch, without, device)
-    changes["data"] = {"tokenizer": tokenizer, "cache": cache, "windows": windows, "scans": data}
-    with plain_errors():
-        with known_to_all():
+    changes["data"] = {
+        "tokenizer": tokenizer,
+        "cache": cache,
+        "windows": windows,
+        "scans": data,
+        "ct_profile": ct_profile,
+    }
+    with exit_with_message():
+        with report_on_rank_zero():
             said = merged(_said(changes), changes_of(settings or []))
             if not config and "data" not in said and (output / CONFIG).is_file():
                 config = output / CONFIG
@@ -149,11 +164,11 @@ def plan(
     processes: Annotated[int, typer.Option(min=1, help="That will share each batch.")] = 1,
 ) -> None:
     """Print what a run will need, before it begins: parameters, memory, time, disk."""
-    from meduet_training.runtime.messages import plain_errors
+    from meduet_training.runtime.messages import exit_with_message
     from meduet_training.tasks.config import changes_of, merged, read_run_config
 
     changes = _changes(preset, objective, pretext, steps, batch, without, device)
-    with plain_errors():
+    with exit_with_message():
         said = merged(_said(changes), changes_of(settings or []))
         _show_plan(read_run_config(config, said), output, processes)
 
@@ -172,17 +187,19 @@ def export(
     from meduet_training.data.cohort.scans import read_cohort, trainable
     from meduet_training.data.tokenizer_files import load_tokenizer
     from meduet_training.engine.resume import load_trained
-    from meduet_training.runtime.messages import plain_errors
+    from meduet_training.runtime.messages import exit_with_message
     from meduet_training.tasks.pretraining.export import write_model
 
-    with plain_errors():
+    with exit_with_message():
         trained = load_trained(run_folder)
+        tokenizer, spec = load_tokenizer(run_folder)
         settings, steps = trained.settings, trained.settings.training["objective"]["total_steps"]
         write_model(
             output,
             name=output.resolve().name,
             description=DESCRIPTION.format(step=trained.step, steps=steps, num_domains=len(settings.domains)),
-            tokenizer=load_tokenizer(run_folder),
+            tokenizer=tokenizer,
+            spec=spec,
             trained=trained,
             scans=trainable(read_cohort(data)) if data else [],
             training={"pretraining": settings.training, "steps_taken": trained.step},
@@ -213,9 +230,9 @@ def _changes(
 
 def _show_plan(config: "RunConfig", folder: Path, processes: int) -> None:
     from meduet_training.engine.planning import plan_run, plan_table
-    from meduet_training.runtime.messages import page, say_on_stderr
+    from meduet_training.runtime.messages import page, print_to_stderr
 
-    say_on_stderr("Counting, then measuring a few steps here; a large network takes minutes without a GPU.")
+    print_to_stderr("Counting, then measuring a few steps here; a large network takes minutes without a GPU.")
     found = plan_run(
         config.training,
         config.hardware,
@@ -226,7 +243,7 @@ def _show_plan(config: "RunConfig", folder: Path, processes: int) -> None:
     )
     page().print(plan_table(found))
     for warning in found.warnings:
-        say_on_stderr(warning)
+        print_to_stderr(warning)
 
 
 def _said(options: dict[str, Any]) -> dict[str, Any]:

@@ -37,11 +37,11 @@ def tokenizer(
     from meduet_training.data.caches.prepared import load_prepared, prepare_cohort
     from meduet_training.data.cohort.scans import read_cohort, trainable
     from meduet_training.runtime.fabric import make_fabric
-    from meduet_training.runtime.messages import plain_errors
+    from meduet_training.runtime.messages import exit_with_message
     from meduet_training.tasks.pretraining.demo_recipe import demo as recipe_for
     from meduet_training.tasks.tokenizer.run import run_tokenizer_training
 
-    with plain_errors():
+    with exit_with_message():
         fabric = make_fabric(device)
         paths = prepare_cohort(trainable(read_cohort(data)), cache / "prepared")
         training = recipe_for(fabric.device.type).tokenizer
@@ -58,11 +58,11 @@ def demo(
 ) -> None:
     """Train the embedded model: tokenizer, latent windows, pretraining, card."""
     from meduet_training.runtime.fabric import make_fabric
-    from meduet_training.runtime.messages import plain_errors
+    from meduet_training.runtime.messages import exit_with_message
     from meduet_training.tasks.pretraining.demo_model import make_demo_model
     from meduet_training.tasks.pretraining.demo_recipe import demo as recipe_for
 
-    with plain_errors():
+    with exit_with_message():
         fabric = make_fabric(device)
         make_demo_model(fabric, data, cache, output, recipe_for(fabric.device.type))
 
@@ -101,7 +101,7 @@ def generator(
     settings: Settings = None,
 ) -> None:
     """Train a generator of new volumes on a model's factors, or go on with the run in the folder."""
-    from meduet_training.runtime.messages import known_to_all, plain_errors
+    from meduet_training.runtime.messages import report_on_rank_zero, exit_with_message
     from meduet_training.tasks.config import requested_run
     from meduet_training.tasks.generator.config import read_generator_run
     from meduet_training.tasks.generator.run import run_generator
@@ -109,12 +109,12 @@ def generator(
     said = {
         "preset": preset and preset.value,
         "start": start and start.value,
-        "data": {"model": model, "scans": data, "made": cache},
+        "data": {"model": model, "scans": data, "cache_dir": cache},
         "training": {"batch": batch, "objective": {"total_steps": steps}},
         "hardware": {"device": device},
     }
-    with plain_errors():
-        with known_to_all():
+    with exit_with_message():
+        with report_on_rank_zero():
             chosen = requested_run(read_generator_run, output, config, said, settings)
         run_generator(chosen, output)
 
@@ -127,10 +127,10 @@ def export_generator(
     ],
 ) -> None:
     """Put a run's generator, finished or not, into its model, for meduet and napari."""
-    from meduet_training.runtime.messages import plain_errors
+    from meduet_training.runtime.messages import exit_with_message
     from meduet_training.tasks.generator.export import export_generator as export
 
-    with plain_errors():
+    with exit_with_message():
         done, steps = export(run_folder, into)
         typer.echo(f"Wrote the generator after {done} of {steps} steps into {into}.")
 
@@ -152,18 +152,18 @@ def control(
     settings: Settings = None,
 ) -> None:
     """Train a ControlNet, so that a model's generator follows masks, or go on with the run in the folder."""
-    from meduet_training.runtime.messages import known_to_all, plain_errors
+    from meduet_training.runtime.messages import report_on_rank_zero, exit_with_message
     from meduet_training.tasks.config import requested_run
     from meduet_training.tasks.control.config import read_control_run
     from meduet_training.tasks.control.run import run_control
 
     said = {
-        "data": {"model": model, "scans": data, "made": cache},
+        "data": {"model": model, "scans": data, "cache_dir": cache},
         "training": {"batch": batch, "objective": {"total_steps": steps}},
         "hardware": {"device": device},
     }
-    with plain_errors():
-        with known_to_all():
+    with exit_with_message():
+        with report_on_rank_zero():
             chosen = requested_run(read_control_run, output, config, said, settings)
         run_control(chosen, output)
 
@@ -174,10 +174,10 @@ def export_control(
     into: Annotated[Path, typer.Option(help="The model folder it was trained for; one there is replaced.")],
 ) -> None:
     """Put a run's ControlNet, finished or not, into its model, for meduet and napari."""
-    from meduet_training.runtime.messages import plain_errors
+    from meduet_training.runtime.messages import exit_with_message
     from meduet_training.tasks.control.export import export_control as export
 
-    with plain_errors():
+    with exit_with_message():
         done, steps = export(run_folder, into)
         typer.echo(f"Wrote the ControlNet after {done} of {steps} steps into {into}.")
 
@@ -245,7 +245,7 @@ def segmenter(
     settings: Settings = None,
 ) -> None:
     """Train a segmenter on a model's latents from labelled scans, or go on with the run in the folder."""
-    from meduet_training.runtime.messages import known_to_all, plain_errors
+    from meduet_training.runtime.messages import report_on_rank_zero, exit_with_message
     from meduet_training.tasks.config import requested_run
     from meduet_training.tasks.segmenter.config import read_segmenter_run
     from meduet_training.tasks.segmenter.run import run_segmenter
@@ -260,13 +260,13 @@ def segmenter(
             "scans": data,
             "names": names,
             "modality": modality and modality.value,
-            "made": cache,
+            "cache_dir": cache,
         },
         "training": {"batch": batch, "objective": {"total_steps": steps}},
         "hardware": {"device": device},
     }
-    with plain_errors():
-        with known_to_all():
+    with exit_with_message():
+        with report_on_rank_zero():
             chosen = requested_run(read_segmenter_run, output, config, said, settings)
         run_segmenter(chosen, output)
 
@@ -279,10 +279,10 @@ def export_segmenter(
     ],
 ) -> None:
     """Put a run's best segmenter, of a finished run or not, into its model, for meduet and napari."""
-    from meduet_training.runtime.messages import plain_errors
+    from meduet_training.runtime.messages import exit_with_message
     from meduet_training.tasks.segmenter.export import export_segmenter as export
 
-    with plain_errors():
+    with exit_with_message():
         done = export(run_folder, into)
         judged = "" if done.dice is None else f", validation Dice {done.dice:.3f},"
         typer.echo(f"Wrote the segmenter after {done.step} of {done.total_steps} steps{judged} into {into}.")
@@ -326,7 +326,7 @@ def classifier(
     settings: Settings = None,
 ) -> None:
     """Train a classifier of scans on a model's latents, or go on with the run in the folder."""
-    from meduet_training.runtime.messages import known_to_all, plain_errors
+    from meduet_training.runtime.messages import report_on_rank_zero, exit_with_message
     from meduet_training.tasks.classifier.config import read_classifier_run
     from meduet_training.tasks.classifier.run import run_classifier
     from meduet_training.tasks.config import requested_run
@@ -342,13 +342,13 @@ def classifier(
             "target": target,
             "classes": [name.strip() for name in classes.split(",")] if classes else None,
             "modality": modality and modality.value,
-            "made": cache,
+            "cache_dir": cache,
         },
         "training": {"batch": batch, "objective": {"total_steps": steps}},
         "hardware": {"device": device},
     }
-    with plain_errors():
-        with known_to_all():
+    with exit_with_message():
+        with report_on_rank_zero():
             chosen = requested_run(read_classifier_run, output, config, said, settings)
         run_classifier(chosen, output)
 
@@ -361,10 +361,10 @@ def export_classifier(
     ],
 ) -> None:
     """Put a run's best classifier, of a finished run or not, into its model, for meduet."""
-    from meduet_training.runtime.messages import plain_errors
+    from meduet_training.runtime.messages import exit_with_message
     from meduet_training.tasks.classifier.export import export_classifier as export
 
-    with plain_errors():
+    with exit_with_message():
         done = export(run_folder, into)
         judged = (
             "" if done.balanced_accuracy is None else f", balanced accuracy {done.balanced_accuracy:.3f},"
@@ -424,7 +424,7 @@ def label_budgets(
     settings: Settings = None,
 ) -> None:
     """Learn from few and from many labels, from scratch and from MeDUET, with and without other styles."""
-    from meduet_training.runtime.messages import is_first_process, known_to_all, plain_errors
+    from meduet_training.runtime.messages import is_rank_zero, report_on_rank_zero, exit_with_message
     from meduet_training.studies.label_efficiency.options import budget_task, chosen_arms
     from meduet_training.studies.label_efficiency.runner import run_budgets
     from meduet_training.studies.label_efficiency.subsets import budgets_in
@@ -438,18 +438,18 @@ def label_budgets(
             "names": names,
             "target": target,
             "modality": modality and modality.value,
-            "made": cache,
+            "cache_dir": cache,
             "unseen": unseen or None,
         },
         "training": {"batch": batch, "objective": {"total_steps": steps}},
         "hardware": {"device": device},
     }
-    with plain_errors():
-        with known_to_all():
+    with exit_with_message():
+        with report_on_rank_zero():
             chosen, ways = budgets_in(budgets), chosen_arms(arms)
             asked = budget_task(task.value, output, config, said, settings)
         study = run_budgets(asked, chosen, ways, seeds, output)
-        if is_first_process():
+        if is_rank_zero():
             typer.echo(as_markdown(study), nl=False)
 
 
@@ -464,9 +464,9 @@ def figures(
     device: Device = "auto",
 ) -> None:
     """Measure a model on patients it never saw, and write the figures into its card."""
-    from meduet_training.evaluation.card.metrics import PARTS, measure_figures
-    from meduet_training.runtime.messages import plain_errors
+    from meduet_training.evaluation.card.metrics import SECTIONS, measure_model
+    from meduet_training.runtime.messages import exit_with_message
 
-    names = [name.strip() for name in only.split(",")] if only else list(PARTS)
-    with plain_errors():
-        measure_figures(model, data, names, device, document, typer.echo)
+    names = [name.strip() for name in only.split(",")] if only else list(SECTIONS)
+    with exit_with_message():
+        measure_model(model, data, names, device, document, typer.echo)

@@ -1,73 +1,129 @@
-"""Tokenizers that a training left, on disk and by digest.
+"""Load any tokenizer together with the specification of its latents, and save one.
 
-A training folder holds one file of weights whose metadata say the sizes; a model folder holds its tokenizer
-behind a card. Both serve to make latent windows.
+A tokenizer comes from a folder of `meduet-train tokenizer` or of a run, from a model folder, or from a file
+of published weights, such as MAISI's. The training code calls `load_tokenizer` for all of them and never names a
+kind of tokenizer; `napari_meduet/tokenizers/registry.py` lists the kinds.
 """
 
 import copy
-import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any, cast
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
+from meduet_training.data.caches.latent_spec import LatentSpec, profile_card, spec_of
 from napari_meduet.errors import InputError
-from napari_meduet.models.card import CARD_FILE, TOKENIZER_FILE
+from napari_meduet.models.card import CARD_FILE, TOKENIZER_FILE, ProfileCard
 from napari_meduet.models.loading import load_model
-from napari_meduet.tokenizers.wavelet import WaveletConfig, WaveletTokenizer
+from napari_meduet.tokenizers.registry import TOKENIZERS, build_tokenizer
+from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.files import write_atomically
-from napari_meduet.volumes.intensity import CT_FULL
+
+DESCRIPTION = "tokenizer"  # key of the file's metadata; its value is JSON
 
 
-def save_tokenizer(tokenizer: WaveletTokenizer, folder: Path) -> None:
-    """Write the tokenizer into a training folder, whole or not at all."""
-    with write_atomically(folder / TOKENIZER_FILE, overwrite=True) as temporary:
-        save_file(
-            tokenizer.state_dict(), temporary, metadata={"config": json.dumps(asdict(tokenizer.config))}
-        )
+def load_tokenizer(path: Path, ct_profile: str | None = None) -> tuple[Tokenizer, LatentSpec]:
+    """Return a tokenizer on the CPU, and the specification of its latents.
 
-
-def load_tokenizer(folder: Path) -> WaveletTokenizer:
-    """The tokenizer of a training folder or of a model folder, on the CPU.
+    Args:
+        path: a folder of `meduet-train tokenizer` or `meduet-pretrain run`, a model folder, or a file of
+            weights (.safetensors, .pt or .pth) such as MAISI's.
+        ct_profile: name of another intensity profile for CT than the tokenizer's own.
 
     Raises:
-        InputError: there is none, it is damaged, or it reads other units than the windows are made in.
+        InputError: there is no tokenizer, it is damaged, or there is no such profile.
+
+    Examples:
+        >>> tokenizer, spec = load_tokenizer(Path("autoencoder_v1.pt"))
+        >>> spec.tokenizer, spec.stride, spec.profiles["CT"].name
+        ('maisi', (4, 4, 4), 'ct-wide')
     """
-    if (folder / CARD_FILE).is_file():
-        return _of_model(folder)
+    if not path.exists():
+        raise InputError(
+            f"{path.name}: there is no such tokenizer. Give a folder of meduet-train tokenizer, a model "
+            "folder, or a file of MAISI weights."
+        )
+    if (path / CARD_FILE).is_file():
+        tokenizer, spec = _from_model(path)
+    elif path.is_dir():
+        tokenizer, spec = _from_folder(path)
+    else:
+        tokenizer, spec = _from_file(path)
+    return tokenizer, spec if ct_profile is None else spec.with_ct_profile(profile_card(ct_profile))
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, spec: LatentSpec | None = None) -> None:
+    """Write `tokenizer.safetensors` into a folder, completely or not at all.
+
+    Args:
+        spec: the specification of its latents; by default that of the tokenizer registry.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    spec = spec or spec_of(tokenizer)
+    description = {
+        "name": spec.tokenizer,
+        "config": spec.tokenizer_config,
+        "profiles": {modality: profile.model_dump() for modality, profile in spec.profiles.items()},
+        "spacing_mm": spec.spacing_mm,
+    }
+    weights = {name: tensor.contiguous() for name, tensor in cast(nn.Module, tokenizer).state_dict().items()}
+    with write_atomically(folder / TOKENIZER_FILE, overwrite=True) as temporary:
+        save_file(weights, temporary, metadata={DESCRIPTION: json.dumps(description)})
+
+
+def _from_model(folder: Path) -> tuple[Tokenizer, LatentSpec]:
+    model = load_model(folder, "cpu")
+    tokenizer = copy.deepcopy(model.tokenizer)  # load_model shares its networks between callers
+    return tokenizer, spec_of(tokenizer, model.card.profiles, model.card.working_spacing_mm)
+
+
+def _from_folder(folder: Path) -> tuple[Tokenizer, LatentSpec]:
     path = folder / TOKENIZER_FILE
     if not path.is_file():
         raise InputError(
             f"{folder.name}: holds no tokenizer. Give a folder that meduet-train tokenizer wrote, or a model."
         )
+    damaged = f"{folder.name}/{TOKENIZER_FILE}: damaged, or no tokenizer of meduet-train; train it again."
+    description = _description(path)
+    if description is None:
+        raise InputError(damaged)
+    return _described(path, description, damaged)
+
+
+def _from_file(path: Path) -> tuple[Tokenizer, LatentSpec]:
+    """Read our own format, or else the format of the publisher of a tokenizer's weights."""
+    description = _description(path)
+    if description is not None:
+        return _described(path, description, f"{path.name}: damaged, or no tokenizer of this version.")
+    (read_published,) = [row.from_file for row in TOKENIZERS.values() if row.from_file is not None]
+    tokenizer = cast(Tokenizer, read_published(path))
+    return tokenizer, spec_of(tokenizer)
+
+
+def _description(path: Path) -> dict[str, Any] | None:
+    """Return what `save_tokenizer` stored in a file beside the weights, or None in other files."""
     try:
         with safe_open(path, framework="pt") as file:
-            config = WaveletConfig(**json.loads(file.metadata()["config"]))
-        tokenizer = WaveletTokenizer(config)
-        tokenizer.load_state_dict(load_file(path))
+            metadata = file.metadata() or {}
+        return json.loads(metadata[DESCRIPTION]) if DESCRIPTION in metadata else None
+    except (SafetensorError, ValueError, OSError):
+        return None
+
+
+def _described(path: Path, description: dict[str, Any], damaged: str) -> tuple[Tokenizer, LatentSpec]:
+    try:
+        network = build_tokenizer(description["name"], description["config"])
+        network.load_state_dict(load_file(path))
+        profiles: Any = {
+            modality: ProfileCard.model_validate(profile)
+            for modality, profile in description["profiles"].items()
+        }
+        tokenizer = cast(Tokenizer, network.eval())
+        return tokenizer, spec_of(tokenizer, profiles, float(description["spacing_mm"]))
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{folder.name}/{TOKENIZER_FILE}: damaged, or no tokenizer of meduet-train; train it again."
-        ) from error
-    return tokenizer.eval()
-
-
-def tokenizer_sha256(tokenizer: WaveletTokenizer) -> str:
-    """Digest of sizes and weights, the latter in half precision: a model folder keeps no more of them."""
-    digest = hashlib.sha256(json.dumps(asdict(tokenizer.config), sort_keys=True).encode())
-    for name, tensor in sorted(tokenizer.state_dict().items()):
-        digest.update(name.encode() + tensor.detach().cpu().half().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _of_model(folder: Path) -> WaveletTokenizer:
-    model = load_model(folder, "cpu")
-    profile = model.card.profiles.get("CT")
-    if not isinstance(model.tokenizer, WaveletTokenizer) or (profile and profile.knots != CT_FULL.knots):
-        raise InputError(
-            f"{folder.name}: latent windows are made for the wavelet tokenizer in {CT_FULL.name} units; this "
-            f"model has {model.tokenizer.name}{' in ' + profile.name if profile else ''}."
-        )
-    return copy.deepcopy(model.tokenizer)  # the model itself may be in use elsewhere
+        raise InputError(damaged) from error

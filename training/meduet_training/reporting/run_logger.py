@@ -22,12 +22,11 @@ from torch import nn
 
 from meduet_training.data.sources.protocol import BatchSource
 from meduet_training.data.sources.validation_crops import ValidationCrops, ValidationSource
-from meduet_training.data.tokenizer_files import tokenizer_sha256
+from meduet_training.data.caches.latent_spec import tokenizer_sha256
 from meduet_training.engine.callbacks import NullCallback, StepRecord, TrainerCallback
 from meduet_training.engine.validator import NoEarlyStopping, Validator
 from meduet_training.evaluation.factors.analysis import FactorAnalysis, analyse_factors, write_factors
-from meduet_training.evaluation.factors.validation import measure_crops, shown_crops
-from meduet_training.evaluation.factors.validation_panel import validation_panel
+from meduet_training.evaluation.factors.validation import measure_crops, slices_of_crops
 from meduet_training.reporting.card import (
     RunCard,
     RunData,
@@ -40,8 +39,9 @@ from meduet_training.reporting.card import (
 )
 from meduet_training.reporting.factor_pictures import write_factor_pictures
 from meduet_training.reporting.report import FACTORS, PANELS, VALIDATION, write_report
+from meduet_training.reporting.validation_panel import validation_panel
 from meduet_training.runtime.folders import check_writable, make_folder
-from meduet_training.runtime.messages import say_on_stderr
+from meduet_training.runtime.messages import print_to_stderr
 from meduet_training.runtime.progress import LOG, OnRow, is_read, training_bar
 from meduet_training.runtime.row_log import RowLog, read_rows
 from meduet_training.runtime.signals import Stopped
@@ -92,7 +92,7 @@ def logged_run(
             on_device = cast(Tokenizer, copy.deepcopy(cast(nn.Module, tokenizer)).to(fabric.device))
             sights = Validation(crops, on_device, *source.statistics())
         else:
-            say_on_stderr(NONE_HELD_OUT)
+            print_to_stderr(NONE_HELD_OUT)
     card = RunCard(
         run=folder.resolve().name,
         total_steps=training.objective.total_steps,
@@ -147,12 +147,12 @@ class Validation(NoEarlyStopping):
 
     def pictures(self, objective: Objective, done: int, total: int) -> Iterator[tuple[str, Any]]:
         """The panel of each modality, under its name."""
-        shown = shown_crops(objective.student, self._tokenizer, self._mean, self._std, self.crops)
+        shown = slices_of_crops(objective.student, self._tokenizer, self._mean, self._std, self.crops)
         for each in shown:
             name = each.modality or "all"
             yield name, validation_panel(each, f"{name} after {done:,} of {total:,} steps", self.crops.note)
 
-    def figures(self, objective: Objective, seed: int) -> tuple[dict[str, Any], dict[str, float]]:
+    def metrics(self, objective: Objective, seed: int) -> tuple[dict[str, Any], dict[str, float]]:
         samples, error = measure_crops(objective.student, self.crops)
         analysis = analyse_factors(samples, seed, with_maps=False)
         curves = {"validation/reconstruction": error} | _probe_curves(analysis)
@@ -218,8 +218,8 @@ class RunLogger:
             ) as temporary:
                 picture.save(temporary, format="png")
             logs.curves.picture(step - 1, f"panel/{name}", picture)
-        figures, curves = self._validation.figures(objective, self._seed)
-        row = {"step": step, "seconds": time.monotonic() - began} | figures
+        metrics, curves = self._validation.metrics(objective, self._seed)
+        row = {"step": step, "seconds": time.monotonic() - began} | metrics
         self._validation.keep(objective, [*self._validated(step), row], self._folder)
         logs.validation.append(row)
         write_run_card(self._folder, self._card)  # it says how far the run came, should it be killed

@@ -23,6 +23,7 @@ from meduet_training.runtime.fabric import Hardware
 from meduet_training.tasks.pretraining.presets import PRESETS, VOXEL_NETWORKS, in_the_papers_words
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import ObjectiveConfig
+from napari_meduet.core.options import CtProfileName
 from napari_meduet.core.pretexts.masked import MaskedConfig
 from napari_meduet.core.pretexts.masked_diffusion import MaskedDiffusionConfig
 from napari_meduet.core.pretexts.residual_unet import ResidualUNetConfig
@@ -55,8 +56,10 @@ class DataConfig(BaseModel):
         cache: a folder that `meduet-cache` filled.
         windows: a file of latent windows.
         scans: a manifest, or a folder of scans with an index.json. Windows are made from them, or for
-            `mdae-voxel` prepared scans, and kept in `made`.
+            `mdae-voxel` prepared scans, and kept in `cache_dir`.
         tokenizer: that wrote the latents; kept beside the run, for its model.
+        ct_profile: the intensity profile for CT, for windows or voxels made from `scans`. None: the
+            tokenizer's own; latents that exist already have theirs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,7 +68,8 @@ class DataConfig(BaseModel):
     windows: Path | None = None
     scans: Path | None = None
     tokenizer: Path | None = None
-    made: Path = Path("caches/pretrain")
+    cache_dir: Path = Path("caches/pretrain")
+    ct_profile: CtProfileName | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> "DataConfig":
@@ -156,7 +160,7 @@ def requested_run(
     Raises:
         InputError: the configuration cannot be.
     """
-    learnt_from = [value for name, value in options["data"].items() if name != "made"]
+    learnt_from = [value for name, value in options["data"].items() if name != "cache_dir"]
     if not config and not any(learnt_from) and (output / CONFIG).is_file():
         config = output / CONFIG
     return read(config, merged(without_unsaid(options), changes_of(settings or [])))

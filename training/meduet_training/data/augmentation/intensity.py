@@ -7,12 +7,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_meduet.volumes.intensity import CT_FULL
+from napari_meduet.volumes.intensity import CT_FULL, IntensityProfile
 
 
-def to_units(values: Float[Tensor, "*shape"], modality: str) -> Float[Tensor, "*shape"]:
-    """Profile units of HU (CT, `ct-full`); MR is prepared in units already."""
-    return _interpolated(values, CT_FULL.knots) if modality == "CT" else values.clamp(0.0, 1.0)
+def to_units(
+    values: Float[Tensor, "*shape"], modality: str, ct_profile: IntensityProfile = CT_FULL
+) -> Float[Tensor, "*shape"]:
+    """Return normalised intensity. The profile maps CT in HU; prepared MR is only clamped to [0, 1]."""
+    return _interpolated(values, ct_profile.knots) if modality == "CT" else values.clamp(0.0, 1.0)
 
 
 def to_hu(units: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 SIDE = 96  # voxels, M-02
+WINDOW = (SIDE, SIDE, SIDE)
 BODY_SHARE = 0.15  # of a window at least, where the scan allows it
 ATTEMPTS = 10
 ROTATION = math.radians(12.0)
@@ -24,8 +25,14 @@ class Placement:
     matrix: Float[Tensor, "3 3"]
 
 
-def place(body: Bool[Tensor, "X Y Z"], generator: Generator) -> Placement:
-    """A place that shows enough of the body; half of them are turned, half are as sharp as the scan."""
+def place(
+    body: Bool[Tensor, "X Y Z"], generator: Generator, sides: tuple[int, int, int] = WINDOW
+) -> Placement:
+    """A place that shows enough of the body; half of them are turned, half are as sharp as the scan.
+
+    Args:
+        sides: voxels of the window along each axis.
+    """
     angles = [_between(-ROTATION, ROTATION, generator) for _ in range(3)]
     matrix = torch.eye(3)
     for axis, angle in enumerate(angles):
@@ -37,25 +44,32 @@ def place(body: Bool[Tensor, "X Y Z"], generator: Generator) -> Placement:
         matrix[:, 0] *= -1  # left and right exchanged
     shape = torch.tensor(body.shape, dtype=torch.float32)
     centre = (shape - 1) / 2
-    room = (shape - SIDE).clamp(min=0.0) / 2 + torch.where(shape < SIDE, JITTER, 0.0)
+    window = torch.tensor(sides)
+    room = (shape - window).clamp(min=0.0) / 2 + torch.where(shape < window, JITTER, 0.0)
     for _ in range(ATTEMPTS):
         shift = torch.tensor([_between(-1.0, 1.0, generator) for _ in range(3)])
         centre = ((shape - 1) / 2 + shift * room).round() + 0.5
-        low = (centre - SIDE / 2).clamp(min=0).long().tolist()
-        high = (centre + SIDE / 2).clamp(min=1).long().tolist()
+        low = (centre - window / 2).clamp(min=0).long().tolist()
+        high = (centre + window / 2).clamp(min=1).long().tolist()
         if body[low[0] : high[0], low[1] : high[1], low[2] : high[2]].float().mean() >= BODY_SHARE:
             break
     return Placement(centre, matrix)
 
 
-def cut(volume: Float[Tensor, "X Y Z"], placement: Placement, outside: str) -> Float[Tensor, "96 96 96"]:
+def cut(
+    volume: Float[Tensor, "X Y Z"],
+    placement: Placement,
+    outside: str,
+    sides: tuple[int, int, int] = WINDOW,
+) -> Float[Tensor, "x y z"]:
     """The window that a placement cuts from a volume, trilinear.
 
     Args:
         outside: what lies beyond the volume: "border", its last voxels, or "zeros".
+        sides: voxels of the window along each axis.
     """
-    steps = torch.arange(SIDE) - (SIDE - 1) / 2
-    grid = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), dim=-1)  # (96, 96, 96, 3)
+    steps = [torch.arange(side) - (side - 1) / 2 for side in sides]
+    grid = torch.stack(torch.meshgrid(*steps, indexing="ij"), dim=-1)  # (x, y, z, 3)
     places = grid @ placement.matrix.T + placement.centre
     places = 2.0 * places / (torch.tensor(volume.shape) - 1).clamp(min=1) - 1.0
     sampled = F.grid_sample(

@@ -30,10 +30,10 @@ from meduet_training.data.caches.latents import (
 )
 from meduet_training.data.caches.latent_chunks import CorruptedFile
 from meduet_training.data.caches.latent_entry import Source, encode_scan, entry_key, open_entry, save_entry
-from meduet_training.data.caches.latent_spec import open_tokenizer
 from meduet_training.data.cohort.scan import Scan, read_scan
+from meduet_training.data.tokenizer_files import load_tokenizer
 from meduet_training.data.augmentation.flips import fit_channel_maps
-from meduet_training.runtime.retrying import retrying
+from meduet_training.runtime.retry import retry_storage
 from napari_meduet.errors import InputError
 from napari_meduet.models.devices import choose_device
 from napari_meduet.tokenizers.tokenizer import Tokenizer
@@ -113,6 +113,7 @@ class Filling:
 
     folder: Path
     tokenizer: Path
+    ct_profile: str | None = None
     device: str = "auto"
     workers: int = 1
     shard: tuple[int, int] = (1, 1)
@@ -156,7 +157,7 @@ def fill_cache(
     Raises:
         InputError: the cache is another tokenizer's, cannot be written, or `is_strict` and a scan failed.
     """
-    tokenizer, spec = open_tokenizer(filling.tokenizer)
+    tokenizer, spec = load_tokenizer(filling.tokenizer, filling.ct_profile)
     choose_device(filling.device)
     rows = tuple(
         Row(
@@ -196,7 +197,7 @@ class Encoder:
 
     def __init__(self, filling: Filling) -> None:
         self.filling = filling
-        tokenizer, self.spec = open_tokenizer(filling.tokenizer)
+        tokenizer, self.spec = load_tokenizer(filling.tokenizer, filling.ct_profile)
         self.tokenizer: Tokenizer = tokenizer.to(choose_device(filling.device))  # pyright: ignore
 
     def __call__(self, task: Task) -> Outcome:
@@ -206,11 +207,11 @@ class Encoder:
                 return Outcome(task=task, done="busy")
             path = entry_path(folder, task.key)
             try:
-                wrong = retrying(lambda: self._fault(path, task))
+                wrong = retry_storage(lambda: self._fault(path, task))
                 if wrong is None:
                     note_failure(folder, task.key, None)
                     return Outcome(task=task, done="kept")
-                encoded, source = retrying(lambda: self._encode(task))
+                encoded, source = retry_storage(lambda: self._encode(task))
             except Exception as error:  # one scan's; the others go on
                 reason = _shown(error, task)
                 note_failure(folder, task.key, reason)
@@ -248,7 +249,7 @@ class Encoder:
 
 def _save(write: Callable[[], None], num_bytes: int) -> None:
     try:
-        retrying(write)
+        retry_storage(write)
     except InputError as error:
         raise InputError(
             f"{error} An entry needs {num_bytes / 1e6:.2f} MB. What was finished is kept: the same command "
@@ -328,7 +329,7 @@ def _sha256_now(scan: Scan) -> str:
     """
     several = scan.path.is_dir() or scan.path.suffix.lower() in (".mhd", ".nhdr")  # voxels lie beside these
     try:
-        return read_scan(scan).sha256 if several else retrying(lambda: file_sha256(scan.path))
+        return read_scan(scan).sha256 if several else retry_storage(lambda: file_sha256(scan.path))
     except (InputError, OSError):
         return "unreadable " + entry_key(str(scan.path), scan.series, scan.volume_index)
 

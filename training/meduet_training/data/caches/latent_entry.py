@@ -17,10 +17,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from meduet_training.data.caches.latent_chunks import EDGE, ChunkFile, CorruptedFile, Place, open_chunks, save_chunks
+from meduet_training.data.caches.latent_chunks import (
+    EDGE,
+    ChunkFile,
+    CorruptedFile,
+    Place,
+    open_chunks,
+    save_chunks,
+)
 from meduet_training.data.caches.latent_spec import LatentSpec
 from napari_meduet.errors import InputError
-from napari_meduet.tokenizers.tiling import encode_posterior_tiled
+from napari_meduet.tokenizers.tiling import encode_posterior_tiled, stride_padding
 from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.intensity import body_mask
 from napari_meduet.volumes.preparation import WorkingGrid
@@ -64,7 +71,7 @@ class EntryWords:
     spec_sha256: str
     source: Source
     affine: tuple[tuple[float, ...], ...]
-    spacing_mm: float  # of the latent's voxels
+    spacing_mm: tuple[float, float, float]  # of the latent's voxels
     working_shape: Place
     before: Place
     body_percent: tuple[int, ...]
@@ -144,13 +151,13 @@ def encode_scan(tokenizer: Tokenizer, spec: LatentSpec, volume: Volume) -> Encod
     if not body.any():
         raise InputError("No body is seen in this scan; check its modality.")
     units = torch.from_numpy(profile.encode(working))
-    missing = [max(0, WINDOW * spec.stride - side) for side in units.shape]
+    missing = [max(0, WINDOW * stride - side) for stride, side in zip(spec.stride, units.shape, strict=True)]
     latent = encode_units(tokenizer, units, body, missing)
     before = tuple(gap // 2 for gap in missing)
     words = {
         "spec_sha256": spec.sha256,
         "affine": _latent_affine(grid.affine, spec.stride, before),
-        "spacing_mm": spec.spacing_mm * spec.stride,
+        "spacing_mm": tuple(spec.spacing_mm * stride for stride in spec.stride),
         "working_shape": grid.shape,
         "before": before,
         "body_percent": _body_percent(latent[-1]),
@@ -171,7 +178,7 @@ def encode_units(
     ends = [amount for gap in reversed(missing) for amount in (gap // 2, gap - gap // 2)]
     padded = F.pad(units[None, None], ends, mode="replicate") if any(ends) else units[None, None]
     mean, log_variance = encode_posterior_tiled(tokenizer, padded)
-    to_stride = [amount for side in reversed(padded.shape[2:]) for amount in (0, -side % tokenizer.stride)]
+    to_stride = stride_padding(padded.shape[2:], tokenizer.stride)
     share = F.avg_pool3d(F.pad(F.pad(body.float()[None, None], ends), to_stride), tokenizer.stride)
     latent = torch.cat([mean, log_variance, share], dim=1)[0]
     if not latent.isfinite().all():
@@ -216,8 +223,8 @@ def _body_percent(body: Tensor) -> list[int]:
     return (100 * within / there).round().int().flatten().tolist()
 
 
-def _latent_affine(working: np.ndarray, stride: int, before: tuple[int, ...]) -> list[list[float]]:
-    """Latent voxel index -> RAS mm: its centre is that of the voxels it stands for."""
-    scale = np.diag([stride, stride, stride, 1.0])
-    scale[:3, 3] = (stride - 1) / 2 - np.array(before)
+def _latent_affine(working: np.ndarray, stride: Place, before: tuple[int, ...]) -> list[list[float]]:
+    """Return the map from latent voxel index to RAS mm. Latent voxels are centred on their voxels."""
+    scale = np.diag([*stride, 1.0])
+    scale[:3, 3] = (np.array(stride) - 1) / 2 - np.array(before)
     return (working @ scale).tolist()

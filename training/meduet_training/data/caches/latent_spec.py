@@ -1,33 +1,45 @@
-"""What the numbers of a latent cache mean: tokenizer, intensity profiles, grid. One cache has one of each.
+"""The specification of latents: tokenizer, intensity profiles and grid. All latents of one cache share it.
 
-A latent of another tokenizer looks like any other, so every entry carries the digest of its specification,
-and a cache is refused wherever another one is expected.
+Latents of different tokenizers or profiles have the same format, so they are told apart only by this
+specification. Every entry of a latent cache carries its digest. `tokenizer_files.py` loads a tokenizer
+together with the specification of its latents.
 """
 
 import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict
+from torch import nn
 
-from meduet_training.data.tokenizer_files import load_tokenizer, tokenizer_sha256
 from napari_meduet.errors import InputError
-from napari_meduet.models.card import CARD_FILE, ProfileCard
-from napari_meduet.models.loading import load_model
-from napari_meduet.tokenizers.maisi import MaisiTokenizer
+from napari_meduet.models.card import ProfileCard, TokenizerCard
+from napari_meduet.models.model import scan_profile
+from napari_meduet.tokenizers.registry import tokenizer_type
 from napari_meduet.tokenizers.tokenizer import Tokenizer
-from napari_meduet.volumes.intensity import CT_FULL, CT_WIDE, IntensityProfile, fit_mr_profile
+from napari_meduet.volumes.intensity import CT_FULL, IntensityProfile, profile_named
 from napari_meduet.volumes.preparation import WORKING_SPACING_MM
 from napari_meduet.volumes.volume import Modality
 
-# Raise it whenever the same scan would be prepared to other numbers: resampling, body mask, MR percentiles.
-# tests/training/test_latent_entry.py notices such a change.
+# Raise this number whenever the same scan would be prepared to other numbers (resampling, body mask, MR
+# percentiles). tests/training/data/test_latent_entry.py fails after such a change.
 PREPARATION = 1
 
 
 class LatentSpec(BaseModel):
-    """All that decides what a cached latent means, as plain data."""
+    """Everything that decides what a latent means, as plain data.
+
+    Attributes:
+        tokenizer, tokenizer_config: name and configuration, as in the tokenizer registry.
+        tokenizer_sha256: digest of configuration and weights (`tokenizer_sha256`).
+        channels: numbers per latent voxel.
+        stride: voxels per latent voxel, along x, y and z.
+        profiles: the intensity profile of each modality that the tokenizer encodes.
+        spacing_mm: voxel size of the working grid.
+        preparation: version of the code that prepares scans.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,29 +47,58 @@ class LatentSpec(BaseModel):
     tokenizer_config: dict[str, Any]
     tokenizer_sha256: str
     channels: int
-    stride: int
+    stride: tuple[int, int, int]
     profiles: dict[Modality, ProfileCard]
     spacing_mm: float
     preparation: int = PREPARATION
 
     @property
     def sha256(self) -> str:
+        """Digest of the whole specification."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def profile_for(self, values: Any, modality: Modality) -> IntensityProfile:
-        """The intensity profile of a scan: fixed for CT, fitted to the values for MR (M-03).
+        """Return the intensity profile of a scan: fixed for CT, fitted to the values for MR (M-03).
 
         Raises:
-            InputError: the tokenizer knows no such modality, or the scan has no contrast.
+            InputError: the specification has no profile for this modality, or the scan has no contrast.
         """
         if modality not in self.profiles:
             known = " and ".join(self.profiles)
             raise InputError(f"The tokenizer's model knows {known}, not {modality}; give another tokenizer.")
-        profile = self.profiles[modality]
-        return IntensityProfile(profile.name, profile.knots) if profile.knots else fit_mr_profile(values)
+        return scan_profile(self.profiles[modality], values)
+
+    @property
+    def ct_profile(self) -> IntensityProfile:
+        """The intensity profile for CT; `ct-full` if the tokenizer belongs to a model without CT."""
+        return self.profile_for((), "CT") if "CT" in self.profiles else CT_FULL
+
+    def with_ct_profile(self, profile: ProfileCard) -> "LatentSpec":
+        """Return the specification with another intensity profile for CT.
+
+        Raises:
+            InputError: the tokenizer belongs to a model without CT.
+        """
+        if "CT" not in self.profiles:
+            known = " and ".join(self.profiles)
+            raise InputError(f"The tokenizer's model knows {known}, so a CT profile has no effect; omit it.")
+        return self.model_copy(update={"profiles": {**self.profiles, "CT": profile}})
+
+    def tokenizer_card(self, mean: Sequence[float], std: Sequence[float]) -> TokenizerCard:
+        """Return the tokenizer's part of a model card.
+
+        Args:
+            mean, std: standardisation of each latent channel.
+        """
+        return TokenizerCard(
+            name=self.tokenizer,
+            config=self.tokenizer_config,
+            latent_mean=tuple(mean),
+            latent_std=tuple(std),
+        )
 
     def difference(self, other: "LatentSpec") -> str | None:
-        """How a cache of the other one was made, in words that follow "was made"; None if as this one's."""
+        """Return how the other specification differs, in words that follow "was made", or None."""
         if self.tokenizer_sha256 != other.tokenizer_sha256 or self.tokenizer != other.tokenizer:
             return (
                 f"by another tokenizer ({other.tokenizer} {other.tokenizer_sha256[:8]}, not "
@@ -72,49 +113,53 @@ class LatentSpec(BaseModel):
         return None
 
 
-def open_tokenizer(path: Path) -> tuple[Tokenizer, LatentSpec]:
-    """A tokenizer on the CPU, and what its latents will mean.
+def spec_of(
+    tokenizer: Tokenizer,
+    profiles: Mapping[Modality, ProfileCard] | None = None,
+    spacing_mm: float = WORKING_SPACING_MM,
+) -> LatentSpec:
+    """Return the specification of the latents of a tokenizer.
 
     Args:
-        path: a folder of `meduet-train tokenizer`, a model folder, or a file of MAISI weights.
-
-    Raises:
-        InputError: there is no tokenizer, or it is damaged.
+        profiles: intensity profile of each modality; by default those of the tokenizer registry.
+        spacing_mm: voxel size of the working grid.
     """
-    if path.is_dir():
-        if (path / CARD_FILE).is_file():
-            model = load_model(path, "cpu")
-            card = model.card
-            return model.tokenizer, spec_of(model.tokenizer, dict(card.profiles), card.working_spacing_mm)
-        tokenizer = load_tokenizer(path)
-        return tokenizer, spec_of(tokenizer, {"CT": _fixed(CT_FULL), "MR": ProfileCard(name="mr")})
-    if not path.exists():
-        raise InputError(
-            f"{path.name}: there is no such tokenizer. Give a folder of meduet-train tokenizer, a model "
-            "folder, or a file of MAISI weights."
-        )
-    tokenizer = MaisiTokenizer.from_file(path)
-    return tokenizer, spec_of(tokenizer, {"CT": _fixed(CT_WIDE), "MR": ProfileCard(name="mr")})
-
-
-def spec_of(
-    tokenizer: Tokenizer, profiles: dict[Modality, ProfileCard], spacing_mm: float = WORKING_SPACING_MM
-) -> LatentSpec:
-    """The specification of what this tokenizer writes."""
-    config = cast(Any, tokenizer).config
+    if profiles is None:
+        names = cast(Mapping[Modality, str], tokenizer_type(tokenizer.name).profiles)
+        profiles = {modality: profile_card(name) for modality, name in names.items()}
     return LatentSpec(
         tokenizer=tokenizer.name,
-        tokenizer_config=asdict(config),
-        tokenizer_sha256=tokenizer_sha256(cast(Any, tokenizer)),
+        tokenizer_config=json.loads(_config_json(tokenizer)),
+        tokenizer_sha256=tokenizer_sha256(tokenizer),
         channels=tokenizer.channels,
         stride=tokenizer.stride,
-        profiles=profiles,
+        profiles=dict(profiles),
         spacing_mm=spacing_mm,
     )
 
 
-def _fixed(profile: IntensityProfile) -> ProfileCard:
-    return ProfileCard(name=profile.name, knots=profile.knots)
+def profile_card(name: str) -> ProfileCard:
+    """Return the card of an intensity profile: with knots for CT, without for `mr`.
+
+    Raises:
+        InputError: there is no such profile.
+    """
+    return ProfileCard(name=name, knots=None if name == "mr" else profile_named(name).knots)
+
+
+def tokenizer_sha256(tokenizer: Tokenizer) -> str:
+    """Return the digest of a tokenizer's configuration and weights.
+
+    The weights count in half precision, because a model folder stores them so.
+    """
+    digest = hashlib.sha256(_config_json(tokenizer).encode())
+    for name, tensor in sorted(cast(nn.Module, tokenizer).state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().half().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _config_json(tokenizer: Tokenizer) -> str:
+    return json.dumps(asdict(cast(Any, tokenizer).config), sort_keys=True)
 
 
 def _names(spec: LatentSpec) -> str:

@@ -1,8 +1,10 @@
-"""Latent windows in groups: one anatomy each, in the several appearances that are known of it.
+"""Latent windows: crops of prepared scans, encoded once in several appearances.
 
-A group is a cube of 96 voxels, placed, turned and stretched at random, and seen as it was scanned, through
-simulated scanners, and in every registered sequence of the same session. Each appearance is encoded once;
-mean and log-variance are kept, so that the training draws a fresh latent each time (C-32).
+A window is a crop of 24 latent voxels along each axis at a random place, with a random rotation, scaling and
+mirroring. Each window is encoded as it was scanned, through simulated scanners, and in every registered
+sequence of the same session, so the correct result of a style swap is known. Mean and log-variance are
+stored, and training draws a new latent at each step (specification, C-32). `windows.py` makes the windows of
+a cohort once; `sources/windows.py` draws batches from them.
 """
 
 import hashlib
@@ -20,20 +22,28 @@ from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from meduet_training.data.augmentation.spatial import cut, place
-from meduet_training.data.caches.prepared import WorkingScan
-from meduet_training.data.augmentation.scanners import CT_SCANNERS, MR_SCANNERS, Scanner, random_scanner, see_through
 from meduet_training.data.augmentation.intensity import to_units
-from meduet_training.data.tokenizer_files import tokenizer_sha256
+from meduet_training.data.augmentation.scanners import (
+    CT_SCANNERS,
+    MR_SCANNERS,
+    Scanner,
+    random_scanner,
+    see_through,
+)
+from meduet_training.data.augmentation.spatial import cut, place
+from meduet_training.data.caches.latent_entry import WINDOW
+from meduet_training.data.caches.latent_spec import tokenizer_sha256
+from meduet_training.data.caches.prepared import WorkingScan
 from napari_meduet.errors import InputError
-from napari_meduet.tokenizers.wavelet import WaveletTokenizer
+from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.files import write_atomically
+from napari_meduet.volumes.intensity import CT_FULL, IntensityProfile
 
-TOKEN = 16  # voxels
-RANDOM_SCANNERS = 3  # of each scan, beside the listed ones
-REGISTERED_WEIGHT = 8  # registered sets are rare and teach the most: so many times the anatomies of others
-APPEARANCES = 100  # room for the scanners of a scan: appearance = scan * APPEARANCES + scanner
-SAMPLED = 8  # every so many latent voxels are enough to tell windows from others
+TOKEN = 4  # latent voxels along each axis of a token (M-02)
+RANDOM_SCANNERS = 3  # random scanners of each scan, beside the listed ones
+REGISTERED_WEIGHT = 8  # registered scans are rare and most useful: they give this many times more anatomies
+APPEARANCES = 100  # appearance = scan * APPEARANCES + scanner, so a scan has at most this many scanners
+SAMPLED = 8  # the digest of windows takes every 8th latent voxel along each axis
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,11 +52,13 @@ class LatentWindows:
 
     Attributes:
         mean, log_variance: (N, C, 24, 24, 24), float16.
-        coverage: share of body in each token.
-        anatomy: windows with one number show one anatomy on one grid.
-        appearance: windows with one number are of one scan through one scanner; see `scan` and `scanner`.
-        domain: index into `domains`; -1 for a scanner drawn at random, which is nobody's.
-        tokenizer_sha256: of the tokenizer that wrote them (`tokenizer_files.py`).
+        coverage: fraction of body in each token.
+        anatomy: number of the anatomy. Windows with the same number show the same anatomy on the same grid.
+        appearance: number of scan and scanner (`scan`, `scanner`).
+        domain: index into `domains`; -1 for a random scanner, which belongs to no domain.
+        domains: names of the domains, those of the simulated scanners included.
+        tokenizer_sha256: digest of the tokenizer that encoded the windows (`latent_spec.py`).
+        ct_profile: the intensity profile of the CT windows.
     """
 
     mean: Float[Tensor, "N C X Y Z"]
@@ -57,20 +69,21 @@ class LatentWindows:
     domain: Int[Tensor, " N"]
     domains: tuple[str, ...]
     tokenizer_sha256: str
+    ct_profile: IntensityProfile = CT_FULL
 
     @property
     def scan(self) -> Int[Tensor, " N"]:
-        """Which scan each window was cut from."""
+        """Number of the scan that each window was cut from."""
         return self.appearance // APPEARANCES
 
     @property
     def scanner(self) -> Int[Tensor, " N"]:
-        """Through which scanner it was seen; 0: as it was scanned."""
+        """Number of the simulated scanner of each window; 0 means as it was scanned."""
         return self.appearance % APPEARANCES
 
     @property
     def sha256(self) -> str:
-        """Tells one set of windows from another: a digest of labels, shapes and a sample of the latents."""
+        """Digest of labels, shapes and a sample of the latents. It identifies a set of windows."""
         sample = self.mean[:, :, ::SAMPLED, ::SAMPLED, ::SAMPLED]
         parts = (sample, self.coverage, self.anatomy, self.appearance, self.domain)
         digest = hashlib.sha256(f"{self.tokenizer_sha256} {self.domains} {tuple(self.mean.shape)}".encode())
@@ -79,7 +92,7 @@ class LatentWindows:
         return digest.hexdigest()
 
     def statistics(self) -> tuple[Float[Tensor, " C"], Float[Tensor, " C"]]:
-        """Mean and standard deviation of each latent channel over the body."""
+        """Return mean and standard deviation of each latent channel over the body."""
         inside = self.coverage > 0.5
         size = round(inside.shape[1] ** (1 / 3))
         mask = inside.view(-1, 1, size, size, size).float()
@@ -89,26 +102,35 @@ class LatentWindows:
 
 
 def save_windows(windows: LatentWindows, path: Path) -> None:
-    """Write the windows, whole or not at all."""
+    """Write the windows to a file, completely or not at all."""
     tensors = {name: value for name, value in vars(windows).items() if isinstance(value, Tensor)}
-    words = {"domains": json.dumps(windows.domains), "tokenizer_sha256": windows.tokenizer_sha256}
+    metadata = {
+        "domains": json.dumps(windows.domains),
+        "tokenizer_sha256": windows.tokenizer_sha256,
+        "ct_profile": json.dumps([windows.ct_profile.name, windows.ct_profile.knots]),
+    }
     with write_atomically(path, overwrite=True) as temporary:
-        save_file(tensors, temporary, metadata=words)
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def load_windows(path: Path) -> LatentWindows:
-    """Read windows back.
+    """Return the windows in a file.
 
     Raises:
-        InputError: the file is missing, damaged, or holds something else.
+        InputError: the file is missing or damaged, or holds something else.
     """
     if not path.is_file():
         raise InputError(f"{path.name}: there is no such file of latent windows.")
     try:
         with safe_open(path, framework="pt") as file:
-            words = file.metadata()
-        domains, tokenizer = tuple(json.loads(words["domains"])), words["tokenizer_sha256"]
-        return LatentWindows(**load_file(path), domains=domains, tokenizer_sha256=tokenizer)
+            metadata = file.metadata()
+        name, knots = json.loads(metadata["ct_profile"])
+        return LatentWindows(
+            **load_file(path),
+            domains=tuple(json.loads(metadata["domains"])),
+            tokenizer_sha256=metadata["tokenizer_sha256"],
+            ct_profile=IntensityProfile(name, tuple((value, unit) for value, unit in knots)),
+        )
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{path.name}: no latent windows, damaged, or written by another version; make them again."
@@ -117,9 +139,23 @@ def load_windows(path: Path) -> LatentWindows:
 
 @torch.inference_mode()
 def make_windows(
-    scans: list[WorkingScan], tokenizer: WaveletTokenizer, *, groups: int, seed: int, device: torch.device
+    scans: list[WorkingScan],
+    tokenizer: Tokenizer,
+    *,
+    groups: int,
+    seed: int,
+    device: torch.device,
+    ct_profile: IntensityProfile = CT_FULL,
 ) -> LatentWindows:
-    """Encode `groups` anatomies of each set of registered scans in all their appearances."""
+    """Cut windows from prepared scans, encode them, and return them.
+
+    Args:
+        scans: on the working grid. Scans with the same `aligned` are registered.
+        tokenizer: on `device`.
+        groups: anatomies for each scan, or 8 times as many for each set of registered scans.
+        seed: seed of places, scanners and noise.
+        ct_profile: the intensity profile for CT.
+    """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.Generator(device).manual_seed(seed)
     sets: dict[str, list[int]] = {}
@@ -132,20 +168,23 @@ def make_windows(
 
     rows: dict[str, list[Tensor]] = {"mean": [], "log_variance": [], "coverage": []}
     labels: dict[str, list[int]] = {"anatomy": [], "appearance": [], "domain": []}
-    turns = {True: groups * REGISTERED_WEIGHT, False: groups}
-    work = [(members, turn) for members in sets.values() for turn in range(turns[len(members) > 1])]
-    for anatomy, (members, turn) in enumerate(track(work, description="Encoding windows")):
-        placement = place(torch.from_numpy(scans[members[0]].body), generator)
+    window_x, window_y, window_z = (WINDOW * stride for stride in tokenizer.stride)  # voxels
+    token_x, token_y, token_z = (TOKEN * stride for stride in tokenizer.stride)
+    sides = (window_x, window_y, window_z)
+    rounds = {True: groups * REGISTERED_WEIGHT, False: groups}
+    work = [(members, number) for members in sets.values() for number in range(rounds[len(members) > 1])]
+    for anatomy, (members, number) in enumerate(track(work, description="Encoding windows")):
+        placement = place(torch.from_numpy(scans[members[0]].body), generator, sides)
         for member in members:
             scan = scans[member]
-            values = cut(torch.from_numpy(scan.values).float(), placement, "border").to(device)
-            body = cut(torch.from_numpy(scan.body).float(), placement, "zeros")
-            coverage = reduce(body, "(x p) (y q) (z r) -> (x y z)", "mean", p=TOKEN, q=TOKEN, r=TOKEN)
-            for choice in _choices(scan.modality, turn, few=len(members) > 1):
+            values = cut(torch.from_numpy(scan.values).float(), placement, "border", sides).to(device)
+            body = cut(torch.from_numpy(scan.body).float(), placement, "zeros", sides)
+            coverage = reduce(body, "(x p) (y q) (z r) -> (x y z)", "mean", p=token_x, q=token_y, r=token_z)
+            for choice in _choices(scan.modality, number, few=len(members) > 1):
                 seen = values[None]
                 if choice > 0:
                     seen = see_through(seen, [scanners[member][choice]], scan.modality, noise)
-                mean, log_variance = tokenizer.encode(to_units(seen, scan.modality)[None])
+                mean, log_variance = tokenizer.encode(to_units(seen, scan.modality, ct_profile)[None])
                 rows["mean"].append(mean[0].half().cpu())
                 rows["log_variance"].append(log_variance[0].half().cpu())
                 rows["coverage"].append(coverage)
@@ -157,6 +196,7 @@ def make_windows(
         **{name: torch.tensor(numbers) for name, numbers in labels.items()},
         domains=tuple(domains),
         tokenizer_sha256=tokenizer_sha256(tokenizer),
+        ct_profile=ct_profile,
     )
 
 
@@ -165,19 +205,22 @@ def _listed(modality: str) -> tuple[Scanner, ...]:
 
 
 def _scanners(modality: str, generator: Generator) -> list[Scanner]:
-    """A scan's scanners: none, the listed ones, a few of its own."""
+    """Return the scanners of one scan: none, the listed scanners, and a few random ones."""
     own = [random_scanner(modality, generator) for _ in range(RANDOM_SCANNERS)]
     return [Scanner(), *_listed(modality), *own]
 
 
-def _choices(modality: str, turn: int, *, few: bool) -> Iterator[int]:
-    """Which of a scan's scanners see this anatomy: none, one or two listed ones in turn, one of its own."""
+def _choices(modality: str, number: int, *, few: bool) -> Iterator[int]:
+    """Return which scanners of a scan are used for its anatomy of this number.
+
+    These are no scanner, one or two listed scanners in turn, and one random scanner.
+    """
     listed = len(_listed(modality))
     yield 0
-    yield 1 + turn % listed
+    yield 1 + number % listed
     if not few:
-        yield 1 + (turn + 2) % listed
-        yield 1 + listed + turn % RANDOM_SCANNERS
+        yield 1 + (number + 2) % listed
+        yield 1 + listed + number % RANDOM_SCANNERS
 
 
 def _domain(scan: WorkingScan, choice: int, domains: list[str]) -> int:

@@ -192,7 +192,11 @@ def _digest(text: str) -> str:
 
 def _pose(number: int, scan: LabelledScan) -> SpatialAugmentation:
     """The pose of that number; 0 is the scan's own."""
-    return SpatialAugmentation() if number == 0 else SpatialAugmentation.drawn(generator_of(POSE_SEED, number), scan.first.modality)
+    return (
+        SpatialAugmentation()
+        if number == 0
+        else SpatialAugmentation.drawn(generator_of(POSE_SEED, number), scan.first.modality)
+    )
 
 
 def prepared_scan(model: Model, scan: LabelledScan) -> tuple[list[PreparedScan], np.ndarray]:

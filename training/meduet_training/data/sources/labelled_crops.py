@@ -42,7 +42,7 @@ class LabelledSource:
     """
 
     def __init__(
-        self, entries: Sequence[ExampleEntry], task: LabelTask, size: Position, stride: int, seed: int
+        self, entries: Sequence[ExampleEntry], task: LabelTask, size: Position, stride: Position, seed: int
     ) -> None:
         self.entries, self.size, self.stride, self.seed = list(entries), size, stride, seed
         self._task = task

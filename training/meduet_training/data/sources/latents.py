@@ -33,10 +33,9 @@ from meduet_training.data.sources.protocol import Choice, Purpose, generator_of,
 from meduet_training.data.sources.sampling import balanced, one_of
 from meduet_training.data.sources.validation_crops import ValidationCrops, evenly
 from meduet_training.runtime.messages import print_to_stderr
-from meduet_training.runtime.retry_storage import retry_storage
+from meduet_training.runtime.retry import retry_storage
 from napari_meduet.core.standardisation import LatentStandardisation
 from napari_meduet.errors import InputError
-from napari_meduet.volumes.intensity import CT_FULL
 
 TOKEN = 4  # latent voxels of a token (M-02)
 BODY_SHARE = 0.4  # of a crop at least, where the scan allows it
@@ -151,7 +150,7 @@ class CacheSource:
             patients=tuple(row.patient for row in rows),
             modalities=tuple(row.modality for row in rows),
             note=NOTE,
-            ct_profile=self.spec.profile_for((), "CT") if "CT" in self.spec.profiles else CT_FULL,
+            ct_profile=self.spec.ct_profile,
         )
 
     def _choose(self, seed: int) -> CacheChoice:
@@ -177,7 +176,7 @@ class CacheSource:
         """A fresh latent of the crop, turned and standardised, and the body in its tokens."""
         noise = torch.randn(crop.mean.shape, generator=generator)
         latent = crop.mean + (0.5 * crop.log_variance).exp() * noise
-        turns = draw_turns(generator) if self.turns else []
+        turns = [turn for turn in draw_turns(generator) if turn in self._maps] if self.turns else []
         latent = turned_latent(latent, turns, self._maps)
         return self._standardised(latent), _coverage(turned_places(crop.body, turns))
 

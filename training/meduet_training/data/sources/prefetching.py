@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from meduet_training.data.sources.step_batches import StepBatches
-from meduet_training.runtime.messages import Failed
-from meduet_training.runtime.retrying import retrying
+from meduet_training.runtime.messages import TrainingFailed
+from meduet_training.runtime.retry import retry_storage
 from meduet_training.runtime.shared_memory import check_shared_memory
 from napari_meduet.core.objective import Batch
 from napari_meduet.errors import InputError
@@ -23,7 +23,7 @@ from napari_meduet.errors import InputError
 AHEAD = 4  # batches that each worker holds ready
 
 
-class WorkerDied(Failed):
+class WorkerDied(TrainingFailed):
     """A process that read data is no more. The message says how to go on."""
 
 
@@ -112,7 +112,7 @@ class _Told(Dataset[Batch | InputError]):
 
     def __getitem__(self, index: int) -> Batch | InputError:
         try:
-            return retrying(lambda: self.batches[index])
+            return retry_storage(lambda: self.batches[index])
         except InputError as error:
             return error
         except OSError as error:

@@ -78,6 +78,7 @@ def window_crops(windows: LatentWindows, count: int, seed: int) -> ValidationCro
         patients=tuple(f"scan {groups[int(windows.scan[row])]}" for row in rows),
         modalities=tuple(_modality(names[row]) for row in rows),
         note=WINDOWS_NOTE,
+        ct_profile=windows.ct_profile,
     )
 
 

@@ -26,6 +26,7 @@ from meduet_training.data.caches.prepared import WorkingScan, load_prepared
 from meduet_training.data.sources.protocol import Choice, Purpose, generator_of, row_seed
 from meduet_training.data.sources.sampling import balanced
 from napari_meduet.errors import InputError
+from napari_meduet.volumes.intensity import CT_FULL, IntensityProfile
 
 FLIP = 0.2  # of each axis (M-04)
 AIR = 0.0  # units: the least of a CT profile, and of an MR scan
@@ -45,15 +46,23 @@ class VoxelSource:
         paths: files of `prepare_cohort`, one a scan; all are read once here, for their domains and
             statistics.
         shape: voxels of a crop.
+        ct_profile: the intensity profile for CT.
 
     Raises:
         InputError: no scan.
     """
 
-    def __init__(self, paths: Sequence[Path], seed: int, shape: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        seed: int,
+        shape: tuple[int, int, int],
+        ct_profile: IntensityProfile = CT_FULL,
+    ) -> None:
         if not paths:
             raise InputError("There is no scan to learn from; give a cohort with scans of split train.")
         self.paths, self.seed, self.shape = tuple(paths), seed, shape
+        self._ct_profile = ct_profile
         self.latent_shape = (1, *shape)
         digest, labels, sums = hashlib.sha256(str(shape).encode()), [], torch.zeros(3).double()
         self._samples: list[str] = []
@@ -66,7 +75,7 @@ class VoxelSource:
             self._samples.append(hashlib.sha256(scan.sha256.encode()).hexdigest()[:16])
             self._modalities.append(scan.modality)
             self._sizes.append(scan.values.shape)
-            sums += _sums(scan)
+            sums += _sums(scan, ct_profile)
         self.domains, self.sha256 = tuple(sorted(set(labels))), digest.hexdigest()
         self._domain = [self.domains.index(label) for label in labels]
         self._by_domain = {
@@ -106,16 +115,16 @@ class VoxelSource:
         with safe_open(self.paths[choice.scan], framework="numpy") as file:
             box = _place(file, self._sizes[choice.scan], self.shape, generator)
             values = torch.from_numpy(file.get_slice("values")[box]).float()
-        units = _amid_air(to_units(values, self._modalities[choice.scan]), self.shape)
+        units = _amid_air(to_units(values, self._modalities[choice.scan], self._ct_profile), self.shape)
         crop = (units - self._mean) / self._std
         flips = [axis for axis in range(3) if float(torch.rand((), generator=generator)) < FLIP]
         return crop.flip(flips).unsqueeze(0)
 
 
-def _sums(scan: WorkingScan) -> Float[Tensor, "3"]:
+def _sums(scan: WorkingScan, ct_profile: IntensityProfile) -> Float[Tensor, "3"]:
     """Number, sum and sum of squares of the units in a scan's body."""
     values = torch.from_numpy(scan.values[scan.body]).float()
-    inside = to_units(values, scan.modality).double()
+    inside = to_units(values, scan.modality, ct_profile).double()
     return torch.stack([torch.tensor(len(inside)), inside.sum(), inside.square().sum()])
 
 

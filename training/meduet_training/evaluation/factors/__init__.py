@@ -1,1 +1,1 @@
-"""Analysis of content and style factors."""
+"""Analysis of the factors of a network: probes, silhouettes and maps of content and style."""

@@ -1,8 +1,8 @@
-"""What the factors of many crops know of the domain: probes, silhouettes, and a map for the eye (specification, section 14).
+"""Probes, silhouettes and t-SNE maps of the factors of many samples (specification, section 14).
 
-The domain should be legible in the style s0 and not in the content c0. Numbers come first: a probe judged on
-patients that it did not learn from, and a silhouette, both with an interval over patients. The t-SNE map is a
-picture of the same vectors; distances between its islands mean nothing.
+The style s0 should predict the domain, and the content c0 should not. Probes and silhouettes are the metrics,
+with intervals over patients. The t-SNE map is a picture of the same vectors; distances between its clusters
+have no meaning. samples.py and validation.py beside this file compute the factors.
 """
 
 import csv
@@ -17,11 +17,11 @@ from sklearn.preprocessing import StandardScaler
 
 from meduet_training.evaluation.metrics.estimates import Estimate, mean_estimate
 from meduet_training.evaluation.metrics.probes import Probe, probe
-from meduet_training.evaluation.sections import Figure, Part
+from meduet_training.evaluation.sections import EvaluationSection, Metric
 from napari_meduet.volumes.files import write_atomically
 
-SMALLEST_MAP = 8  # samples: fewer have no neighbourhoods to map
-PERPLEXITY = 30.0  # scikit-learn's default; less where there are few samples
+MIN_MAP_SAMPLES = 8  # t-SNE needs neighbourhoods
+PERPLEXITY = 30.0  # scikit-learn's default; smaller for few samples
 FACTORS_JSON, FACTORS_CSV = "factors.json", "factors.csv"
 
 
@@ -30,10 +30,10 @@ class FactorSamples:
     """Pooled factors of N crops or sub-volumes.
 
     Attributes:
-        content, style: (N, Dc) and (N, Ds), c0 and s0 of each.
-        domains, patients: (N,) words; patients are hashes.
-        extractor_sha256: of the weights that made them.
-        source: a sentence: which samples these are.
+        content, style: c0 (N, Dc) and s0 (N, Ds).
+        domains, patients: (N,), strings; patients are hashes.
+        extractor_sha256: digest of the weights that computed the factors.
+        source: a sentence that describes the samples.
     """
 
     content: np.ndarray
@@ -48,12 +48,13 @@ class FactorSamples:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FactorFindings:
-    """What one factor knows.
+class FactorResult:
+    """Metrics and map of one factor.
 
     Attributes:
-        probe: None where too few domains have two patients.
-        silhouette: by domain, of the standardised vectors, from -1 to 1; None for fewer than two domains.
+        probe: None where fewer than two domains have two patients.
+        silhouette: silhouette by domain of the standardised vectors, from -1 to 1; None for fewer than two
+            domains.
         embedding: (N, 2), t-SNE; None for fewer than 8 samples.
     """
 
@@ -64,22 +65,22 @@ class FactorFindings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FactorAnalysis:
-    """Content and style beside each other.
+    """Results of content and style.
 
     Attributes:
-        num_probed: samples whose domain has at least two patients; the probes are about them.
-        why_no_probe: a sentence, empty where there are probes.
+        num_probed: number of samples whose domain has at least two patients; only these are probed.
+        why_no_probe: a sentence with the reason for missing probes; empty if there are probes.
     """
 
     samples: FactorSamples
-    content: FactorFindings
-    style: FactorFindings
+    content: FactorResult
+    style: FactorResult
     seed: int
     num_probed: int
     why_no_probe: str
 
     def as_data(self) -> dict[str, Any]:
-        """All but the single samples, as JSON types."""
+        """Return everything but the single samples, as JSON types."""
         return {
             "seed": self.seed,
             "num_samples": len(self.samples),
@@ -91,46 +92,53 @@ class FactorAnalysis:
             "source": self.samples.source,
             "factors": {
                 name: {
-                    "probe": asdict(found.probe) if found.probe else None,
-                    "silhouette": asdict(found.silhouette) if found.silhouette else None,
+                    "probe": asdict(result.probe) if result.probe else None,
+                    "silhouette": asdict(result.silhouette) if result.silhouette else None,
                 }
-                for name, found in (("content", self.content), ("style", self.style))
+                for name, result in (("content", self.content), ("style", self.style))
             },
         }
 
     def as_markdown(self) -> str:
-        """For the terminal, with all that a figure must not be quoted without."""
-        figures = []
-        for name, found in (("style s0", self.style), ("content c0", self.content)):
-            if found.probe:
-                beside = f"{found.probe.num_domains} domains, {found.probe.num_folds} folds; "
-                beside += f"chance {found.probe.chance:.3f}, majority {found.probe.majority:.3f}"
-                what = f"domain probe of {name}, balanced accuracy"
-                figures.append(Figure(what=what, estimate=found.probe.accuracy, beside=beside))
-            if found.silhouette:
-                figures.append(Figure(what=f"silhouette of {name} by domain", estimate=found.silhouette))
-        how = [self.samples.source, self.why_no_probe, f"Extractor {self.samples.extractor_sha256[:16]}."]
+        """Return metrics, samples and extractor as Markdown, for the terminal."""
+        metrics = []
+        for name, result in (("style s0", self.style), ("content c0", self.content)):
+            if result.probe:
+                comparison = f"{result.probe.num_domains} domains, {result.probe.num_folds} folds; "
+                comparison += f"chance {result.probe.chance:.3f}, majority {result.probe.majority:.3f}"
+                metric = f"domain probe of {name}, balanced accuracy"
+                metrics.append(Metric(name=metric, estimate=result.probe.accuracy, comparison=comparison))
+            if result.silhouette:
+                metrics.append(Metric(name=f"silhouette of {name} by domain", estimate=result.silhouette))
+        description = [
+            self.samples.source,
+            self.why_no_probe,
+            f"Extractor {self.samples.extractor_sha256[:16]}.",
+        ]
         title = "The domain in style and content"
-        return Part(
-            title=title, how=" ".join(filter(None, how)), figures=tuple(figures), seed=self.seed
+        return EvaluationSection(
+            title=title,
+            description=" ".join(filter(None, description)),
+            metrics=tuple(metrics),
+            seed=self.seed,
         ).as_markdown()
 
 
 def analyse_factors(samples: FactorSamples, seed: int, *, with_maps: bool = True) -> FactorAnalysis:
-    """Probe, silhouette and map of content and of style.
+    """Compute probe, silhouette and map of content and style.
 
-    A domain of one patient takes no part in the probes: whoever tells it may be telling the patient.
+    Domains with one patient are left out of the probes, because such a probe may recognise the patient.
 
     Args:
-        with_maps: draw the t-SNE maps too, which takes longer than all the rest.
+        with_maps: whether to compute the t-SNE maps, which takes most of the time.
     """
     probed = _with_two_patients(samples)
     why_no_probe = _why_no_probe(samples, probed)
 
-    def findings(vectors: np.ndarray) -> FactorFindings:
+    def result(vectors: np.ndarray) -> FactorResult:
         if not np.isfinite(vectors).all():
-            return FactorFindings(probe=None, silhouette=None, embedding=None)
-        return FactorFindings(
+            return FactorResult(probe=None, silhouette=None, embedding=None)
+        return FactorResult(
             probe=None
             if why_no_probe
             else probe(vectors[probed], samples.domains[probed], samples.patients[probed], seed),
@@ -140,8 +148,8 @@ def analyse_factors(samples: FactorSamples, seed: int, *, with_maps: bool = True
 
     return FactorAnalysis(
         samples=samples,
-        content=findings(samples.content),
-        style=findings(samples.style),
+        content=result(samples.content),
+        style=result(samples.style),
         seed=seed,
         num_probed=0 if why_no_probe else int(probed.sum()),
         why_no_probe=why_no_probe,
@@ -149,17 +157,17 @@ def analyse_factors(samples: FactorSamples, seed: int, *, with_maps: bool = True
 
 
 def write_factors(analysis: FactorAnalysis, folder: Path) -> None:
-    """The numbers as `factors.json`; a row for each sample as `factors.csv`, vectors and map included."""
+    """Write the metrics to `factors.json`, and vectors and map position of each sample to `factors.csv`."""
     with write_atomically(folder / FACTORS_JSON, overwrite=True) as temporary:
         temporary.write_text(json.dumps(analysis.as_data(), indent=2, allow_nan=False) + "\n", "utf-8")
     samples = analysis.samples
     columns: dict[str, np.ndarray] = {"domain": samples.domains, "patient": samples.patients}
-    for name, vectors, found in (
+    for name, vectors, result in (
         ("content", samples.content, analysis.content),
         ("style", samples.style, analysis.style),
     ):
-        if found.embedding is not None:
-            columns |= {f"{name}_map_{axis}": found.embedding[:, k] for k, axis in enumerate("xy")}
+        if result.embedding is not None:
+            columns |= {f"{name}_map_{axis}": result.embedding[:, k] for k, axis in enumerate("xy")}
         columns |= {f"{name}_{k}": vectors[:, k] for k in range(vectors.shape[1])}
     with (
         write_atomically(folder / FACTORS_CSV, overwrite=True) as temporary,
@@ -171,22 +179,23 @@ def write_factors(analysis: FactorAnalysis, folder: Path) -> None:
 
 
 def _with_two_patients(samples: FactorSamples) -> np.ndarray:
-    """(N,) whether a sample's domain has at least two patients."""
+    """Return whether the domain of each sample (N,) has at least two patients."""
     names, inverse = np.unique(samples.domains.astype(str), return_inverse=True)
     patients = [len(np.unique(samples.patients[inverse == k].astype(str))) for k in range(len(names))]
     return np.asarray(patients)[inverse] > 1
 
 
 def _why_no_probe(samples: FactorSamples, probed: np.ndarray) -> str:
-    """A sentence; empty where there can be probes."""
+    """Return a sentence with the reason for missing probes; empty if probes are possible."""
     if not (np.isfinite(samples.content).all() and np.isfinite(samples.style).all()):
-        return "The network's factors are not finite, so nothing can be read from them."
+        return "The factors of the network are not finite, so there are no probes."
     num_domains = len(np.unique(samples.domains[probed].astype(str)))
     if num_domains >= 2:
         return ""
     return (
-        f"A probe needs two domains with two patients each; of {len(np.unique(samples.domains.astype(str)))} "
-        f"domains here, {num_domains} {'has' if num_domains == 1 else 'have'} that many."
+        f"A probe needs two domains with two patients each; {num_domains} of "
+        f"{len(np.unique(samples.domains.astype(str)))} domains {'has' if num_domains == 1 else 'have'} "
+        "two patients."
     )
 
 
@@ -199,21 +208,21 @@ def _silhouette(vectors: np.ndarray, samples: FactorSamples, seed: int) -> Estim
 
 
 def _embedding(vectors: np.ndarray, seed: int) -> np.ndarray | None:
-    if len(vectors) < SMALLEST_MAP:
+    if len(vectors) < MIN_MAP_SAMPLES:
         return None
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
-    from sklearn.manifold import TSNE  # slow to import, and needed when a run ends
+    from sklearn.manifold import TSNE  # slow to import, and needed only at the end of a run
 
     tsne = TSNE(perplexity=perplexity, init="pca", random_state=seed)
     return tsne.fit_transform(StandardScaler().fit_transform(vectors))
 
 
-def _counts(words: np.ndarray) -> dict[str, int]:
-    names, counts = np.unique(words.astype(str), return_counts=True)
+def _counts(values: np.ndarray) -> dict[str, int]:
+    names, counts = np.unique(values.astype(str), return_counts=True)
     return {str(name): int(count) for name, count in zip(names, counts, strict=True)}
 
 
 def _cells(column: np.ndarray) -> list[str]:
     if column.dtype.kind == "f":
         return [f"{number:.6g}" for number in column]
-    return [str(word) for word in column]
+    return [str(value) for value in column]

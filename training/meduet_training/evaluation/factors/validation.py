@@ -1,7 +1,9 @@
-"""What a network makes of the validation crops: slices for the eye, factors for the probes.
+"""Slices and factors of the validation crops of a pretraining.
 
-Everything is decoded by the run's tokenizer, the crop itself too, so that a picture shows what the network
-adds and not what the tokenizer loses. Random numbers of the training are left alone.
+All slices are decoded by the tokenizer of the run, also those of the inputs, so that a picture shows the
+errors of the network and not those of the tokenizer. The random numbers of the training are not used.
+reporting/validation_panel.py draws the slices; analysis.py beside this file computes the metrics of the
+factors.
 """
 
 import hashlib
@@ -26,19 +28,21 @@ from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.intensity import IntensityProfile
 from napari_meduet.volumes.volume import Modality
 
-SHOWN = 4  # contents, and styles, of a picture
-AT_ONCE = 16  # crops: what the smallest training fits on any device
+SHOWN = 4  # contents, and styles, of a panel
+BATCH = 16  # crops; a training of the smallest preset fits on any device with this batch
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ShownCrops:
-    """K crops of one modality, their reconstructions and swaps: the middle axial slice of each.
+class CropSlices:
+    """The middle axial slices of K crops of one modality, and of their reconstructions and swaps.
 
-    Slices are (X, Y) in RAS+ order and profile units.
+    Slices are (X, Y) in RAS+ order, with normalised intensity.
 
     Attributes:
-        body: (K, X, Y), where the crop's tokens hold body.
-        swaps: content k in the style of crop m at [k, m]; the style is shifted (specification, section 8), as the plugin does.
+        inputs, reconstructions: (K, X, Y).
+        body: (K, X, Y), whether the tokens of the crop hold body.
+        swaps: (K, K, X, Y); [k, m] has the content of crop k with its style shifted to that of crop m
+            (specification, section 8), as in the plugin.
     """
 
     modality: Modality | None
@@ -51,7 +55,7 @@ class ShownCrops:
 
 
 def weights_sha256(network: nn.Module) -> str:
-    """Digest of a network's weights, by which figures name what they were measured with."""
+    """Return the digest of the weights of a network, which identifies the network of a metric."""
     digest = hashlib.sha256()
     for name, weight in sorted(network.state_dict().items()):
         digest.update(name.encode() + weight.detach().cpu().float().numpy().tobytes())
@@ -60,19 +64,19 @@ def weights_sha256(network: nn.Module) -> str:
 
 @torch.inference_mode()
 def measure_crops(student: MeDUET, crops: ValidationCrops) -> tuple[FactorSamples, float]:
-    """c0 and s0 of every crop, weighted by its body (M-21), and how well the crops are reconstructed.
+    """Compute c0 and s0 of every crop, weighted by its body (M-21), and the reconstruction error.
 
-    The second is the mean square of what decoding a crop's own factors misses of its latent; since latents
-    are standardised, answering with their mean would score about 1.
+    The error is the mean squared difference between a latent and its decoded factors. Latents are
+    standardised, so a constant reconstruction has an error of about 1.
     """
     factors: list[tuple[Tensor, Tensor]] = []
     errors = []
-    with _at_rest(student):
+    with _evaluation_mode(student):
         for rows in _batches(len(crops)):
             latent, coverage = crops.latent[rows].to(_device(student)), crops.coverage[rows]
             content, style = student.encode(latent)
-            missed = student.decode(content, style).float() - latent
-            errors.append(missed.square().flatten(1).mean(dim=1).cpu())
+            difference = student.decode(content, style).float() - latent
+            errors.append(difference.square().flatten(1).mean(dim=1).cpu())
             factors.append(
                 (pooled_factor(content.float().cpu(), coverage), pooled_factor(style.float().cpu(), coverage))
             )
@@ -89,26 +93,26 @@ def measure_crops(student: MeDUET, crops: ValidationCrops) -> tuple[FactorSample
 
 
 @torch.inference_mode()
-def shown_crops(
+def slices_of_crops(
     student: MeDUET,
     tokenizer: Tokenizer,
     latent_mean: Float[Tensor, " C"],
     latent_std: Float[Tensor, " C"],
     crops: ValidationCrops,
-) -> list[ShownCrops]:
-    """What is drawn of each modality: up to four crops, of different domains where there are some."""
+) -> list[CropSlices]:
+    """Return slices of up to four crops of each modality, from different domains where possible."""
     shown = []
     for modality in sorted(set(crops.modalities), key=str):
-        rows = chosen_crops(crops, modality)
-        with _at_rest(student):
+        rows = choose_crops(crops, modality)
+        with _evaluation_mode(student):
             shown.append(_shown(student, tokenizer, latent_mean, latent_std, crops, rows, modality))
     return shown
 
 
-def chosen_crops(crops: ValidationCrops, modality: Modality | None) -> list[int]:
-    """The fullest crops, by the body in their middle layer, of domains spread over the list of names.
+def choose_crops(crops: ValidationCrops, modality: Modality | None) -> list[int]:
+    """Choose the crops with most body in their middle layer, from domains spread over the sorted names.
 
-    Names that begin alike are sites that look alike, so neighbours in the list would show less.
+    Domains with similar names are often similar sites, so neighbours in the list would show less variety.
     """
     side = _tokens_per_axis(crops.coverage)
     middle = rearrange(crops.coverage, "n (x y z) -> n x y z", x=side, y=side)[..., side // 2]
@@ -132,7 +136,7 @@ def _shown(
     crops: ValidationCrops,
     rows: Sequence[int],
     modality: Modality | None,
-) -> ShownCrops:
+) -> CropSlices:
     latent, coverage = crops.latent[list(rows)], crops.coverage[list(rows)]
     content, style = (tokens.float().cpu() for tokens in student.encode(latent.to(_device(student))))
     own = style_statistics(style, coverage)
@@ -150,12 +154,12 @@ def _shown(
     ]
     inputs = slices(latent)
     swaps = np.stack([decoded(shift_style(style, own, other)) for other in each_style], axis=1)
-    return ShownCrops(
+    return CropSlices(
         modality=modality,
         ct_profile=crops.ct_profile,
         domains=tuple(crops.domains[row] for row in rows),
         inputs=inputs,
-        reconstructions=swaps[range(len(rows)), range(len(rows))],  # a shift to the own style moves nothing
+        reconstructions=swaps[range(len(rows)), range(len(rows))],  # a shift to the own style changes nothing
         swaps=swaps,
         body=_body(coverage, inputs.shape[1:]),
     )
@@ -166,20 +170,20 @@ def middle_slices(
     tokenizer: Tokenizer,
     standardisation: LatentStandardisation,
 ) -> np.ndarray:
-    """(n, X, Y), profile units: the axial slice in the middle of each standardised latent, decoded."""
+    """Decode the middle axial slice (X, Y) of each standardised latent, in normalised intensity."""
     middle = latents.shape[-1] // 2
-    first = max(0, middle - tokenizer.halo)  # no layer beyond the halo changes what the middle decodes to
+    first = max(0, middle - tokenizer.halo)  # layers outside the halo do not change the middle
     slab = slice(first, middle + tokenizer.halo + 1)
     device = next(tokenizer.parameters()).device
-    found = []
+    slices = []
     for each in latents:
         volume = tokenizer.decode(standardisation.restored(each[None])[..., slab].to(device))
-        found.append(volume[0, 0, :, :, (middle - first) * tokenizer.stride].float().cpu().numpy())
-    return np.stack(found)
+        slices.append(volume[0, 0, :, :, (middle - first) * tokenizer.stride[2]].float().cpu().numpy())
+    return np.stack(slices)
 
 
 def _body(coverage: Float[Tensor, "K L"], shape: tuple[int, ...]) -> np.ndarray:
-    """Tokens with at least half body in the middle layer, in the slice's pixels."""
+    """Return the pixels of the middle slice whose tokens have at least half body."""
     side = _tokens_per_axis(coverage)
     layer = rearrange(coverage, "k (x y z) -> k x y z", x=side, y=side)[..., side // 2].numpy() >= 0.5
     return layer.repeat(shape[0] // side, axis=1).repeat(shape[1] // side, axis=2)
@@ -190,8 +194,8 @@ def _tokens_per_axis(coverage: Float[Tensor, "N L"]) -> int:
 
 
 @contextmanager
-def _at_rest(network: nn.Module) -> Iterator[None]:
-    """A network as it is used, not trained; afterwards it is as it was."""
+def _evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """Switch a network to evaluation mode, and restore its mode afterwards."""
     was_training = network.training
     network.eval()
     try:
@@ -201,7 +205,7 @@ def _at_rest(network: nn.Module) -> Iterator[None]:
 
 
 def _batches(count: int) -> Iterator[slice]:
-    return (slice(first, first + AT_ONCE) for first in range(0, count, AT_ONCE))
+    return (slice(first, first + BATCH) for first in range(0, count, BATCH))
 
 
 def _device(network: nn.Module) -> torch.device:

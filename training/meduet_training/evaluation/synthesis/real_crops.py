@@ -1,4 +1,4 @@
-"""Crops of real scans: what generated volumes are compared with, and what they are asked to show."""
+"""Crops of real scans: the references and the conditions of generated crops."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -19,18 +19,18 @@ from napari_meduet.pipelines.common.encoding import padded_units, prepare_scan
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RealCrops:
-    """N crops of scans; rows of every field belong together.
+    """N crops of scans; row k of every field belongs to crop k.
 
     Attributes:
-        units: the voxels in profile units, in half precision.
-        latent: standardised means.
+        voxels: normalised intensity, in half precision.
+        latent: standardised latent means.
         content: c0 of the crop.
         style: s0 of the whole scan.
-        spatial_content: content tokens of the crop's places.
-        domains, patients, modalities: (N,) words; patients are hashes.
+        spatial_content: content tokens of the crop.
+        domains, patients, modalities: (N,), strings; patients are hashes.
     """
 
-    units: Float[Tensor, "N X Y Z"]
+    voxels: Float[Tensor, "N X Y Z"]
     latent: Float[Tensor, "N C x y z"]
     content: Float[Tensor, "N Dc"]
     style: Float[Tensor, "N Ds"]
@@ -40,14 +40,14 @@ class RealCrops:
     modalities: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.units)
+        return len(self.voxels)
 
     def rows(self, chosen: np.ndarray) -> "RealCrops":
-        """Some of the crops, by index; one may come several times."""
+        """Return the crops with these indices, which may repeat."""
         return RealCrops(**{each.name: getattr(self, each.name)[chosen] for each in fields(self)})
 
 
-def draw_crops(
+def sample_crops(
     model: Model,
     scans: Sequence[Scan],
     entries: Sequence[FactorEntry],
@@ -55,46 +55,46 @@ def draw_crops(
     count: int,
     seed: int,
 ) -> RealCrops:
-    """Crops drawn as the training of a generator draws them: domains alike, with body in them where possible.
+    """Sample crops as the training of a generator does: evenly over domains, with body where possible.
 
     Args:
-        entries: of the scans, in their order.
+        entries: factors of the scans, in the same order.
         size: tokens along each axis.
 
     Raises:
-        InputError: no scan is as large as a crop.
+        InputError: every scan is smaller than a crop.
     """
     large = [k for k, entry in enumerate(entries) if all(np.greater_equal(entry.grid, size))]
     if not large:
         raise InputError(
-            f"None of the {len(scans)} scans is as large as what the generator writes ({size} tokens of "
-            f"{model.token_voxels} voxels)."
+            f"All {len(scans)} scans are smaller than a crop of the generator ({size} tokens of "
+            f"{' x '.join(map(str, model.token_voxels))} voxels). Add larger scans."
         )
     chosen = FactorSource([entries[k] for k in large], size, seed).choose(0, count)
-    voxels = {k: _voxels(model, scans[k]) for k in sorted({large[each.scan] for each in chosen})}
+    scan_voxels = {k: _voxels(model, scans[k]) for k in sorted({large[each.scan] for each in chosen})}
     token = model.token_voxels
-    rows, units = [], []
+    rows, voxels = [], []
     for each in chosen:
         rows.append(entries[large[each.scan]].read(each.corner, size))
-        place = (
-            slice(corner * token, (corner + side) * token)
-            for corner, side in zip(each.corner, size, strict=True)
+        box = (
+            slice(corner * step, (corner + side) * step)
+            for corner, side, step in zip(each.corner, size, token, strict=True)
         )
-        units.append(voxels[large[each.scan]][tuple(place)])
-    of = [entries[large[each.scan]] for each in chosen]
+        voxels.append(scan_voxels[large[each.scan]][tuple(box)])
+    sources = [entries[large[each.scan]] for each in chosen]
     content = torch.stack([row["content"].flatten(0, 2) for row in rows])
     return RealCrops(
-        units=torch.stack(units),
+        voxels=torch.stack(voxels),
         latent=torch.stack([row["mean"] for row in rows]),
         content=pooled_factor(content, torch.stack([row["coverage"].flatten() for row in rows])),
-        style=torch.stack([entry.style for entry in of]),
+        style=torch.stack([entry.style for entry in sources]),
         spatial_content=content,
-        domains=np.array([entry.domain for entry in of]),
-        patients=np.array([entry.patient for entry in of]),
-        modalities=np.array([entry.modality for entry in of]),
+        domains=np.array([entry.domain for entry in sources]),
+        patients=np.array([entry.patient for entry in sources]),
+        modalities=np.array([entry.modality for entry in sources]),
     )
 
 
 def _voxels(model: Model, scan: Scan) -> Float[Tensor, "X Y Z"]:
-    """A scan on the padded working grid that its entry's tokens lie on."""
+    """Return a scan on the padded working grid of its tokens."""
     return padded_units(prepare_scan(model, read_scan(scan)))[0, 0].half()

@@ -16,7 +16,7 @@ import yaml
 from meduet_training.engine.resume import flat
 from meduet_training.evaluation.run_results import RESULTS
 from meduet_training.runtime.folders import check_writable, make_folder
-from meduet_training.runtime.messages import Failed, is_first_process, known_to_all, say_on_stderr
+from meduet_training.runtime.messages import TrainingFailed, is_rank_zero, report_on_rank_zero, print_to_stderr
 from meduet_training.studies.label_efficiency.picture import write_picture
 from meduet_training.studies.label_efficiency.subsets import Budget, Draw, draw_patients
 from meduet_training.studies.label_efficiency.tables import Finished, Study, write_study
@@ -27,7 +27,7 @@ from napari_meduet.volumes.files import write_atomically
 
 RUNS = "runs"  # in a study's folder
 DECIDED = {"start", "styles", "patience"}  # by arms
-FREE = ("hardware.", "upkeep.", "data.made")  # may differ when a study goes on
+FREE = ("hardware.", "upkeep.", "data.cache_dir")  # may differ when a study goes on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,33 +59,33 @@ def run_budgets(
         Stopped: a signal came; the same call goes on from there.
         Failed: a training cannot go on.
     """
-    with known_to_all():
+    with report_on_rank_zero():
         for arm in arms:
             task.check(run_of(task.base, ARMS[arm], task.base.training.seed, None))
         planned = planned_runs(task, budgets, arms, num_seeds)
-        if is_first_process():
+        if is_rank_zero():
             _keep_config(task, folder)
     study = Study(about=task.about, measures=task.measures, arms=tuple(arms), budgets=tuple(budgets))
     waiting = [each for each in planned if not (folder / each.place / RESULTS).is_file()]
     study = study.with_runs(_finished(task, each, folder) for each in planned if each not in waiting)
     for number, each in enumerate(waiting, start=len(planned) - len(waiting) + 1):
-        if is_first_process():
+        if is_rank_zero():
             patients = f"{len(each.patients)} patient{'s' * (len(each.patients) > 1)}"
             names = " = ".join(budget.name for budget in each.budgets)
-            say_on_stderr(
+            print_to_stderr(
                 f"Run {number} of {len(planned)}: seed {each.seed}, {names} ({patients}), {each.arm}."
             )
         run = run_of(task.base, ARMS[each.arm], each.seed, each.patients)
         with redirect_stdout(sys.stderr):  # the study's own table is what was asked for
             task.train(run, folder / each.place)
-        if not is_first_process():
+        if not is_rank_zero():
             continue
         if not (folder / each.place / RESULTS).is_file():
-            raise Failed(f"{each.place}: the run measured nothing on the test scans.")
+            raise TrainingFailed(f"{each.place}: the run measured nothing on the test scans.")
         study = study.with_runs([_finished(task, each, folder)])
         write_study(study, folder)
         write_picture(study, folder)
-    if is_first_process() and not waiting:
+    if is_rank_zero() and not waiting:
         write_study(study, folder)
         write_picture(study, folder)
     return study

@@ -29,7 +29,7 @@ class ClassifierData(FinetuningData):
         classes: these alone; none: all that there are.
     """
 
-    made: Path = Path("caches/factors")
+    cache_dir: Path = Path("caches/factors")
     target: str = Field(min_length=1)
     classes: tuple[str, ...] = ()
 

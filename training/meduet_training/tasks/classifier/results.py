@@ -10,7 +10,7 @@ import numpy as np
 
 from meduet_training.data.caches.factors import FactorEntry
 from meduet_training.evaluation.metrics.classification_scores import classification_scores
-from meduet_training.evaluation.sections import Figure, Part, Table
+from meduet_training.evaluation.sections import Metric, EvaluationSection, Table
 
 HOW = (
     "The weights that did best on the validation, on the scans of the test split, each scan whole. Balanced "
@@ -24,7 +24,7 @@ def results_table(
     names: Sequence[str],
     entries: Sequence[FactorEntry],
     seed: int,
-) -> Part:
+) -> EvaluationSection:
     """Balanced accuracy and AUC with their intervals, and who was taken for whom.
 
     Args:
@@ -32,9 +32,9 @@ def results_table(
     """
     scores = classification_scores(probabilities, labels, [entry.patient for entry in entries], seed)
     shown = np.unique(labels)
-    figures = (
-        Figure(what="balanced accuracy", estimate=scores.accuracy, beside=f"chance {1 / len(names):.2f}"),
-        Figure(what="AUC", estimate=scores.auc, beside="chance 0.50"),
+    metrics = (
+        Metric(name="balanced accuracy", estimate=scores.accuracy, comparison=f"chance {1 / len(names):.2f}"),
+        Metric(name="AUC", estimate=scores.auc, comparison="chance 0.50"),
     )
     confusion = [
         (name, *(int(count) for count in row))
@@ -47,10 +47,10 @@ def results_table(
             zip(entries, labels.tolist(), probabilities, strict=True), start=1
         )
     ]
-    return Part(
+    return EvaluationSection(
         title="Test scans",
-        how=HOW,
-        figures=figures,
+        description=HOW,
+        metrics=metrics,
         tables=(
             Table(
                 title="Scans of each class, and what they were taken for",

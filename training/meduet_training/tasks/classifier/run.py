@@ -218,11 +218,11 @@ def _encoded(
     fabric: Fabric, run: ClassifierRun, model: Model, scans: Sequence[ClassifiedScan], what: str
 ) -> list[Encoded]:
     """Encoded by the first process unless they are there; those that cannot be are left out."""
-    factors_of(fabric, run.data.model, [each.scan for each in scans], run.data.made, what)
+    factors_of(fabric, run.data.model, [each.scan for each in scans], run.data.cache_dir, what)
     return [
         Encoded(classified=each, entry=entry)
         for each in scans
-        for entry in open_factors(model, [each.scan], run.data.made)
+        for entry in open_factors(model, [each.scan], run.data.cache_dir)
     ]
 
 

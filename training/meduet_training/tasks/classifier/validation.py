@@ -72,7 +72,7 @@ class ClassifierValidation:
         """None: there are figures alone."""
         return iter(())
 
-    def figures(
+    def metrics(
         self, objective: ClassificationObjective, seed: int
     ) -> tuple[dict[str, Any], dict[str, float]]:
         probabilities = probabilities_of(objective.teacher, self._entries)

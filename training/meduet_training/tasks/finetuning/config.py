@@ -32,7 +32,7 @@ class FinetuningData(BaseModel):
     Attributes:
         model: the folder of a model; it gives latents, styles and the start.
         scans: a manifest, a folder of scans with an index.json, or one of nnU-Net or MSD.
-        made: where encoded scans are kept, so that they are computed once.
+        cache_dir: where encoded scans are kept, so that they are computed once.
         modality: scans of this one alone; None: of all.
         unseen: domains whose scans are the test, and are not learnt from (requested_scans.py).
         patients: hashes of those whose labels are learnt; None: of all.
@@ -42,7 +42,7 @@ class FinetuningData(BaseModel):
 
     model: Path
     scans: Path
-    made: Path = Path("caches/examples")
+    cache_dir: Path = Path("caches/examples")
     modality: Modality | None = None
     unseen: tuple[str, ...] = ()
     patients: tuple[str, ...] | None = None

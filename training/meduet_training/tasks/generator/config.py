@@ -35,14 +35,14 @@ class GeneratorData(BaseModel):
     Attributes:
         model: the folder of a model; it gives latents, factors and the warm start.
         scans: a manifest, or a folder of scans with an index.json.
-        made: where latents and factors are kept, so that they are computed once.
+        cache_dir: where latents and factors are kept, so that they are computed once.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: Path
     scans: Path
-    made: Path = Path("caches/factors")
+    cache_dir: Path = Path("caches/factors")
 
 
 class GeneratorRun(BaseModel):

@@ -60,7 +60,7 @@ def run_generator(run: GeneratorRun, folder: Path) -> None:
     fabric = launch_fabric(run.hardware)
     with report_on_rank_zero():
         source, unseen = (
-            _source(factors_of(fabric, run.data.model, scans, run.data.made, what), training)
+            _source(factors_of(fabric, run.data.model, scans, run.data.cache_dir, what), training)
             for scans, what in ((learned, "training"), (held_out, "held-out"))
         )
         if source is None:
@@ -119,7 +119,7 @@ def train_watched(
                 on_new=on_new,
                 watch=watch,
                 is_stopped=guard.is_stopped,
-                at=guard.supervisor.at,
+                at=guard.watchdog.report_stage,
             )
 
 
@@ -159,7 +159,7 @@ def _held_out(scans: list[Scan]) -> list[Scan]:
     return [scan for several in by_domain.values() for scan in several[:HELD_OUT_OF_A_DOMAIN]]
 
 
-def factors_of(fabric: Fabric, model: Path, scans: list[Scan], made: Path, what: str) -> list[FactorEntry]:
+def factors_of(fabric: Fabric, model: Path, scans: list[Scan], cache_dir: Path, what: str) -> list[FactorEntry]:
     """Made by the first process, on its device, unless they are there; opened by all."""
     on_cpu = load_model(model, "cpu")
     if not scans:
@@ -167,19 +167,19 @@ def factors_of(fabric: Fabric, model: Path, scans: list[Scan], made: Path, what:
     entries: list[FactorEntry] = []
 
     def make() -> None:
-        entries.extend(open_factors(on_cpu, scans, made))
+        entries.extend(open_factors(on_cpu, scans, cache_dir))
         if len(entries) == len(scans):
             return
         on_device = load_model(model, fabric.device.type)
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task(f"Factors of {what} scans", total=len(scans))
             entries[:] = cache_factors(
-                on_device, scans, made, lambda number, of: bar.update(task, completed=number), print_to_stderr
+                on_device, scans, cache_dir, lambda number, of: bar.update(task, completed=number), print_to_stderr
             )
             bar.update(task, completed=len(scans))
 
     run_on_rank_zero(fabric, make)
-    return entries if fabric.is_global_zero else open_factors(on_cpu, scans, made)
+    return entries if fabric.is_global_zero else open_factors(on_cpu, scans, cache_dir)
 
 
 def _source(entries: list[FactorEntry], training: TrainingConfig) -> FactorSource | None:

@@ -1,72 +1,69 @@
-"""The panel of a generator: held-out crops, and samples with the content of each in the style of each.
+"""The panel of a generator: held-out crops, and samples with the content of each crop in the style of each.
 
-A row is one content; over each column of samples stands the crop that lent the style. All samples begin with
-one noise. What is drawn was computed elsewhere (validation.py).
+A row is one content; the crop that gave the style is above each column of samples. All samples start from the
+same noise. validation.py beside this file computes the slices; reporting/panels.py draws them.
 """
 
-import textwrap
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from PIL import Image, ImageDraw
+import numpy as np
+from PIL import Image
 
-from meduet_training.evaluation.tiles import (
-    FAINT,
-    GAP,
-    GROUND,
-    INK,
-    LABEL,
-    MARGIN,
-    TILE,
-    WIDE_GAP,
-    grey,
-    lettering,
-    put_beside,
-    put_caption,
-    put_frame,
-    window_of,
-)
+from meduet_training.reporting.panels import Row, Tile, draw_panel, grey, window_of
+from napari_meduet.volumes.intensity import IntensityProfile
+from napari_meduet.volumes.volume import Modality
 
-if TYPE_CHECKING:
-    from meduet_training.tasks.generator.validation import SampleGrid
-
-LEGEND = (
-    "Axial slices through the middle of each sample, front up, the patient's right on the left. Content is "
-    "given for every place (same anatomy), nothing is guided; the framed samples have content and style of "
-    "one crop."
+EXPLANATION = (
+    "Axial slices through the middle of each sample, front up, the patient's right on the left. Samples have "
+    "spatial content (same anatomy) and no guidance. Framed samples have content and style of the same crop."
 )
 
 
-def sample_panel(grid: "SampleGrid", title: str, note: str) -> Image.Image:
-    """All samples of one modality, with their words; each in the window of its style.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SampleGrid:
+    """K crops of one modality and K x K samples: the middle axial slice of each.
+
+    Attributes:
+        crops: (K, X, Y), normalised intensity, decoded from the latents of the crops.
+        samples: (K, K, X, Y); [k, m] has the spatial content of crop k and the style of crop m.
+    """
+
+    modality: Modality
+    ct_profile: IntensityProfile
+    domains: tuple[str, ...]
+    crops: np.ndarray
+    samples: np.ndarray
+
+
+def sample_panel(grid: SampleGrid, title: str, note: str) -> Image.Image:
+    """Draw the samples of one modality, each in the window of its style.
 
     Args:
-        note: a sentence below the title: where the crops come from.
+        note: a sentence about the source of the crops.
     """
     crops, samples = grid.crops, grid.samples
     if grid.modality == "CT":
         crops, samples = grid.ct_profile.decode(crops), grid.ct_profile.decode(samples)
     windows = [window_of(crop, grid.modality) for crop in crops]
-    first = MARGIN + LABEL
-    lefts = [first + TILE + WIDE_GAP + k * (TILE + GAP) for k in range(len(crops))]
-    legend = textwrap.wrap(f"{LEGEND} {note}", width=(lefts[-1] + TILE - MARGIN) // 8)
-    styles_top = MARGIN + 38 + 20 * len(legend)
-    top = styles_top + TILE + GAP + 24
-    height = top + len(crops) * (TILE + GAP) - GAP + MARGIN
-    sheet = Image.new("RGB", (max(lefts[-1] + TILE + MARGIN, 480), height), GROUND)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN, MARGIN - 6), title, INK, lettering(22))
-    for number, line in enumerate(legend):
-        pen.text((MARGIN, MARGIN + 26 + 20 * number), line, FAINT, lettering(16))
-    for k, left in enumerate(lefts):
-        sheet.paste(grey(crops[k], windows[k]), (left, styles_top))
-        put_caption(pen, (left, styles_top), f"style {k + 1}")
-    pen.text((first, top - 22), "held-out crop", FAINT, lettering(16))
-    pen.text((lefts[0], top - 22), "samples", FAINT, lettering(16))
-    for k, domain in enumerate(grid.domains):
-        put_beside(pen, (MARGIN, top), f"{k + 1}  {domain}")
-        sheet.paste(grey(crops[k], windows[k]), (first, top))
-        for m, left in enumerate(lefts):
-            sheet.paste(grey(samples[k, m], windows[m]), (left, top))
-        put_frame(pen, (lefts[k], top))
-        top += TILE + GAP
-    return sheet
+    tiles = [grey(crop, window) for crop, window in zip(crops, windows, strict=True)]
+    rows = [
+        Row(
+            label=f"{k + 1}  {domain}",
+            tiles=[
+                Tile(image=tiles[k]),
+                *(
+                    Tile(image=grey(samples[k, m], window), is_framed=m == k)
+                    for m, window in enumerate(windows)
+                ),
+            ],
+        )
+        for k, domain in enumerate(grid.domains)
+    ]
+    return draw_panel(
+        title,
+        f"{EXPLANATION} {note}",
+        rows,
+        ["held-out crop", "samples", *[""] * (len(crops) - 1)],
+        header=[Tile(image=tile, caption=f"style {k}") for k, tile in enumerate(tiles, start=1)],
+        wide_gap_after=1,
+    )

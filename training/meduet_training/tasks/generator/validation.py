@@ -8,11 +8,9 @@ training are left alone.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,8 +19,7 @@ from meduet_training.data.sources.factors import FactorChoice, FactorSource
 from meduet_training.data.sources.protocol import Purpose, generator_of
 from meduet_training.engine.validator import NoEarlyStopping
 from meduet_training.evaluation.factors.validation import middle_slices
-from meduet_training.tasks.generator.sample_panel import sample_panel
-from napari_meduet.core.synthesis.diffusion import ddim, diffusion_times
+from meduet_training.tasks.generator.sample_panel import SampleGrid, sample_panel
 from napari_meduet.core.synthesis.generator import Conditions, Generator
 from napari_meduet.core.synthesis.guided import Guidance, GuidedVelocity
 from napari_meduet.core.synthesis.objective import GenerationBatch, GenerationObjective, generation_loss
@@ -38,22 +35,6 @@ AT_ONCE = 8  # of them
 SHOWN = 3  # contents, and styles, of a picture
 STEPS = 16  # of the sampler
 NOTE = "Crops of scans that are held out, which the generator does not learn from."
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SampleGrid:
-    """K crops of one modality and K x K samples: the middle axial slice of each, (X, Y) in profile units.
-
-    Attributes:
-        crops: the crops themselves, decoded from their latents.
-        samples: content of crop k, of every place, in the style of crop m at [k, m]; all from one noise.
-    """
-
-    modality: Modality
-    ct_profile: IntensityProfile
-    domains: tuple[str, ...]
-    crops: np.ndarray
-    samples: np.ndarray
 
 
 class GeneratorValidation(NoEarlyStopping):

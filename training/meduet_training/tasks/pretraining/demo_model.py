@@ -39,9 +39,9 @@ def make_demo_model(fabric: Fabric, data: Path, cache: Path, folder: Path, recip
             fabric, [load_prepared(path) for path in prepared], recipe.tokenizer, tokenizer_folder
         )
         (tokenizer_folder / "done").touch()
-    tokenizer = load_tokenizer(tokenizer_folder)
+    tokenizer, spec = load_tokenizer(tokenizer_folder)
     windows = cached_windows(
-        prepared, tokenizer, cache, groups=recipe.groups, seed=recipe.seed, device=fabric.device
+        prepared, tokenizer, spec, cache, groups=recipe.groups, seed=recipe.seed, device=fabric.device
     )
     source = WindowSource(windows, recipe.pretraining.seed)
     pretraining, run_folder = for_source(recipe.pretraining, source), cache / "pretraining"
@@ -53,6 +53,7 @@ def make_demo_model(fabric: Fabric, data: Path, cache: Path, folder: Path, recip
         name="demo",
         description=DESCRIPTION,
         tokenizer=tokenizer,
+        spec=spec,
         trained=load_trained(run_folder),
         scans=scans,
         training={"tokenizer": asdict(recipe.tokenizer), "pretraining": asdict(recipe.pretraining)},

@@ -1,4 +1,7 @@
-"""What a pretraining run is given: what it learns from, and the tokenizer that is kept beside it."""
+"""Inputs of a pretraining run: the data source, and the tokenizer that is stored in the run folder.
+
+`run.py` calls these functions before training starts. `tasks/config.py` holds the options.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +9,7 @@ from typing import Any, cast
 
 from lightning_fabric import Fabric
 
-from meduet_training.data.caches.latent_spec import open_tokenizer
+from meduet_training.data.caches.latent_spec import LatentSpec, profile_card
 from meduet_training.data.caches.latent_windows import LatentWindows, load_windows
 from meduet_training.data.caches.prepared import prepare_cohort
 from meduet_training.data.caches.windows import cached_windows
@@ -15,55 +18,64 @@ from meduet_training.data.sources.latents import CacheSource
 from meduet_training.data.sources.protocol import BatchSource
 from meduet_training.data.sources.voxels import VoxelSource
 from meduet_training.data.sources.windows import WindowSource
-from meduet_training.data.tokenizer_files import load_tokenizer, save_tokenizer, tokenizer_sha256
+from meduet_training.data.tokenizer_files import load_tokenizer, save_tokenizer
 from meduet_training.engine.trainer import TrainingConfig
-from meduet_training.runtime.fabric import decided_by_first
+from meduet_training.runtime.fabric import run_on_rank_zero
 from meduet_training.runtime.folders import make_folder
-from meduet_training.runtime.messages import say_on_stderr
+from meduet_training.runtime.messages import print_to_stderr
 from meduet_training.tasks.config import DataConfig
 from meduet_training.tasks.pretraining.presets import GROUPS
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import ObjectiveConfig
 from napari_meduet.errors import InputError
-from napari_meduet.models.card import TOKENIZER_FILE
-from napari_meduet.tokenizers.wavelet import WaveletTokenizer
+from napari_meduet.models.card import TOKENIZER_FILE, ProfileCard
+from napari_meduet.tokenizers.tokenizer import Tokenizer
+from napari_meduet.volumes.intensity import CT_FULL, IntensityProfile, profile_named
 
 
 def open_source(
-    fabric: Fabric, data: DataConfig, tokenizer: WaveletTokenizer | None, training: TrainingConfig
-) -> BatchSource[Any]:
-    """What the configuration names, latents being by this very tokenizer. On all processes together.
+    fabric: Fabric,
+    data: DataConfig,
+    tokenizer: Tokenizer | None,
+    spec: LatentSpec | None,
+    training: TrainingConfig,
+) -> tuple[BatchSource[Any], LatentSpec | None]:
+    """Return the data source of a run, and the specification of its latents. All processes call it together.
+
+    The CT profile of the specification is that of `data.ct_profile`, or else that of the cache or the windows.
 
     Args:
-        tokenizer: None for a pretext on voxels.
+        tokenizer, spec: what `load_tokenizer` returned; None for a pretext on voxels.
 
     Raises:
-        InputError: there are none, they are damaged, or another tokenizer wrote them.
+        InputError: there are no data, they are damaged, or another tokenizer or profile encoded them.
     """
-    if tokenizer is None:
-        paths = decided_by_first(fabric, lambda: _prepared(data))
-        return VoxelSource(paths, training.seed, training.network.latent_shape[1:])
+    if tokenizer is None or spec is None:
+        paths = run_on_rank_zero(fabric, lambda: _prepared(data))
+        ct_profile = profile_named(data.ct_profile) if data.ct_profile else CT_FULL
+        return VoxelSource(paths, training.seed, training.network.latent_shape[1:], ct_profile), None
     if data.cache is not None:
-        return _open_cache(data.cache, cast(Path, data.tokenizer), training)
+        return _open_cache(data.cache, data, spec, training)
     if data.windows is not None:
         windows = load_windows(data.windows)
     else:
-        windows = _windows_of_scans(fabric, data, tokenizer, training.seed)
+        windows = _windows_of_scans(fabric, data, tokenizer, spec, training.seed)
     channels = windows.mean.shape[1]
     if channels != tokenizer.channels:
         raise InputError(
-            f"These windows have {channels} latent channels, but the tokenizer writes {tokenizer.channels}; "
-            "give the tokenizer that wrote them, or make them again."
+            f"These windows have {channels} latent channels, but the tokenizer writes {tokenizer.channels}. "
+            "Give the tokenizer that encoded them, or make the windows again with --data."
         )
-    if windows.tokenizer_sha256 != tokenizer_sha256(tokenizer):
+    if windows.tokenizer_sha256 != spec.tokenizer_sha256:
         raise InputError(
-            "These windows were written by another tokenizer; give that one, or make them again with --data."
+            "These windows were encoded by another tokenizer. Give that tokenizer, or make the windows again "
+            "with --data."
         )
-    return WindowSource(windows, training.seed)
+    return WindowSource(windows, training.seed), _with_profile_of(windows.ct_profile, data, spec)
 
 
 def check_domains(
-    source: BatchSource[Any], training: TrainingConfig, say: Callable[[str], None] = say_on_stderr
+    source: BatchSource[Any], training: TrainingConfig, say: Callable[[str], None] = print_to_stderr
 ) -> None:
     """Whether content and style can be told apart in these data.
 
@@ -94,47 +106,67 @@ def check_domains(
         )
 
 
-def keep_tokenizer(tokenizer: WaveletTokenizer, folder: Path) -> None:
-    """Put the tokenizer beside the run, so that the folder alone becomes a model.
+def keep_tokenizer(tokenizer: Tokenizer, spec: LatentSpec, folder: Path) -> None:
+    """Store the tokenizer in the run folder, so that `meduet-pretrain export` needs nothing else.
 
     Raises:
-        InputError: the folder holds another one, of another run.
+        InputError: the folder holds another tokenizer or intensity profile, so it belongs to another run.
     """
     make_folder(folder)
     if (folder / TOKENIZER_FILE).exists():
-        if tokenizer_sha256(load_tokenizer(folder)) != tokenizer_sha256(tokenizer):
+        if difference := spec.difference(load_tokenizer(folder)[1]):
             raise InputError(
-                f"{folder.name}: holds the tokenizer of another run; give another output folder."
+                f"{folder.name}: holds the tokenizer of another run; its latents were made {difference}. Give "
+                "another output folder."
             )
     else:
-        save_tokenizer(tokenizer, folder)
+        save_tokenizer(tokenizer, folder, spec)
 
 
-def _open_cache(folder: Path, tokenizer: Path, training: TrainingConfig) -> CacheSource:
+def _open_cache(
+    folder: Path, data: DataConfig, spec: LatentSpec, training: TrainingConfig
+) -> tuple[CacheSource, LatentSpec]:
     source = CacheSource(folder, training.seed, side=training.network.latent_shape[1])
-    _, expected = open_tokenizer(tokenizer)
-    if difference := expected.difference(source.spec):
+    if data.ct_profile is None and "CT" in spec.profiles and "CT" in source.spec.profiles:
+        spec = spec.with_ct_profile(source.spec.profiles["CT"])
+    if difference := spec.difference(source.spec):
         raise InputError(
-            f"{folder.name}: this cache was made {difference}; give the tokenizer that made it, or make the "
-            "cache again."
+            f"{folder.name}: this cache was made {difference}. Give the tokenizer and the profile that made "
+            "it, or make the cache again."
         )
-    return source
+    return source, spec
+
+
+def _with_profile_of(made_with: IntensityProfile, data: DataConfig, spec: LatentSpec) -> LatentSpec:
+    """Return the specification with the CT profile of some windows.
+
+    Raises:
+        InputError: the configuration gives another profile.
+    """
+    if data.ct_profile is not None and profile_card(data.ct_profile).knots != made_with.knots:
+        raise InputError(
+            f"These windows were made with the intensity profile {made_with.name}, not {data.ct_profile}. "
+            "Leave --ct-profile out, or make the windows again with --data."
+        )
+    if "CT" not in spec.profiles:
+        return spec
+    return spec.with_ct_profile(ProfileCard(name=made_with.name, knots=made_with.knots))
 
 
 def _windows_of_scans(
-    fabric: Fabric, data: DataConfig, tokenizer: WaveletTokenizer, seed: int
+    fabric: Fabric, data: DataConfig, tokenizer: Tokenizer, spec: LatentSpec, seed: int
 ) -> LatentWindows:
-    """Made by the first process, unless they are there, and read by all."""
+    """Return the windows of the scans. The first process makes them if needed, then all processes read them."""
 
     def windows() -> LatentWindows:
         return cached_windows(
-            _prepared(data), tokenizer, data.made, groups=GROUPS, seed=seed, device=fabric.device
+            _prepared(data), tokenizer, spec, data.cache_dir, groups=GROUPS, seed=seed, device=fabric.device
         )
 
     made: list[LatentWindows] = []
-    decided_by_first(fabric, lambda: made.append(windows()))
+    run_on_rank_zero(fabric, lambda: made.append(windows()))
     return made[0] if made else windows()
 
 
 def _prepared(data: DataConfig) -> list[Path]:
-    return prepare_cohort(trainable(read_cohort(cast(Path, data.scans))), data.made / "prepared")
+    return prepare_cohort(trainable(read_cohort(cast(Path, data.scans))), data.cache_dir / "prepared")

@@ -7,8 +7,8 @@ from meduet_training.data.tokenizer_files import load_tokenizer
 from meduet_training.engine.run_lock import run_lock
 from meduet_training.engine.trainer import check_training, fit, for_source
 from meduet_training.reporting.run_logger import logged_run
-from meduet_training.runtime.fabric import decided_by_first, join_fabric
-from meduet_training.runtime.messages import known_to_all, say_on_stderr
+from meduet_training.runtime.fabric import launch_fabric, run_on_rank_zero
+from meduet_training.runtime.messages import print_to_stderr, report_on_rank_zero
 from meduet_training.tasks.config import ONE_SOURCE, RunConfig, write_run_config
 from meduet_training.tasks.pretraining.inputs import check_domains, keep_tokenizer, open_source
 from napari_meduet.errors import InputError
@@ -22,21 +22,24 @@ def run_from_config(config: RunConfig, folder: Path) -> None:
         Stopped: a signal came; the same configuration goes on from there.
         Failed: the training cannot go on.
     """
-    with known_to_all():
+    with report_on_rank_zero():
         if config.data is None:
             raise InputError(ONE_SOURCE)
-        tokenizer = load_tokenizer(config.data.tokenizer) if config.data.tokenizer else None
-    fabric = join_fabric(config.hardware)
-    with known_to_all():
-        source = open_source(fabric, config.data, tokenizer, config.training)
+        data = config.data
+        tokenizer, spec = (
+            load_tokenizer(data.tokenizer, data.ct_profile) if data.tokenizer else (None, None)
+        )
+    fabric = launch_fabric(config.hardware)
+    with report_on_rank_zero():
+        source, spec = open_source(fabric, data, tokenizer, spec, config.training)
         training = for_source(config.training, source)
         share = Shard(num_ranks=fabric.world_size, accumulate=config.hardware.accumulate)
         check_training(training, source, share)
-        check_domains(source, training, say_on_stderr if fabric.is_global_zero else lambda sentence: None)
+        check_domains(source, training, print_to_stderr if fabric.is_global_zero else lambda sentence: None)
     whole = config.model_copy(update={"training": training})
     with run_lock(fabric, folder, config.hardware.timeout_s) as guard:
-        if tokenizer is not None:
-            decided_by_first(fabric, lambda: keep_tokenizer(tokenizer, folder))
+        if tokenizer is not None and spec is not None:
+            run_on_rank_zero(fabric, lambda: keep_tokenizer(tokenizer, spec, folder))
         settings = whole.model_dump(mode="json", exclude_none=True, exclude={"data"})  # it has paths
         with logged_run(fabric, folder, training, source, tokenizer, settings) as watch:
             fit(
@@ -49,5 +52,5 @@ def run_from_config(config: RunConfig, folder: Path) -> None:
                 on_begin=lambda: write_run_config(whole, folder),
                 watch=watch,
                 is_stopped=guard.is_stopped,
-                at=guard.supervisor.at,
+                at=guard.watchdog.report_stage,
             )

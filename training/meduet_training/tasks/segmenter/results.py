@@ -15,7 +15,7 @@ from meduet_training.evaluation.metrics.segmentation_scores import (
     METRICS,
     Score,
     mean_over_structures,
-    measured_structures,
+    measure_structures,
 )
 from meduet_training.evaluation.metrics.surface_distance import TOLERANCE_MM
 from meduet_training.evaluation.sections import Metric, EvaluationSection, Table
@@ -54,7 +54,7 @@ def measure_scans(
         meaning, spacing_mm = task.meaning(scan.names), channels[0].volume.spacing_mm
         found = segment_prepared(model, network, channels)
         truth = meaning.target(labels)
-        measured = measured_structures(found, truth, meaning.annotated, spacing_mm, TOLERANCE_MM)
+        measured = measure_structures(found, truth, meaning.annotated, spacing_mm, TOLERANCE_MM)
         scores += [
             Score(
                 method=METHOD,
@@ -81,12 +81,12 @@ def results_table(scores: Sequence[Score], names: Sequence[str], seed: int) -> E
             [score.patient for score in scores],
             seed,
         )
-        metrics.append(Metric(what=f"{metric}: mean over structures", estimate=over_all))
+        metrics.append(Metric(name=f"{metric}: mean over structures", estimate=over_all))
         for name in names:
             own = [score for score in scores if score.structure == name]
             if own:
                 found = mean_estimate([of(score) for score in own], [score.patient for score in own], seed)
-                metrics.append(Metric(what=f"{metric}: {name}", estimate=found))
+                metrics.append(Metric(name=f"{metric}: {name}", estimate=found))
     rows = [
         (
             score.structure,
@@ -95,14 +95,14 @@ def results_table(scores: Sequence[Score], names: Sequence[str], seed: int) -> E
             score.dice,
             score.surface.nsd,
             score.overlap.truth_ml,
-            score.overlap.found_ml,
+            score.overlap.predicted_ml,
         )
         for score in scores
     ]
     columns = ("structure", "scan", "domain", "Dice", "NSD", "true mL", "found mL")
     return EvaluationSection(
         title="Test scans",
-        how=HOW,
+        description=HOW,
         metrics=tuple(metrics),
         tables=(Table(title="Single scans", columns=columns, rows=rows),),
         seed=seed,

@@ -262,7 +262,7 @@ def _examples(
     on_cpu = load_model(data.model, "cpu")
 
     def make() -> None:
-        if len(open_examples(on_cpu, scans, task, poses, data.made)) == len(scans) * len(poses):
+        if len(open_examples(on_cpu, scans, task, poses, data.cache_dir)) == len(scans) * len(poses):
             return
         on_device = load_model(data.model, fabric.device.type)
         with Progress(console=Console(stderr=True)) as bar:
@@ -272,13 +272,13 @@ def _examples(
                 scans,
                 task,
                 poses,
-                data.made,
+                data.cache_dir,
                 lambda number, of: bar.update(shown, completed=number),
             )
             bar.update(shown, completed=len(scans) * len(poses))
 
     run_on_rank_zero(fabric, make)
-    return open_examples(on_cpu, scans, task, poses, data.made)
+    return open_examples(on_cpu, scans, task, poses, data.cache_dir)
 
 
 def _source(

@@ -160,8 +160,8 @@ class SegmenterValidation:
         """(X, Y), the classes in the middle axial slice of a whole crop."""
         stride = self._source.stride
         x, y, z = (
-            slice(a * stride, (a + n) * stride)
-            for a, n in zip(choice.crop.corner, self._source.size, strict=True)
+            slice(a * step, (a + n) * step)
+            for a, n, step in zip(choice.crop.corner, self._source.size, stride, strict=True)
         )
         return self._source.example(choice.example).target[x, y, (z.start + z.stop) // 2].numpy()
 
@@ -182,5 +182,5 @@ class SegmenterValidation:
             domain=entry.domain,
             values=values,
             truth=self._truth(choice),
-            found=found[..., found.shape[-1] // 2].numpy(),
+            predicted=found[..., found.shape[-1] // 2].numpy(),
         )
