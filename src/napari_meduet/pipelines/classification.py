@@ -149,7 +149,7 @@ def classify_prepared(
     encoding, looking = parts(on_progress, 3, 2)
     latent = encode_latent(model, prepared, encoding)
     latent = model.standardised(latent)[0]
-    token = network.config.patch_size * model.tokenizer.stride
+    token = tuple(network.config.patch_size * stride for stride in model.tokenizer.stride)
     coverage = F.avg_pool3d(padded_body(prepared), token)[0, 0]
     return latent_probabilities(network, latent, coverage, looking)
 

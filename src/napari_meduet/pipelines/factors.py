@@ -256,7 +256,7 @@ def _factors(model: Model, scan: EncodedScan, name: str | None) -> ExtractedFact
     prepared = scan.prepared
     token = model.token_voxels
     affine = np.array(prepared.grid.affine)
-    centre = (token - 1) / 2 - np.array(prepared.before)  # of the first token, in working voxels
+    centre = (np.array(token) - 1) / 2 - np.array(prepared.before)  # of the first token, in working voxels
     affine[:3, 3] = affine[:3, :3] @ centre + affine[:3, 3]
     affine[:3, :3] *= token
     return ExtractedFactors(

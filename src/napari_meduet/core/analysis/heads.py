@@ -47,7 +47,7 @@ class LightHead(nn.Module):
         super().__init__()
         half = features // 2
         self.first = nn.ConvTranspose3d(features, half, 2, stride=2)
-        self.look = ResidualBlock(half)
+        self.block = ResidualBlock(half)
         self.second = nn.ConvTranspose3d(half, num_classes, 2, stride=2)
         self.apply(initialise)
 
@@ -59,4 +59,4 @@ class LightHead(nn.Module):
     def forward(self, features: Float[Tensor, "B F X Y Z"]) -> Float[Tensor, "B K 4*X 4*Y 4*Z"]:
         """Return class scores of voxels, for a tokenizer of stride 4."""
         finer = rearrange(F.gelu(self.first(features)), "b f x y z -> b x y z f")
-        return SCORE_GAIN * self.second(rearrange(self.look(finer), "b x y z f -> b f x y z"))
+        return SCORE_GAIN * self.second(rearrange(self.block(finer), "b x y z f -> b f x y z"))

@@ -125,11 +125,9 @@ def prepare_scan(model: Model, volume: Volume) -> PreparedScan:
     grid = WorkingGrid.for_volume(volume, model.card.working_spacing_mm)
     working = volume.in_unit(np.ascontiguousarray(grid.to_working(volume.voxels)))
     units, body = profile.encode(working), body_mask(working, volume.modality)
-    token = model.token_voxels
-    window = [length * model.tokenizer.stride for length in model.meduet.config.latent_shape[1:]]
     missing = [
-        max(side, -(-length // token) * token) - length
-        for length, side in zip(units.shape, window, strict=True)
+        max(window, -(-length // token) * token) - length
+        for length, window, token in zip(units.shape, model.window_voxels, model.token_voxels, strict=True)
     ]
     return PreparedScan(
         volume=volume,

@@ -56,7 +56,7 @@ def check_synthesis_memory(model: Model, shape: tuple[int, int, int]) -> None:
         InputError: with what is needed and what is free.
     """
     free, num_voxels = free_bytes(), _product(shape)
-    latents = num_voxels / model.tokenizer.stride**3
+    latents = num_voxels / _product(model.tokenizer.stride)
     tiles = min(MEMORY_BUDGET_BYTES, latents * model.tokenizer.bytes_per_latent_voxel)
     needed = FLOAT_BYTES * WORKING_COPIES * num_voxels + tiles
     if free is not None and needed > free:
@@ -70,7 +70,7 @@ def needed_bytes(model: Model, scan: Volume) -> int:
     """About what a swap of a scan takes at its peak."""
     grid = WorkingGrid.for_volume(scan, model.card.working_spacing_mm)
     num_native, num_working = scan.voxels.size, _product(grid.shape)
-    latents = num_working / model.tokenizer.stride**3
+    latents = num_working / _product(model.tokenizer.stride)
     tiles = min(MEMORY_BUDGET_BYTES, latents * model.tokenizer.bytes_per_latent_voxel)
     return int(FLOAT_BYTES * (NATIVE_COPIES * num_native + WORKING_COPIES * num_working) + tiles)
 
@@ -80,8 +80,8 @@ def segmentation_bytes(model: Model, network: LatentUNETR, scan: Volume) -> int:
     grid = WorkingGrid.for_volume(scan, model.card.working_spacing_mm)
     config = model.meduet.config
     sides = [
-        max(-(-voxels // model.token_voxels), tokens) * config.patch_size
-        for voxels, tokens in zip(grid.shape, config.grid, strict=True)
+        max(-(-voxels // token), tokens) * config.patch_size
+        for voxels, token, tokens in zip(grid.shape, model.token_voxels, config.grid, strict=True)
     ]
     latents = _product(tuple(sides))
     tiles = min(MEMORY_BUDGET_BYTES, latents * model.tokenizer.bytes_per_latent_voxel)

@@ -6,6 +6,7 @@ stage looks at: nothing is computed twice and there are no seams. The last makes
 slab ever exists. (A head that normalises over space, as MAISI's decoder does, has faint seams.)
 """
 
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -52,11 +53,14 @@ def score_slabs(
     for stage, report in zip(stages[:-1], looking, strict=True):
         features = _through(network, stage, features, thickness, report)
 
-    stride, depth = model.tokenizer.stride, features.shape[-1]
+    strides, depth = model.tokenizer.stride, features.shape[-1]
+    stride = strides[2]  # slabs follow each other along z
     first, last = scan.before[2], depth * stride - scan.after[2]  # in voxels of the padded working volume
     columns = tuple(
-        slice(low, side * stride - high)
-        for low, high, side in zip(scan.before[:2], scan.after[:2], features.shape[1:3], strict=True)
+        slice(low, side * step - high)
+        for low, high, side, step in zip(
+            scan.before[:2], scan.after[:2], features.shape[1:3], strides[:2], strict=True
+        )
     )
     wanted = first // stride, -(-last // stride)
     for (start, stop), scores in _in_slabs(network, stages[-1], features, thickness, wanted, deciding):
@@ -98,7 +102,7 @@ def slabs_bytes(model: Model, network: LatentUNETR, sides: tuple[int, int, int])
 
 def head_bytes(model: Model, network: LatentUNETR) -> int:
     """Working memory of the head for a latent voxel: that of the decoder it is like, or the scores."""
-    scores = FLOAT_BYTES * network.config.num_classes * model.tokenizer.stride**3
+    scores = FLOAT_BYTES * network.config.num_classes * math.prod(model.tokenizer.stride)
     return max(model.tokenizer.bytes_per_latent_voxel, SCORE_COPIES * scores)
 
 

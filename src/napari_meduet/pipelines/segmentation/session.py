@@ -248,7 +248,12 @@ def segment_volume(
             "segmenter_sha256": segmenter_sha256,
             "largest_parts": largest_parts,
             "overlap": OVERLAP,
-            "window": [length * model.tokenizer.stride for length in network.config.latent_shape[1:]],
+            "window": [
+                length * stride
+                for length, stride in zip(
+                    network.config.latent_shape[1:], model.tokenizer.stride, strict=True
+                )
+            ],
         },
         warnings=warnings,
     )
@@ -336,7 +341,7 @@ def _check_scans(model: Model, network: LatentUNETR, scans: Sequence[PreparedSca
             "segment --with), or choose another model."
         )
     prepared = scans[0]
-    least = model.token_voxels * model.card.working_spacing_mm
+    least = max(model.token_voxels) * model.card.working_spacing_mm
     sides = [
         size * spacing
         for size, spacing in zip(prepared.volume.voxels.shape, prepared.volume.spacing_mm, strict=True)

@@ -230,7 +230,7 @@ def choose_example(classes: Sequence[Sequence[int]], generator: Generator) -> tu
 
 
 def draw_crop(
-    example: TrainingSample, around: int | None, size: Position, stride: int, generator: Generator
+    example: TrainingSample, around: int | None, size: Position, stride: Position, generator: Generator
 ) -> Crop:
     """A window of an example.
 
@@ -255,7 +255,7 @@ def draw_crop(
 
 
 def read_crop(
-    example: TrainingSample, crop: Crop, size: Position, stride: int, noise: Generator
+    example: TrainingSample, crop: Crop, size: Position, stride: Position, noise: Generator
 ) -> dict[str, Tensor]:
     """What a network learns from a crop: fields of `SegmentationBatch`, without the batch axis.
 
@@ -265,8 +265,10 @@ def read_crop(
         cut_window(each, crop.corner, size).float() for each in (example.mean, example.log_variance)
     )
     drawn = torch.randn(mean.shape, generator=noise)
-    sides = [min(BLOCK, width) * stride for width in size]
-    at = [(corner + block) * stride for corner, block in zip(crop.corner, crop.block, strict=True)]
+    sides = [min(BLOCK, width) * step for width, step in zip(size, stride, strict=True)]
+    at = [
+        (corner + block) * step for corner, block, step in zip(crop.corner, crop.block, stride, strict=True)
+    ]
     return {
         "latent": mean + (0.5 * log_variance).exp() * drawn,
         "target": cut_window(example.target, cast(Position, tuple(at)), cast(Position, tuple(sides))).clone(),

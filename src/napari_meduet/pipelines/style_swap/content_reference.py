@@ -61,8 +61,9 @@ class ContentReference:
             changes.append(np.abs(change[inside]))
 
             latent = model.restored(cut_window(scan.latent, corner, size)[None])
-            margin = min(model.tokenizer.halo, min(size) // 2 - 1) * model.tokenizer.stride
-            core = (slice(margin, -margin),) * 3 if margin else (...,)  # where the cut is not felt
+            halo = min(model.tokenizer.halo, min(size) // 2 - 1)
+            margins = [halo * stride for stride in model.tokenizer.stride]
+            core = tuple(slice(margin, -margin) for margin in margins) if halo else (...,)  # where the cut is not felt
             decoded = model.tokenizer.decode(latent.to(model.device))[0, 0].float().cpu().numpy()
             restored.append(decoded[core][inside[core]])
             truth.append(_voxels(units, corner, size, model.tokenizer.stride).numpy()[core][inside[core]])
@@ -101,8 +102,8 @@ def _decoded(model: Model, content: Tensor, style: Tensor) -> np.ndarray:
     return model.tokenizer.decode(model.restored(latent).to(model.device))[0, 0].float().cpu().numpy()
 
 
-def _voxels(volume: Tensor, corner: Position, size: Position, stride: int) -> Tensor:
+def _voxels(volume: Tensor, corner: Position, size: Position, stride: Position) -> Tensor:
     """The voxels of a padded working volume that a window of its latent covers."""
-    sides = zip(corner, size, strict=True)
-    x, y, z = (slice(start * stride, (start + side) * stride) for start, side in sides)
+    sides = zip(corner, size, stride, strict=True)
+    x, y, z = (slice(start * step, (start + side) * step) for start, side, step in sides)
     return volume[x, y, z]

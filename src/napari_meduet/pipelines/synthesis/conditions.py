@@ -186,7 +186,10 @@ def start_of(model: Model, source: Source, scan: EncodedScan, size: Position) ->
     coverage = coverage_grid(scan, model)
     token = model.token_voxels
     if any(have < need for have, need in zip(coverage.shape, size, strict=True)):
-        have, need = (" x ".join(str(side * token) for side in sides) for sides in (coverage.shape, size))
+        have, need = (
+            " x ".join(str(side * step) for side, step in zip(sides, token, strict=True))
+            for sides in (coverage.shape, size)
+        )
         raise InputError(
             f"start_from covers {have} voxels of the working grid and the result {need}: choose a smaller "
             "size."
@@ -234,7 +237,7 @@ def centred_affine(model: Model, size: Position) -> np.ndarray:
     """
     token, spacing = model.token_voxels, model.card.working_spacing_mm
     affine = np.diag([spacing, spacing, spacing, 1.0])
-    affine[:3, 3] = [-spacing * (length * token - 1) / 2 for length in size]
+    affine[:3, 3] = [-spacing * (length * step - 1) / 2 for length, step in zip(size, token, strict=True)]
     return affine
 
 

@@ -40,6 +40,10 @@ def measured_pace(request: SynthesisRequest) -> Pace | None:
     if model.generator is None:
         return None
     own = model.generator.config.grid
-    x, y, z = own if request.size is None else (side // model.token_voxels for side in request.size)
+    x, y, z = (
+        own
+        if request.size is None
+        else (side // token for side, token in zip(request.size, model.token_voxels, strict=True))
+    )
     asked = SamplingConditions(size=(x, y, z), content=None, tokens=None, style=None, start=None)
     return Pace(seconds_per_evaluation=seconds_per_evaluation(model.generator, asked))

@@ -333,7 +333,7 @@ class SynthesisSession:
         middle, margin = latent.shape[-1] // 2, model.tokenizer.halo + 1
         first = max(0, middle - margin)
         slab = decoded(model, latent[..., first : middle + margin], self.place, effort, null_progress)
-        return slab.values()[:, :, (middle - first) * model.tokenizer.stride]
+        return slab.values()[:, :, (middle - first) * model.tokenizer.stride[2]]
 
     def _seed(self, request: SynthesisRequest) -> int:
         return self.seed if request.seed is None else request.seed
@@ -372,7 +372,7 @@ class SynthesisSession:
                 "guidance_interval": list(request.guidance_interval),
                 "start_noise": request.noise if self.start is not None else None,
                 "noise_drawn_by": "torch.Generator on the CPU",
-                "size": [side * model.token_voxels for side in self.size],
+                "size": [side * token for side, token in zip(self.size, model.token_voxels, strict=True)],
                 "affine": place.affine.tolist(),
                 "number": number + 1,
                 "count": request.count,
@@ -420,11 +420,12 @@ def _size(model: Model, generator: Generator, request: SynthesisRequest) -> Posi
         raise InputError("This model's generator takes no content of places: ask for anatomy 'similar'.")
     token = model.token_voxels
     own = generator.config.grid
-    x, y, z = request.size or (side * token for side in own)
-    if any(side % token or side < token * least for side, least in zip((x, y, z), own, strict=True)):
-        least = " ".join(str(token * side) for side in own)
+    smallest = [side * step for side, step in zip(own, token, strict=True)]
+    x, y, z = request.size or smallest
+    if any(side % step or side < least for side, step, least in zip((x, y, z), token, smallest, strict=True)):
         raise InputError(
-            f"size must be multiples of {token} and at least the generator's own {least}; got {x} {y} {z}."
+            f"size must be multiples of {' '.join(map(str, token))} and at least the generator's own "
+            f"{' '.join(map(str, smallest))}; got {x} {y} {z}."
         )
     check_synthesis_memory(model, (x, y, z))
-    return x // token, y // token, z // token
+    return x // token[0], y // token[1], z // token[2]
