@@ -45,7 +45,7 @@ def test_every_tap_and_the_latent_reach_the_scores():
     network = narrow()
     network(torch.randn(1, 4, 8, 8, 8)).sum().backward()
     reached = {name for name, parameter in network.named_parameters() if parameter.grad.any()}
-    for part in ("deep", "middle", "shallow.0", "shallow.1", "look", "encoder.patch_embedding"):
+    for part in ("deep", "middle", "shallow.0", "shallow.1", "latent_conv", "encoder.patch_embedding"):
         assert f"{part}.weight" in reached
 
 

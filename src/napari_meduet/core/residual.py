@@ -15,11 +15,11 @@ class ResidualBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.look = nn.Conv3d(width, width, 3, padding=1)
-        self.merge = nn.Linear(width, width)
-        nn.init.zeros_(self.merge.weight)
-        nn.init.zeros_(self.merge.bias)
+        self.conv = nn.Conv3d(width, width, 3, padding=1)
+        self.proj = nn.Linear(width, width)
+        nn.init.zeros_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
 
     def forward(self, features: Float[Tensor, "B X Y Z W"]) -> Float[Tensor, "B X Y Z W"]:
         normed = self.norm(features).movedim(-1, 1)  # a channels_last_3d view: no copy
-        return features + self.merge(F.gelu(self.look(normed)).movedim(1, -1))
+        return features + self.proj(F.gelu(self.conv(normed)).movedim(1, -1))

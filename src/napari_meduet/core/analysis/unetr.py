@@ -74,7 +74,7 @@ class LatentUNETR(nn.Module):
         self.rise = nn.Linear(2 * features, 8 * features)
         # First taps: a token becomes 4^3 positions.
         self.shallow = nn.ModuleList(nn.Linear(width, 64 * features) for _ in range(2))
-        self.look = nn.Conv3d(config.latent_channels, features, 3, padding=1)
+        self.latent_conv = nn.Conv3d(config.latent_channels, features, 3, padding=1)
         self.fuse = nn.Sequential(*(ResidualBlock(features) for _ in range(FUSING_BLOCKS)))
         self.norm = nn.LayerNorm(features, eps=1e-6)
         self.apply(initialise)
@@ -99,7 +99,7 @@ class LatentUNETR(nn.Module):
         fine = rise(self.rise(coarse))
         for layer, tokens in zip(self.shallow, (first, second), strict=True):
             fine = fine + self._spread(layer(tokens), 4)
-        fine = F.gelu(fine + rearrange(self.look(latent), "b f x y z -> b x y z f"))
+        fine = F.gelu(fine + rearrange(self.latent_conv(latent), "b f x y z -> b x y z f"))
         return rearrange(self.norm(self.fuse(fine)), "b x y z f -> b f x y z")
 
     def _tapped(self, latent: Float[Tensor, "B C X Y Z"]) -> list[Float[Tensor, "B L D"]]:
