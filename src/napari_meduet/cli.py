@@ -20,6 +20,8 @@ from rich.console import Console
 from typer.core import TyperGroup
 
 from napari_meduet import __version__
+from napari_meduet.core.options import GUIDANCE_WEIGHT
+from napari_meduet.core.synthesis.sampler_registry import SAMPLERS, SamplerName
 from napari_meduet.errors import Cancelled, InputError, OnProgress
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 EXIT_INPUT = 2
 EXIT_SOME_FAILED = 65  # EX_DATAERR of sysexits.h
 EXIT_INTERRUPTED = 130  # as a shell reports a process stopped by Ctrl-C
+
+_STEPS = ", ".join(f"{record.default_steps} for {name}" for name, record in SAMPLERS.items())
 
 _stderr = Console(stderr=True, highlight=False)
 
@@ -65,15 +69,6 @@ class Guidance(StrEnum):
     paper = "paper"
     compositional = "compositional"
     nested = "nested"
-
-
-class Sampler(StrEnum):
-    multistep = "multistep"
-    heun = "heun"
-    euler = "euler"
-    em = "em"
-    ddpm = "ddpm"
-    ddim = "ddim"
 
 
 class Precision(StrEnum):
@@ -318,12 +313,17 @@ def synthesize(
         Path | None, typer.Option(help="Label volume on the content's grid that the result follows.")
     ] = None,
     content_weight: Annotated[
-        float, typer.Option("--wc", help="Guidance towards the content; 0 is none.")
-    ] = 1.0,
-    style_weight: Annotated[float, typer.Option("--ws", help="Guidance towards the style; 0 is none.")] = 1.0,
+        float, typer.Option("--wc", help="Guidance weight of the content; 0 is no guidance.")
+    ] = GUIDANCE_WEIGHT,
+    style_weight: Annotated[
+        float, typer.Option("--ws", help="Guidance weight of the style; 0 is no guidance.")
+    ] = GUIDANCE_WEIGHT,
     guidance: Annotated[Guidance, typer.Option(help="How the two are combined.")] = Guidance.paper,
-    sampler: Annotated[Sampler, typer.Option(help="How noise becomes a scan.")] = Sampler.multistep,
-    steps: Annotated[int | None, typer.Option(help="Of the sampler; by default as many as suit it.")] = None,
+    sampler: Annotated[
+        SamplerName,
+        typer.Option(help="Sampler that turns noise into a scan; ddim and ddpm are for DiT generators."),
+    ] = "multistep",
+    steps: Annotated[int | None, typer.Option(help=f"Number of denoising steps; default: {_STEPS}.")] = None,
     start_from: Annotated[Path | None, typer.Option(help="Scan to begin from, with noise on it.")] = None,
     noise: Annotated[float, typer.Option(help="Noise on --start-from; 1 leaves nothing of it.")] = 0.6,
     size: Annotated[
@@ -359,7 +359,7 @@ def synthesize(
         content_weight=content_weight,
         style_weight=style_weight,
         guidance=guidance.value,
-        sampler=sampler.value,
+        sampler=sampler,
         steps=steps,
         start_from=start_from,
         noise=noise,

@@ -10,7 +10,7 @@ Normalising CT kernels by the energies of frequency bands is established practic
 "Normalizing computed tomography data reconstructed with different filter kernels", European Radiology 2016).
 On four chest CT pairs a first version with five bands and an edge guard moved the noise 77 to 96 % of the way
 towards the style, at a gradient correlation of at least 0.998 (specification, section 8).
-This file works on tensors of one scan on its own grid; `pipelines/swap` provides remainder and tissue mask.
+This file works on tensors of one scan on its own grid; the swap pipeline provides remainder and mask.
 """
 
 from collections.abc import Sequence

@@ -22,7 +22,6 @@ class SamplerRecord:
         evaluations_per_step: predictions of the network that each step needs, without guidance.
         is_stochastic: whether each step adds fresh noise.
         default_steps: number of steps if none is given.
-        description: half a sentence for help texts and tooltips.
     """
 
     label: str
@@ -31,50 +30,20 @@ class SamplerRecord:
     evaluations_per_step: int = 1
     is_stochastic: bool = False
     default_steps: int
-    description: str
 
 
 # The first sampler of each kind of generator is its default. Default steps of the solvers for SiT cost 72 to
 # 90 evaluations with guidance; of these, multistep is closest to a fine solution ("Whole samples of the
 # embedded generator" in docs/benchmarks.md). em and ddpm: Table 10. ddim: Song et al. 2021, Table 1.
 SAMPLERS: dict[SamplerName, SamplerRecord] = {
-    "multistep": SamplerRecord(
-        label="Multistep",
-        generator="SiT",
-        order=3,
-        default_steps=24,
-        description="third order, one evaluation per step",
-    ),
-    "heun": SamplerRecord(
-        label="Heun",
-        generator="SiT",
-        order=2,
-        evaluations_per_step=2,
-        default_steps=12,
-        description="second order, two evaluations per step",
-    ),
-    "euler": SamplerRecord(
-        label="Euler", generator="SiT", order=1, default_steps=30, description="first order"
-    ),
+    "multistep": SamplerRecord(label="Multistep", generator="SiT", order=3, default_steps=24),
+    "heun": SamplerRecord(label="Heun", generator="SiT", order=2, evaluations_per_step=2, default_steps=12),
+    "euler": SamplerRecord(label="Euler", generator="SiT", order=1, default_steps=30),
     "em": SamplerRecord(
-        label="Euler–Maruyama",
-        generator="SiT",
-        order=1,
-        is_stochastic=True,
-        default_steps=250,
-        description="the paper's sampler, adds fresh noise at each step",
+        label="Euler–Maruyama", generator="SiT", order=1, is_stochastic=True, default_steps=250
     ),
-    "ddim": SamplerRecord(
-        label="DDIM", generator="DiT", order=1, default_steps=50, description="deterministic"
-    ),
-    "ddpm": SamplerRecord(
-        label="DDPM",
-        generator="DiT",
-        order=1,
-        is_stochastic=True,
-        default_steps=250,
-        description="adds fresh noise at each step",
-    ),
+    "ddim": SamplerRecord(label="DDIM", generator="DiT", order=1, default_steps=50),
+    "ddpm": SamplerRecord(label="DDPM", generator="DiT", order=1, is_stochastic=True, default_steps=250),
 }
 
 
