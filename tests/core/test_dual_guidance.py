@@ -1,7 +1,12 @@
+import inspect
+
 import pytest
 import torch
 from small_generator import conditions
 
+from meduet_training.commands import evaluate
+from napari_meduet import cli
+from napari_meduet.core.options import GUIDANCE_WEIGHT
 from napari_meduet.core.synthesis.guidance import (
     compositional_guidance,
     content_push,
@@ -11,10 +16,12 @@ from napari_meduet.core.synthesis.guidance import (
     style_push,
 )
 from napari_meduet.core.synthesis.guided import Guidance, combined_conditions
+from napari_meduet.pipelines.requests import SynthesisRequest
 
 BOTH, STYLE_ONLY, CONTENT_ONLY, NEITHER = (torch.tensor([[float(n)]]) for n in (10, 7, 4, 2))
 PREDICTED = {"both": BOTH, "style_only": STYLE_ONLY, "content_only": CONTENT_ONLY, "neither": NEITHER}
 FORMS = ("paper", "compositional", "nested")
+FACTORS = ("content", "style")
 
 
 def test_pushes_by_hand():
@@ -65,6 +72,18 @@ def test_what_a_weight_of_zero_would_multiply_is_not_asked_for_and_not_missed(fo
     asked = {name: PREDICTED[name] for name in guidance.combinations}
     assert guidance.guided(asked) == guidance.guided(PREDICTED)
     assert len(asked) < 4 or form == "compositional"
+
+
+def test_the_default_guidance_is_one_value_everywhere():
+    of_command, of_evaluation = (
+        inspect.signature(function).parameters for function in (cli.synthesize, evaluate.synthesis)
+    )
+    defaults = [
+        *(getattr(each(), f"{factor}_weight") for each in (Guidance, SynthesisRequest) for factor in FACTORS),
+        *(of_command[f"{factor}_weight"].default for factor in FACTORS),
+        *(of_evaluation[name].default for name in ("wc", "ws")),
+    ]
+    assert defaults == [GUIDANCE_WEIGHT] * 8
 
 
 def test_all_latent_channels_are_guided():
