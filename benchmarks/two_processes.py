@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -32,9 +33,10 @@ def train(strategy: Literal["ddp", "fsdp"], steps: int, result: Path) -> None:
     from meduet_training.data.caches.latent_windows import LatentWindows
     from meduet_training.data.sources.windows import WindowSource
     from meduet_training.engine.callbacks import LossCallback
-    from meduet_training.engine.trainer import fit, for_source
+    from meduet_training.engine.trainer import Trainer
     from meduet_training.runtime.fabric import Hardware, launch_fabric
-    from meduet_training.tasks.pretraining.presets import tiny
+    from meduet_training.tasks.pretraining.linear_start import init_weights
+    from meduet_training.tasks.pretraining.presets import tiny, with_domains_of
 
     generator = torch.Generator().manual_seed(0)
     anatomies = torch.randn(16, 4, 6, 6, 6, generator=generator)
@@ -61,7 +63,16 @@ def train(strategy: Literal["ddp", "fsdp"], steps: int, result: Path) -> None:
     losses: list[float] = []
     watch = LossCallback(lambda step, found: losses.append(float(found["total"])))
     with tempfile.TemporaryDirectory() as folder:
-        fit(fabric, source, for_source(training, source), Path(folder), hardware=hardware, watch=watch)
+        config = with_domains_of(training, source)
+        Trainer(
+            fabric,
+            config,
+            source,
+            Path(folder),
+            hardware=hardware,
+            callback=watch,
+            init_weights=partial(init_weights, config=config, source=source),
+        ).fit()
     if fabric.is_global_zero:
         result.write_text(json.dumps(losses))
 

@@ -34,7 +34,8 @@ from meduet_training.data.caches.factors import FactorEntry, cache_factors
 from meduet_training.data.cohort.scans import read_cohort, trainable
 from meduet_training.data.sources.factors import FactorSource
 from meduet_training.engine.callbacks import NullCallback
-from meduet_training.engine.trainer import TrainerOptions, TrainingConfig, fit
+from meduet_training.engine.config import TrainerOptions, TrainingConfig
+from meduet_training.engine.trainer import Trainer
 from meduet_training.evaluation.metrics.distribution_distances import frechet_distance
 from meduet_training.evaluation.metrics.volume_features import VolumeExtractor, volume_extractor
 from meduet_training.evaluation.synthesis.generated_crops import ConditionalSampler, CropConditions, decoded
@@ -84,7 +85,9 @@ class HeldOut:
     def distance(self, objective: GenerationObjective) -> float:
         """FID of as many generated crops to the real ones."""
         request = SynthesisRequest(sampler="euler", steps=SAMPLER_STEPS, content_weight=0.0, style_weight=0.0)
-        maker = ConditionalSampler(model=replace(self.model, generator=objective.teacher), sampling=request, seed=SEED)
+        maker = ConditionalSampler(
+            model=replace(self.model, generator=objective.teacher), sampling=request, seed=SEED
+        )
         latents = maker.latents(
             CropConditions(noise=row, content=self.crops.content[row], style=self.crops.style[row])
             for row in range(len(self.crops))
@@ -140,15 +143,17 @@ def looked_at(
     source = FactorSource(entries, cast(GeneratorConfig, training.network).grid, training.seed)
     looker = Looker(held_out, f"seed {training.seed}, {training.start}")
     with tempfile.TemporaryDirectory() as folder:
-        fit(
+        Trainer(
             make_fabric("cpu"),
-            source,
             training,
+            source,
             Path(folder),
-            upkeep=TrainerOptions(checkpoint_every=training.total_steps, validate_every=every),
-            on_new=lambda objective: begin(cast(GenerationObjective, objective), training, model, source),
-            watch=looker,
-        )
+            options=TrainerOptions(checkpoint_every=training.total_steps, validate_every=every),
+            callback=looker,
+            init_weights=lambda objective: begin(
+                cast(GenerationObjective, objective), training, model, source
+            ),
+        ).fit()
     return looker.looks
 
 

@@ -27,10 +27,12 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from meduet_training.data.sources.windows import WindowSource
 from meduet_training.engine.callbacks import NullCallback, StepRecord
 from meduet_training.engine.checkpoints import newest_checkpoint
+from meduet_training.engine.config import TrainerOptions, TrainingConfig
 from meduet_training.engine.run_lock import run_lock
-from meduet_training.engine.trainer import TrainerOptions, TrainingConfig, fit, for_source
+from meduet_training.engine.trainer import Trainer
 from meduet_training.runtime.fabric import Hardware, launch_fabric
 from meduet_training.runtime.messages import exit_with_message
+from meduet_training.tasks.pretraining.presets import with_domains_of
 from napari_meduet.core.objective import ObjectiveConfig
 
 FORK = multiprocessing.get_context("fork")
@@ -228,7 +230,7 @@ def _train(job: Job, rank: int) -> None:
         objective = ObjectiveConfig.corrected(
             total_steps=job.steps, pairing="cross_domain", distillation_start=0.5, aligned_weight=1.0
         )
-        training = for_source(
+        training = with_domains_of(
             TrainingConfig(network=network(), objective=objective, batch=job.batch, learning_rate=1e-3),
             source,
         )
@@ -243,14 +245,14 @@ def _train(job: Job, rank: int) -> None:
         if job.disturb:
             job.disturb(job, rank, given)
         with run_lock(fabric, job.folder, job.timeout_s) as guard:
-            fit(
+            Trainer(
                 fabric,
-                given["source"],
                 given["training"],
+                given["source"],
                 job.folder,
                 hardware=hardware,
-                upkeep=TrainerOptions(checkpoint_every=job.checkpoint_every, keep=job.keep, skips=2),
-                watch=Told(job.notes / "steps"),
-                is_stopped=guard.is_stopped,
-                at=guard.watchdog.report_stage,
-            )
+                options=TrainerOptions(checkpoint_every=job.checkpoint_every, keep=job.keep, skips=2),
+                callback=Told(job.notes / "steps"),
+                should_stop=guard.should_stop,
+                report_stage=guard.watchdog.report_stage,
+            ).fit()

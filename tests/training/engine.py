@@ -8,7 +8,7 @@ from small import network, random_windows
 from meduet_training.data.caches.latent_windows import LatentWindows
 from meduet_training.data.sources.windows import WindowSource
 from meduet_training.engine.callbacks import NullCallback
-from meduet_training.engine.trainer import TrainingConfig
+from meduet_training.engine.config import TrainingConfig
 from napari_meduet.core.objective import ObjectiveConfig
 
 STEPS = 5

@@ -10,24 +10,26 @@ from pathlib import Path
 from engine import Losses, Poisoned, engine_training, engine_windows
 
 from meduet_training.data.sources.windows import WindowSource
-from meduet_training.engine.trainer import TrainerOptions, fit, for_source
-from meduet_training.runtime.fabric import Hardware, join_fabric
+from meduet_training.engine.config import TrainerOptions
+from meduet_training.engine.trainer import Trainer
+from meduet_training.runtime.fabric import Hardware, launch_fabric
+from meduet_training.tasks.pretraining.presets import with_domains_of
 
 
 def main(folder: Path) -> None:
     windows, training = engine_windows(), engine_training()
     for strategy in ("ddp", "fsdp"):
         hardware = Hardware(device="cpu", strategy=strategy, workers=0, timeout_s=60)
-        fabric = join_fabric(hardware)
+        fabric = launch_fabric(hardware)
         for kind, source in (
             ("clean", WindowSource(windows, training.seed)),
             ("poisoned", Poisoned(windows, training.seed, step=2, row=1)),
         ):
-            watch, recipe = Losses(), for_source(training, source)
-            fit(
-                fabric, source, recipe, folder / f"{strategy}-{kind}",
-                hardware=hardware, upkeep=TrainerOptions(skips=1), watch=watch, say=lambda sentence: None,
-            )  # fmt: skip
+            watch, recipe = Losses(), with_domains_of(training, source)
+            Trainer(
+                fabric, recipe, source, folder / f"{strategy}-{kind}",
+                hardware=hardware, options=TrainerOptions(skips=1), callback=watch, log=lambda sentence: None,
+            ).fit()  # fmt: skip
             if fabric.is_global_zero:
                 told = {"losses": watch.losses, "skipped": watch.skipped, "seen": watch.seen}
                 (folder / f"{strategy}-{kind}.json").write_text(json.dumps(told))

@@ -6,7 +6,7 @@ from small import WAVELET, network
 from meduet_training.data.sources.validation_crops import ValidationCrops
 from meduet_training.engine.callbacks import StepRecord
 from meduet_training.reporting.card import RunCard, RunData
-from meduet_training.reporting.run_logger import RunLogger, Validation
+from meduet_training.reporting.run_logger import PretrainingValidation, RunLogger
 from napari_meduet.core.objective import Objective, ObjectiveConfig
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 
@@ -58,7 +58,7 @@ def card(name: str = "run") -> RunCard:
 
 def watch(folder, **changes) -> RunLogger:
     folder.mkdir(exist_ok=True)
-    validation = Validation(crops(), tokenizer(), torch.zeros(4), torch.ones(4))
+    validation = PretrainingValidation(crops(), tokenizer(), torch.zeros(4), torch.ones(4))
     options = {"batch": BATCH, "seed": 0, "processes": 1, "validation": validation} | changes
     return RunLogger(folder, card(folder.name), lambda step, loss: None, **options)
 

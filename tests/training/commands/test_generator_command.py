@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from meduet_training.commands.train import app
 from meduet_training.data.sources.factors import FactorSource
 from meduet_training.engine.checkpoints import newest_checkpoint
-from meduet_training.engine.trainer import TrainingConfig
+from meduet_training.engine.config import TrainingConfig
 from meduet_training.tasks.generator import presets as recipes
 from napari_meduet.core.objective import ObjectiveConfig
 from napari_meduet.core.synthesis.generator import GeneratorConfig

@@ -19,8 +19,10 @@ from meduet_training.data.sources.prefetching import WorkerDied
 from meduet_training.data.sources.step_batches import Shard, StepBatches
 from meduet_training.data.sources.windows import WindowSource
 from meduet_training.engine.checkpoints import newest_checkpoint
-from meduet_training.engine.trainer import NotFinite, TrainerOptions, check_training, fit, for_source
+from meduet_training.engine.config import TrainerOptions
+from meduet_training.engine.trainer import NotFinite, Trainer, checked_batches
 from meduet_training.runtime.fabric import Hardware, make_fabric
+from meduet_training.tasks.pretraining.presets import with_domains_of
 from napari_meduet.core.pretexts.masked import MaskedConfig
 from napari_meduet.errors import InputError
 
@@ -32,8 +34,9 @@ def run(folder, training=None, source=None, **options):
     training = training or engine_training()
     source = source or WindowSource(engine_windows(), training.seed)
     watch = Losses()
-    defaults = {"hardware": Hardware(workers=0), "say": lambda sentence: None}
-    fit(make_fabric("cpu"), source, for_source(training, source), folder, watch=watch, **defaults | options)
+    defaults = {"hardware": Hardware(workers=0), "log": lambda sentence: None}
+    config = with_domains_of(training, source)
+    Trainer(make_fabric("cpu"), config, source, folder, callback=watch, **defaults | options).fit()
     return watch
 
 
@@ -104,7 +107,7 @@ def test_one_process_goes_on_where_two_fully_sharded_ones_ended(together, tmp_pa
         "exp_avg", "exp_avg_sq", "log_scale", "step",
     ]  # fmt: skip
     assert end.tensors["random.cpu"].shape[0] == 2
-    run(together / "fsdp-clean", training, say=sentences.append)
+    run(together / "fsdp-clean", training, log=sentences.append)
     assert any("2 processes x 1 parts and goes on with 1 processes x 1 parts" in each for each in sentences)
 
 
@@ -131,7 +134,7 @@ def test_too_many_skips_end_the_run_before_them(tmp_path):
     source = Poisoned(engine_windows(), training.seed, step=None)
     sentences = []
     with pytest.raises(NotFinite, match=r"3 steps in a row .* scans poison\..* goes on from step 0") as ended:
-        run(tmp_path, training, source, upkeep=TrainerOptions(skips=2), say=sentences.append)
+        run(tmp_path, training, source, options=TrainerOptions(skips=2), log=sentences.append)
     assert ended.value.exit_code == 3
     assert [sentence.split(":")[0] for sentence in sentences] == [
         f"Step {step} was skipped" for step in range(3)
@@ -185,7 +188,7 @@ def test_no_error_leaves_workers_behind(tmp_path):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run(tmp_path, hardware=Hardware(workers=1), is_stopped=fails)
+        run(tmp_path, hardware=Hardware(workers=1), should_stop=fails)
     assert multiprocessing.active_children() == []
 
 
@@ -203,7 +206,7 @@ def test_signals_to_a_whole_job_leave_its_workers_alive(tmp_path):
         return False
 
     assert (
-        len(run(tmp_path, training, source, hardware=Hardware(workers=1), is_stopped=is_stopped).losses) == 3
+        len(run(tmp_path, training, source, hardware=Hardware(workers=1), should_stop=is_stopped).losses) == 3
     )
 
 
@@ -214,7 +217,7 @@ def test_every_row_is_read_once_whoever_shares_the_batch(ranks, parts):
 
     def batches(rank, num_ranks, accumulate):
         share = Shard(rank=rank, num_ranks=num_ranks, accumulate=accumulate)
-        return check_training(training, source, share)
+        return checked_batches(training, source, share)
 
     (whole,) = (batches(0, 1, 1)[3],)
     shares = [
@@ -226,12 +229,12 @@ def test_every_row_is_read_once_whoever_shares_the_batch(ranks, parts):
     for share in (share for part in shares for share in part):
         rows = torch.arange(8 // (ranks * parts))
         assert torch.equal(share["partner"], rows ^ 1)
-        assert share["labelled_fraction"] == whole["labelled_share"]
+        assert share["labelled_fraction"] == whole["labelled_fraction"]
 
 
 def test_partners_are_of_different_domains():
     training = engine_training()
-    batches = check_training(training, WindowSource(engine_windows(), 0), Shard())
+    batches = checked_batches(training, WindowSource(engine_windows(), 0), Shard())
     for step in range(20):
         domain = batches[step]["domain"]
         if domain.bincount().max() <= 4 if (domain >= 0).all() else False:
@@ -242,7 +245,7 @@ def test_partners_are_of_different_domains():
 def test_a_batch_that_does_not_split_is_refused(ranks, parts):
     share = Shard(num_ranks=ranks, accumulate=parts)
     with pytest.raises(InputError, match=f"batch of 8 .* for {ranks} processes x {parts} parts"):
-        check_training(engine_training(), WindowSource(engine_windows(), 0), share)
+        checked_batches(engine_training(), WindowSource(engine_windows(), 0), share)
 
 
 def test_a_pretext_without_pairs_takes_any_batch():
@@ -263,16 +266,16 @@ def test_a_run_ends_where_its_watch_asks_for_it_and_stays_ended(tmp_path):
     source = WindowSource(engine_windows(), training.seed)
     for expected in ([1, 2], []):
         watch = Satisfied()
-        fit(
+        Trainer(
             make_fabric("cpu"),
+            with_domains_of(training, source),
             source,
-            for_source(training, source),
             tmp_path,
             hardware=Hardware(workers=0),
-            upkeep=TrainerOptions(checkpoint_every=100, validate_every=1),
-            watch=watch,
-            say=told.append,
-        )
+            options=TrainerOptions(checkpoint_every=100, validate_every=1),
+            callback=watch,
+            log=told.append,
+        ).fit()
         assert watch.seen == expected
         assert newest_checkpoint(tmp_path).step == 2
     assert told == [f"Ended after step 2 of {STEPS}: nothing more to learn."] * 2

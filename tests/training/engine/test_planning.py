@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from small import network
 
+from meduet_training.engine.config import TrainerOptions, TrainingConfig
 from meduet_training.engine.cost import count_activations, count_operations, count_weights, rows_of
 from meduet_training.engine.planning import (
     Memory,
@@ -20,7 +21,6 @@ from meduet_training.engine.planning import (
     plan_run,
     plan_table,
 )
-from meduet_training.engine.trainer import TrainerOptions, TrainingConfig
 from meduet_training.runtime.fabric import Hardware
 from meduet_training.runtime.optimizer import adamw
 from napari_meduet.core.meduet import MeDUETConfig
@@ -105,11 +105,11 @@ def test_the_papers_network_is_counted_without_computing():
 MEASURED = """
 from pathlib import Path
 from meduet_training.engine.cost import count_activations, rows_of
-from meduet_training.engine.trainer import Pretraining
+from meduet_training.engine.config import TrainingConfig
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import ObjectiveConfig
 network = MeDUETConfig.tiny(depth=1, decoder_depth=1)
-training = Pretraining(network=network, objective=ObjectiveConfig.corrected(total_steps=10))
+training = TrainingConfig(network=network, objective=ObjectiveConfig.corrected(total_steps=10))
 objective = training.objective.build(training.network)
 def step(rows):
     objective(rows_of(training, rows), training.total_steps - 1)["total"].backward()

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,12 +11,14 @@ from small import network, random_windows
 from meduet_training.data.sources.windows import WindowSource
 from meduet_training.engine.callbacks import LossCallback
 from meduet_training.engine.checkpoints import checkpoint_paths, newest_checkpoint, save_checkpoint
+from meduet_training.engine.config import TrainerOptions, TrainingConfig
 from meduet_training.engine.resume import load_trained
-from meduet_training.engine.trainer import TrainerOptions, TrainingConfig, fit, for_source
+from meduet_training.engine.trainer import Trainer
 from meduet_training.runtime.fabric import make_fabric
 from meduet_training.runtime.progress import LOG, training_progress
 from meduet_training.runtime.signals import Stopped
-from meduet_training.tasks.pretraining.linear_start import start_network_linearly
+from meduet_training.tasks.pretraining.linear_start import init_weights, start_network_linearly
+from meduet_training.tasks.pretraining.presets import with_domains_of
 from napari_meduet.core.objective import Objective, ObjectiveConfig
 from napari_meduet.errors import InputError
 
@@ -42,7 +45,9 @@ def training(steps: int = STEPS, **changes) -> TrainingConfig:
 
 def run(windows, recipe, folder, **options):
     source = WindowSource(windows, recipe.seed)
-    fit(make_fabric("cpu"), source, for_source(recipe, source), folder, **options)
+    config = with_domains_of(recipe, source)
+    start = partial(init_weights, config=config, source=source)
+    Trainer(make_fabric("cpu"), config, source, folder, init_weights=start, **options).fit()
     return load_trained(folder)
 
 
@@ -63,7 +68,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, windows, line
     whole = run(windows, recipe, tmp_path / "whole")
     for after in (2, 3):
         with pytest.raises(Stopped, match=rf"after step \d of {STEPS}; the same command goes on"):
-            run(windows, recipe, tmp_path / "parts", is_stopped=stopping_after(after))
+            run(windows, recipe, tmp_path / "parts", should_stop=stopping_after(after))
     parts = run(windows, recipe, tmp_path / "parts")
     assert whole.step == parts.step == STEPS
     before, after = (newest_checkpoint(tmp_path / folder).tensors for folder in ("whole", "parts"))
@@ -75,7 +80,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, windows, line
 def test_a_finished_run_is_not_run_again(tmp_path, windows):
     run(windows, training(), tmp_path)
     steps = []
-    run(windows, training(), tmp_path, watch=LossCallback(lambda step, losses: steps.append(step)))
+    run(windows, training(), tmp_path, callback=LossCallback(lambda step, losses: steps.append(step)))
     assert steps == []
 
 
@@ -85,17 +90,23 @@ def test_a_checkpoint_is_written_every_so_often(tmp_path, windows):
     def on_step(step, losses):
         done.append(load_trained(tmp_path).step if checkpoint_paths(tmp_path) else 0)
 
-    run(windows, training(), tmp_path, upkeep=TrainerOptions(checkpoint_every=2), watch=LossCallback(on_step))
+    run(
+        windows,
+        training(),
+        tmp_path,
+        options=TrainerOptions(checkpoint_every=2),
+        callback=LossCallback(on_step),
+    )
     assert done == [0, 0, 2, 2, 4, 4]
 
 
 def test_after_a_damaged_checkpoint_the_one_before_is_gone_on_with(tmp_path, windows, capsys):
     recipe = training()
-    whole = run(windows, recipe, tmp_path, upkeep=TrainerOptions(checkpoint_every=2))
+    whole = run(windows, recipe, tmp_path, options=TrainerOptions(checkpoint_every=2))
     newest = checkpoint_paths(tmp_path)[-1]
     newest.write_bytes(newest.read_bytes()[:100])
     steps = []
-    again = run(windows, recipe, tmp_path, watch=LossCallback(lambda step, losses: steps.append(step)))
+    again = run(windows, recipe, tmp_path, callback=LossCallback(lambda step, losses: steps.append(step)))
     assert steps == [4, 5]
     assert "step-00000006.safetensors: damaged" in capsys.readouterr().err
     for before, after in zip(whole.student.parameters(), again.student.parameters(), strict=True):
@@ -155,7 +166,7 @@ def test_the_loss_falls(tmp_path, windows):
         windows,
         recipe,
         tmp_path,
-        watch=LossCallback(lambda step, losses: totals.append(float(losses["total"].detach()))),
+        callback=LossCallback(lambda step, losses: totals.append(float(losses["total"].detach()))),
     )
     assert sum(totals[-5:]) < 0.9 * sum(totals[:5])
 
@@ -170,8 +181,8 @@ def test_every_loss_is_logged_once_across_a_stop(tmp_path, windows, monkeypatch)
                     windows,
                     training(),
                     tmp_path,
-                    watch=LossCallback(on_step),
-                    is_stopped=stopping_after(stop_after),
+                    callback=LossCallback(on_step),
+                    should_stop=stopping_after(stop_after),
                 )
             except Stopped:
                 continue

@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from meduet_training.runtime.folders import make_folder
-from meduet_training.runtime.messages import say_on_stderr
-from meduet_training.runtime.retrying import retrying
+from meduet_training.runtime.messages import print_to_stderr
+from meduet_training.runtime.retry import retry_storage
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.files import write_atomically
 
@@ -84,7 +84,7 @@ def save_checkpoint(
         _flush_folder(checkpoints)
 
     try:
-        retrying(write)
+        retry_storage(write)
     except (InputError, SafetensorError, OSError) as error:
         raise InputError(
             f"{path}: could not be written ({error.__cause__ or error}); it needs "
@@ -95,7 +95,7 @@ def save_checkpoint(
     return path
 
 
-def newest_checkpoint(folder: Path, say: Callable[[str], None] = say_on_stderr) -> Checkpoint | None:
+def newest_checkpoint(folder: Path, say: Callable[[str], None] = print_to_stderr) -> Checkpoint | None:
     """The newest checkpoint of a run that is whole; None where none was ever written.
 
     Args:
@@ -129,7 +129,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         DamagedCheckpoint: it is not what was written, or cannot be read.
     """
     try:
-        content = retrying(path.read_bytes)  # not mapped into memory, where a failing disk kills the process
+        content = retry_storage(
+            path.read_bytes
+        )  # not mapped into memory, where a failing disk kills the process
         words = _words(content)
         tensors = safetensors.torch.load(content)
         step, record = int(words["step"]), json.loads(words["record"])

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from meduet_training.data.sources.protocol import generator_of
-from meduet_training.engine.trainer import TrainingConfig
+from meduet_training.engine.config import TrainingConfig
 from napari_meduet.core.synthesis.generator import GeneratorConfig
 from napari_meduet.core.transformer import Block, Transformer
 

@@ -19,6 +19,7 @@ from rich.table import Table
 from torch import nn
 
 from meduet_training.data.sources.step_batches import Shard
+from meduet_training.engine.config import TrainerOptions, TrainingConfig
 from meduet_training.engine.cost import (
     FEWEST_ROWS,
     Weights,
@@ -27,8 +28,7 @@ from meduet_training.engine.cost import (
     count_weights,
     rows_of,
 )
-from meduet_training.engine.trainer import TrainerOptions, TrainingConfig
-from meduet_training.runtime.fabric import Hardware, fit_to_hardware
+from meduet_training.runtime.fabric import Hardware, apply_hardware_options
 from meduet_training.runtime.optimizer import adamw
 from napari_meduet.errors import InputError
 from napari_meduet.models.devices import choose_device
@@ -239,7 +239,7 @@ def time_step(training: TrainingConfig, hardware: Hardware, device: torch.device
     rows = FEWEST_ROWS if device.type == "cpu" else ROWS_ON_GPU
     with torch.random.fork_rng(devices=[]):
         objective = cast(Any, training.objective).build(cast(Any, training.network)).to(device)
-    fit_to_hardware(objective, hardware)
+    apply_hardware_options(objective, hardware)
     optimizer = adamw(
         objective,
         learning_rate=training.learning_rate,

@@ -1,4 +1,4 @@
-"""What stands around a run while it trains: its folder's lock, signals, and a look at the other ranks."""
+"""Everything that protects a run while it trains: the lock of its folder, signals, and the watchdog."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,40 +17,40 @@ from meduet_training.runtime.watchdog import Watchdog, watch_ranks
 
 @dataclass(frozen=True, kw_only=True)
 class RunLock:
-    """What a training is told and tells.
+    """What `run_lock` gives to the trainer.
 
     Attributes:
-        is_stopped: whether a signal asked this process to stop.
-        watchdog: receives the step and stage of the training.
+        should_stop: returns whether a signal asked this process to stop.
+        watchdog: receives the step and the stage of the training.
     """
 
-    is_stopped: StopSignals
+    should_stop: StopSignals
     watchdog: Watchdog
 
 
 @contextmanager
 def run_lock(fabric: Fabric, folder: Path, timeout_s: float) -> Iterator[RunLock]:
-    """Guard a run on all its processes; its folder is held by the first.
+    """Lock the folder of a run on rank zero, and handle signals and hanging processes on all ranks.
 
     Args:
-        timeout_s: that a rank may be silent, or wait for the others.
+        timeout_s: seconds that a rank may give no sign of life, or wait for the others.
 
     Raises:
-        InputError: another run is at work in the folder, or it cannot be written to.
-        WorkerDied: torch's handler of SIGCHLD found a dead worker; it raises wherever the program is.
+        InputError: another run uses the folder, or the folder cannot be written.
+        WorkerDied: a data loading process died. Torch raises this from a signal handler, at any line.
     """
     with (
         worker_deaths_told(),
-        stop_signals() as is_stopped,
-        watch_ranks(is_stopped, timeout_s) as watchdog,
-        ExitStack() as held,
+        stop_signals() as should_stop,
+        watch_ranks(should_stop, timeout_s) as watchdog,
+        ExitStack() as locks,
     ):
         if fabric.is_global_zero:
             make_folder(folder)
-            held.enter_context(lock_folder(folder))
+            locks.enter_context(lock_folder(folder))
             remove_leftovers(folder)
         try:
-            yield RunLock(is_stopped=is_stopped, watchdog=watchdog)
+            yield RunLock(should_stop=should_stop, watchdog=watchdog)
         except Stopped as stopped:
-            stopped.exit_code = is_stopped.exit_code
+            stopped.exit_code = should_stop.exit_code
             raise

@@ -27,7 +27,7 @@ class Validator(Protocol):
         """Panels after so many steps, each under its name."""
         ...
 
-    def figures(self, objective: Any, seed: int) -> tuple[dict[str, Any], dict[str, float]]:
+    def metrics(self, objective: Any, seed: int) -> tuple[dict[str, Any], dict[str, float]]:
         """A row of validation.jsonl, and points of curves."""
         ...
 

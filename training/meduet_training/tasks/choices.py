@@ -1,6 +1,6 @@
 """Choices of the task configurations. This module does not import torch, so that `--help` opens at once.
 
-`config.py` and the `config.py` of each task use them; `commands/` offers the same choices on the command line.
+`config.py` and the `config.py` of each task use them; `commands/` offers the same choices as options.
 """
 
 from typing import Literal

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator, with_config
 
-from meduet_training.engine.trainer import TrainerOptions, TrainingConfig
+from meduet_training.engine.config import TrainerOptions, TrainingConfig
 from meduet_training.runtime.fabric import Hardware
 from meduet_training.tasks.pretraining.presets import PRESETS, VOXEL_NETWORKS, in_the_papers_words
 from napari_meduet.core.meduet import MeDUETConfig
@@ -45,8 +45,9 @@ ONE_SOURCE = (
 )
 SECTIONS = {"training": TrainingConfig, "hardware": Hardware, "upkeep": TrainerOptions}
 
-for _schema in {*SECTIONS.values(), MeDUETConfig, ResidualUNetConfig, *PRETEXTS.values()}:
+for _schema in (Hardware, TrainerOptions, MeDUETConfig, ResidualUNetConfig, *PRETEXTS.values()):
     with_config(ConfigDict(extra="forbid"))(_schema)
+with_config(ConfigDict(extra="forbid", arbitrary_types_allowed=True))(TrainingConfig)  # any PretextConfig
 
 
 class DataConfig(BaseModel):

@@ -7,7 +7,7 @@ and masks that one process sees with B.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -25,6 +25,7 @@ from napari_meduet.core.synthesis.generator import GeneratorConfig
 NetworkConfig = MeDUETConfig | ResidualUNetConfig | GeneratorConfig | UNETRConfig | ClassifierConfig
 
 
+@runtime_checkable
 class PretextConfig(Protocol):
     """What a network is trained to do: MeDUET's objective, another pretext (specification, section 11), a generator (9), a task
     from few labels (10)."""

@@ -6,7 +6,7 @@ The sizes of the encoder are those of the model that is fine-tuned, and the clas
 from collections.abc import Callable
 from dataclasses import replace
 
-from meduet_training.engine.trainer import TrainingConfig
+from meduet_training.engine.config import TrainingConfig
 from meduet_training.tasks.finetuning.objectives import ClassificationConfig
 from napari_meduet.core.analysis.classifier import ClassifierConfig
 

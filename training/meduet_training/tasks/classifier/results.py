@@ -10,7 +10,7 @@ import numpy as np
 
 from meduet_training.data.caches.factors import FactorEntry
 from meduet_training.evaluation.metrics.classification_scores import classification_scores
-from meduet_training.evaluation.sections import Metric, EvaluationSection, Table
+from meduet_training.evaluation.sections import EvaluationSection, Metric, Table
 
 HOW = (
     "The weights that did best on the validation, on the scans of the test split, each scan whole. Balanced "

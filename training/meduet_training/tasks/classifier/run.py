@@ -26,10 +26,11 @@ from meduet_training.data.labels.scan_classes import (
 )
 from meduet_training.data.sources.classified_crops import ClassifiedSource
 from meduet_training.data.sources.step_batches import Shard
-from meduet_training.engine.trainer import TrainingConfig, check_training
+from meduet_training.engine.config import TrainingConfig
+from meduet_training.engine.trainer import checked_batches
 from meduet_training.evaluation.run_results import RESULTS_TABLE
 from meduet_training.runtime.fabric import launch_fabric, refuse_fsdp
-from meduet_training.runtime.messages import report_on_rank_zero, print_to_stderr
+from meduet_training.runtime.messages import print_to_stderr, report_on_rank_zero
 from meduet_training.tasks.classifier.config import ClassifierRun
 from meduet_training.tasks.classifier.validation import ClassifiedEntries, ClassifierValidation
 from meduet_training.tasks.finetuning.objectives import ClassificationConfig
@@ -93,7 +94,7 @@ def run_classifier(run: ClassifierRun, folder: Path) -> None:
             model,
             fit_channel_maps(model.tokenizer),
         )
-        check_training(
+        checked_batches(
             training, source, Shard(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
         )
     if fabric.is_global_zero:
@@ -110,7 +111,7 @@ def run_classifier(run: ClassifierRun, folder: Path) -> None:
         folder,
         build=partial(_objective, training, model, bank),
         on_new=partial(begin, model=model, training=training),
-        sights=ClassifierValidation(numbered(names, judges), numbered(names, tests), names, run.patience),
+        validator=ClassifierValidation(numbered(names, judges), numbered(names, tests), names, run.patience),
     )
     results = folder / RESULTS_TABLE
     if fabric.is_global_zero and results.is_file():

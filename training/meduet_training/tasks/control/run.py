@@ -9,17 +9,17 @@ from typing import cast
 
 from lightning_fabric import Fabric
 
-from meduet_training.data.caches.factors import FactorEntry, entry_key
-from meduet_training.data.caches.masks import MaskEntry, open_mask
+from meduet_training.data.caches.factors import FactorEntry, factor_key
+from meduet_training.data.caches.masks import MaskEntry, cached_mask
 from meduet_training.data.cohort.scan import Scan
 from meduet_training.data.cohort.scans import read_cohort, trainable
 from meduet_training.data.labels.names import label_names
 from meduet_training.data.labels.task import numbered
 from meduet_training.data.sources.control import ControlSource
 from meduet_training.data.sources.step_batches import Shard
-from meduet_training.engine.trainer import check_training
-from meduet_training.runtime.fabric import run_on_rank_zero, launch_fabric, refuse_fsdp
-from meduet_training.runtime.messages import report_on_rank_zero, print_to_stderr
+from meduet_training.engine.trainer import checked_batches
+from meduet_training.runtime.fabric import launch_fabric, refuse_fsdp, run_on_rank_zero
+from meduet_training.runtime.messages import print_to_stderr, report_on_rank_zero
 from meduet_training.tasks.control.config import ControlRun
 from meduet_training.tasks.generator.run import factors_of, train_watched
 from napari_meduet.core.synthesis.control_objective import ControlConfig, ControlObjective
@@ -68,7 +68,7 @@ def run_control(run: ControlRun, folder: Path) -> None:
         )
         entries, masks = zip(*found, strict=True)
         source = ControlSource(entries, masks, config.names, generator.config.grid, training.seed)
-        check_training(
+        checked_batches(
             training, source, Shard(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
         )
     if fabric.is_global_zero:
@@ -108,9 +108,9 @@ def _labelled(
 
     def opened() -> list[tuple[FactorEntry, MaskEntry]]:
         return [
-            (entry, open_mask(model, scan, entry, names.get(cast(Path, scan.labels_path), {})))
+            (entry, cached_mask(model, scan, entry, names.get(cast(Path, scan.labels_path), {})))
             for scan in scans
-            if (entry := large.get(entry_key(scan, model)))
+            if (entry := large.get(factor_key(scan, model)))
         ]
 
     run_on_rank_zero(fabric, lambda: len(opened()))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, with_config
 
-from meduet_training.engine.trainer import TrainerOptions, TrainingConfig
+from meduet_training.engine.config import TrainerOptions, TrainingConfig
 from meduet_training.runtime.fabric import Hardware
 from meduet_training.tasks.config import merged, validated
 from napari_meduet.core.analysis.style_augmentation import ALL, HALF, ONE_SHOT, TENTH, StyleAugmentation

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, with_config
 
-from meduet_training.engine.trainer import TrainerOptions, TrainingConfig
+from meduet_training.engine.config import TrainerOptions, TrainingConfig
 from meduet_training.runtime.fabric import Hardware
 from meduet_training.tasks.config import SECTIONS, merged, option_names, read_config, validated
 from meduet_training.tasks.generator.presets import PRESETS

@@ -21,12 +21,13 @@ from meduet_training.data.cohort.scans import read_cohort, trainable
 from meduet_training.data.sources.factors import FactorSource
 from meduet_training.data.sources.protocol import BatchSource
 from meduet_training.data.sources.step_batches import Shard
+from meduet_training.engine.config import TrainingConfig
 from meduet_training.engine.run_lock import run_lock
-from meduet_training.engine.trainer import TrainingConfig, check_training, fit
+from meduet_training.engine.trainer import Trainer, checked_batches
 from meduet_training.engine.validator import Validator
-from meduet_training.reporting.run_logger import logged_run
-from meduet_training.runtime.fabric import run_on_rank_zero, launch_fabric, refuse_fsdp
-from meduet_training.runtime.messages import report_on_rank_zero, print_to_stderr
+from meduet_training.reporting.run_logger import log_run
+from meduet_training.runtime.fabric import launch_fabric, refuse_fsdp, run_on_rank_zero
+from meduet_training.runtime.messages import print_to_stderr, report_on_rank_zero
 from meduet_training.tasks.config import write_run_config
 from meduet_training.tasks.generator.config import GeneratorRun, for_model
 from meduet_training.tasks.generator.validation import GeneratorValidation
@@ -69,7 +70,7 @@ def run_generator(run: GeneratorRun, folder: Path) -> None:
                 "or a smaller training.network.grid."
             )
         share = Shard(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
-        check_training(training, source, share)
+        checked_batches(training, source, share)
     train_watched(
         fabric,
         run,
@@ -78,7 +79,7 @@ def run_generator(run: GeneratorRun, folder: Path) -> None:
         model,
         folder,
         on_new=lambda objective: begin(cast(GenerationObjective, objective), training, model, source),
-        sights=GeneratorValidation(unseen, model) if unseen else None,
+        validator=GeneratorValidation(unseen, model) if unseen else None,
     )
 
 
@@ -92,7 +93,7 @@ def train_watched(
     *,
     on_new: Callable[[nn.Module], None],
     build: Callable[[], nn.Module] | None = None,
-    sights: Validator | None = None,
+    validator: Validator | None = None,
 ) -> None:
     """Train what reads a model's latents or factors, or go on; the folder is held, the training looked at.
 
@@ -106,21 +107,21 @@ def train_watched(
     hardware, upkeep = (cast(Any, getattr(run, name)) for name in ("hardware", "upkeep"))
     with run_lock(fabric, folder, hardware.timeout_s) as guard:
         tokenizer = cast(Tokenizer, cast(nn.Module, model.tokenizer).to(fabric.device))
-        with logged_run(fabric, folder, training, source, tokenizer, settings, sights) as watch:
-            fit(
+        with log_run(fabric, folder, training, source, tokenizer, settings, validator) as watch:
+            Trainer(
                 fabric,
-                source,
                 training,
+                source,
                 folder,
                 hardware=hardware,
-                upkeep=upkeep,
-                build=build,
-                on_begin=lambda: write_run_config(whole, folder),
-                on_new=on_new,
-                watch=watch,
-                is_stopped=guard.is_stopped,
-                at=guard.watchdog.report_stage,
-            )
+                options=upkeep,
+                callback=watch,
+                build_objective=build,
+                init_weights=on_new,
+                on_start=lambda: write_run_config(whole, folder),
+                should_stop=guard.should_stop,
+                report_stage=guard.watchdog.report_stage,
+            ).fit()
 
 
 def check_beginning(training: TrainingConfig, model: Model) -> None:
@@ -159,7 +160,9 @@ def _held_out(scans: list[Scan]) -> list[Scan]:
     return [scan for several in by_domain.values() for scan in several[:HELD_OUT_OF_A_DOMAIN]]
 
 
-def factors_of(fabric: Fabric, model: Path, scans: list[Scan], cache_dir: Path, what: str) -> list[FactorEntry]:
+def factors_of(
+    fabric: Fabric, model: Path, scans: list[Scan], cache_dir: Path, what: str
+) -> list[FactorEntry]:
     """Made by the first process, on its device, unless they are there; opened by all."""
     on_cpu = load_model(model, "cpu")
     if not scans:
@@ -174,7 +177,11 @@ def factors_of(fabric: Fabric, model: Path, scans: list[Scan], cache_dir: Path, 
         with Progress(console=Console(stderr=True)) as bar:
             task = bar.add_task(f"Factors of {what} scans", total=len(scans))
             entries[:] = cache_factors(
-                on_device, scans, cache_dir, lambda number, of: bar.update(task, completed=number), print_to_stderr
+                on_device,
+                scans,
+                cache_dir,
+                lambda number, of: bar.update(task, completed=number),
+                print_to_stderr,
             )
             bar.update(task, completed=len(scans))
 

@@ -4,6 +4,7 @@ Every stage leaves its result in a cache folder and is skipped if it is there, s
 """
 
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from lightning_fabric import Fabric
@@ -15,11 +16,13 @@ from meduet_training.data.sources.windows import WindowSource
 from meduet_training.data.tokenizer_files import load_tokenizer
 from meduet_training.engine.callbacks import LossCallback
 from meduet_training.engine.resume import load_trained
-from meduet_training.engine.trainer import fit, for_source
+from meduet_training.engine.trainer import Trainer
 from meduet_training.runtime.progress import training_progress
 from meduet_training.runtime.signals import stop_signals
 from meduet_training.tasks.pretraining.demo_recipe import DemoRecipe
 from meduet_training.tasks.pretraining.export import write_model
+from meduet_training.tasks.pretraining.linear_start import init_weights
+from meduet_training.tasks.pretraining.presets import with_domains_of
 from meduet_training.tasks.tokenizer.run import run_tokenizer_training
 from napari_meduet.models.card import ModelCard
 
@@ -44,10 +47,18 @@ def make_demo_model(fabric: Fabric, data: Path, cache: Path, folder: Path, recip
         prepared, tokenizer, spec, cache, groups=recipe.groups, seed=recipe.seed, device=fabric.device
     )
     source = WindowSource(windows, recipe.pretraining.seed)
-    pretraining, run_folder = for_source(recipe.pretraining, source), cache / "pretraining"
+    pretraining, run_folder = with_domains_of(recipe.pretraining, source), cache / "pretraining"
     total = pretraining.objective.total_steps
-    with training_progress("TrainingConfig", total, run_folder) as on_step, stop_signals() as is_stopped:
-        fit(fabric, source, pretraining, run_folder, watch=LossCallback(on_step), is_stopped=is_stopped)
+    with training_progress("Pretraining", total, run_folder) as on_step, stop_signals() as is_stopped:
+        Trainer(
+            fabric,
+            pretraining,
+            source,
+            run_folder,
+            callback=LossCallback(on_step),
+            init_weights=partial(init_weights, config=pretraining, source=source),
+            should_stop=is_stopped,
+        ).fit()
     return write_model(
         folder,
         name="demo",

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from meduet_training.engine.trainer import TrainingConfig
+from meduet_training.engine.config import TrainingConfig
 from meduet_training.tasks.tokenizer.training import TokenizerTraining
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import ObjectiveConfig

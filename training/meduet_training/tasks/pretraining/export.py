@@ -115,8 +115,8 @@ def _check_round_trip(model: Model, student: MeDUET) -> None:
     there, here = (network.decode(*network.encode(latent)) for network in (model.meduet, halved))
     if not torch.equal(there, here):
         raise InputError(
-            "The written model differs from the trained network, so the disk or the memory is faulty. Write it again "
-            "to another disk."
+            "The written model differs from the trained network, so the disk or the memory is faulty. Write "
+            "the model again to another disk."
         )
 
 

@@ -19,7 +19,7 @@ from meduet_training.data.sources.protocol import BatchSource
 from meduet_training.data.sources.voxels import VoxelSource
 from meduet_training.data.sources.windows import WindowSource
 from meduet_training.data.tokenizer_files import load_tokenizer, save_tokenizer
-from meduet_training.engine.trainer import TrainingConfig
+from meduet_training.engine.config import TrainingConfig
 from meduet_training.runtime.fabric import run_on_rank_zero
 from meduet_training.runtime.folders import make_folder
 from meduet_training.runtime.messages import print_to_stderr
@@ -40,7 +40,7 @@ def open_source(
     spec: LatentSpec | None,
     training: TrainingConfig,
 ) -> tuple[BatchSource[Any], LatentSpec | None]:
-    """Return the data source of a run, and the specification of its latents. All processes call it together.
+    """Return the data source of a run and the specification of its latents. All processes call it together.
 
     The CT profile of the specification is that of `data.ct_profile`, or else that of the cache or the windows.
 
@@ -116,8 +116,8 @@ def keep_tokenizer(tokenizer: Tokenizer, spec: LatentSpec, folder: Path) -> None
     if (folder / TOKENIZER_FILE).exists():
         if difference := spec.difference(load_tokenizer(folder)[1]):
             raise InputError(
-                f"{folder.name}: holds the tokenizer of another run; its latents were made {difference}. Give "
-                "another output folder."
+                f"{folder.name}: holds the tokenizer of another run; its latents were made {difference}. "
+                "Give another output folder."
             )
     else:
         save_tokenizer(tokenizer, folder, spec)
@@ -156,7 +156,7 @@ def _with_profile_of(made_with: IntensityProfile, data: DataConfig, spec: Latent
 def _windows_of_scans(
     fabric: Fabric, data: DataConfig, tokenizer: Tokenizer, spec: LatentSpec, seed: int
 ) -> LatentWindows:
-    """Return the windows of the scans. The first process makes them if needed, then all processes read them."""
+    """Return the windows of the scans. The first process makes missing windows; all processes read them."""
 
     def windows() -> LatentWindows:
         return cached_windows(

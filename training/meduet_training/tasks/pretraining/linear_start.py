@@ -6,12 +6,14 @@ where a linear autoencoder ends.
 """
 
 from collections.abc import Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from meduet_training.data.sources.protocol import BatchSource
+from meduet_training.engine.config import TrainingConfig
 from napari_meduet.core.objective import Objective
 from napari_meduet.core.patches import patchify
 from napari_meduet.core.transformer import Block
@@ -19,7 +21,15 @@ from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 
 GAIN = 4.0  # of tokens over positions, so that positions do not drown the fine components
 RIDGE = 1e-3
+NUM_VOLUMES = 64  # from which the linear code of a network is computed
 LOG_VARIANCE = -5.0  # of the untrained code: a standard deviation of 0.08
+
+
+def init_weights(objective: nn.Module, *, config: TrainingConfig, source: BatchSource[Any]) -> None:
+    """Set the weights of a new pretraining: a linear start if its configuration asks for one."""
+    if config.linear_start:
+        rows = source.read(source.choose(-1, NUM_VOLUMES))
+        start_network_linearly(cast(Objective, objective), rows["latent"])
 
 
 @torch.no_grad()

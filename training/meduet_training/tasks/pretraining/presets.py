@@ -1,9 +1,11 @@
-"""Pretrainings by name, the paper's first; what differs from it is said in each (specification, section 6)."""
+"""Presets of pretraining. Each docstring says how it differs from the paper (specification, section 6)."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
-from meduet_training.engine.trainer import TrainingConfig
+from meduet_training.data.sources.protocol import BatchSource
+from meduet_training.engine.config import TrainingConfig
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import Ablation, ObjectiveConfig
 from napari_meduet.core.pretexts.residual_unet import ResidualUNetConfig
@@ -53,6 +55,13 @@ VOXEL_NETWORKS = {  # of the same presets, for a pretext on voxels; all read 96^
 }
 
 
+def with_domains_of(training: TrainingConfig, source: BatchSource[Any]) -> TrainingConfig:
+    """Return the training with one class for each domain of the data."""
+    if not isinstance(training.network, MeDUETConfig):
+        return training
+    return replace(training, network=replace(training.network, num_domains=len(source.domains)))
+
+
 def in_the_papers_words(training: TrainingConfig) -> TrainingConfig:
     """The same run with the objective of v1's text."""
     return replace(training, objective=ObjectiveConfig.paper(total_steps=training.objective.total_steps))
@@ -61,8 +70,3 @@ def in_the_papers_words(training: TrainingConfig) -> TrainingConfig:
 def without(training: TrainingConfig, terms: Iterable[Ablation]) -> TrainingConfig:
     """The rows of Tables 5 and 6: the same run without some of its terms."""
     return replace(training, objective=replace(training.objective, without=tuple(terms)))
-
-
-def shortened(training: TrainingConfig, steps: int) -> TrainingConfig:
-    """The same run in another number of steps; every schedule follows."""
-    return replace(training, objective=replace(training.objective, total_steps=steps))

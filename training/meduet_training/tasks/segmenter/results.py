@@ -18,7 +18,7 @@ from meduet_training.evaluation.metrics.segmentation_scores import (
     measure_structures,
 )
 from meduet_training.evaluation.metrics.surface_distance import TOLERANCE_MM
-from meduet_training.evaluation.sections import Metric, EvaluationSection, Table
+from meduet_training.evaluation.sections import EvaluationSection, Metric, Table
 from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.models.model import Model
 from napari_meduet.pipelines.segmentation.session import segment_prepared

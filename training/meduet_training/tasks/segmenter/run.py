@@ -15,17 +15,18 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
-from meduet_training.data.caches.training_samples import ExampleEntry, cache_examples, open_examples
+from meduet_training.data.caches.training_samples import SampleEntry, cache_samples, open_samples
 from meduet_training.data.cohort.scan import Scan
 from meduet_training.data.cohort.scans import read_cohort, trainable
 from meduet_training.data.labels.scans import LabelledScan, check_labelled, labelled_scans
 from meduet_training.data.labels.task import LabelTask, label_task
 from meduet_training.data.sources.labelled_crops import HELD_POSES, LabelledSource, num_poses
 from meduet_training.data.sources.step_batches import Shard
-from meduet_training.engine.trainer import TrainingConfig, check_training
+from meduet_training.engine.config import TrainingConfig
+from meduet_training.engine.trainer import checked_batches
 from meduet_training.evaluation.run_results import RESULTS_TABLE
-from meduet_training.runtime.fabric import run_on_rank_zero, launch_fabric, refuse_fsdp
-from meduet_training.runtime.messages import report_on_rank_zero, print_to_stderr
+from meduet_training.runtime.fabric import launch_fabric, refuse_fsdp, run_on_rank_zero
+from meduet_training.runtime.messages import print_to_stderr, report_on_rank_zero
 from meduet_training.tasks.finetuning.objectives import SegmentationConfig
 from meduet_training.tasks.finetuning.requested_scans import requested_scans
 from meduet_training.tasks.finetuning.shared import augmentation_for, held_out, style_bank
@@ -99,7 +100,7 @@ def run_segmenter(run: SegmenterRun, folder: Path) -> None:
         )
         _check_classes(task, entries)
         source, judges = (_source(each, task, training, model) for each in (entries, judged_by))
-        check_training(
+        checked_batches(
             training, source, Shard(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
         )
         looking = load_model(run.data.model, fabric.device.type) if fabric.is_global_zero else model
@@ -116,7 +117,7 @@ def run_segmenter(run: SegmenterRun, folder: Path) -> None:
         folder,
         build=partial(_objective, training, model, bank),
         on_new=partial(begin, model=model, training=training),
-        sights=SegmenterValidation(judges, test_split, run.patience, division.note),
+        validator=SegmenterValidation(judges, test_split, run.patience, division.note),
     )
     results = folder / RESULTS_TABLE
     if fabric.is_global_zero and results.is_file():
@@ -256,18 +257,18 @@ def _objective(training: TrainingConfig, model: Model, bank: StyleBank | None) -
 
 def _examples(
     fabric: Fabric, run: SegmenterRun, scans: list[LabelledScan], task: LabelTask, poses: tuple[int, ...]
-) -> list[ExampleEntry]:
+) -> list[SampleEntry]:
     """Made by the first process, on its device, unless they are there; opened by all."""
     data = run.data
     on_cpu = load_model(data.model, "cpu")
 
     def make() -> None:
-        if len(open_examples(on_cpu, scans, task, poses, data.cache_dir)) == len(scans) * len(poses):
+        if len(open_samples(on_cpu, scans, task, poses, data.cache_dir)) == len(scans) * len(poses):
             return
         on_device = load_model(data.model, fabric.device.type)
         with Progress(console=Console(stderr=True)) as bar:
             shown = bar.add_task("Examples", total=len(scans) * len(poses))
-            cache_examples(
+            cache_samples(
                 on_device,
                 scans,
                 task,
@@ -278,17 +279,17 @@ def _examples(
             bar.update(shown, completed=len(scans) * len(poses))
 
     run_on_rank_zero(fabric, make)
-    return open_examples(on_cpu, scans, task, poses, data.cache_dir)
+    return open_samples(on_cpu, scans, task, poses, data.cache_dir)
 
 
 def _source(
-    entries: Sequence[ExampleEntry], task: LabelTask, training: TrainingConfig, model: Model
+    entries: Sequence[SampleEntry], task: LabelTask, training: TrainingConfig, model: Model
 ) -> LabelledSource:
     _, x, y, z = training.network.latent_shape
     return LabelledSource(entries, task, (x, y, z), model.tokenizer.stride, training.seed)
 
 
-def _check_classes(task: LabelTask, entries: Sequence[ExampleEntry]) -> None:
+def _check_classes(task: LabelTask, entries: Sequence[SampleEntry]) -> None:
     """Refuse a class of which no scan shows a voxel.
 
     Raises:
