@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from meduet_training.data.caches.latent_entry import Source, encode_scan, save_entry
+from meduet_training.data.caches.latent_entry import SourceFile, encode_entry, save_latent_entry
 from meduet_training.data.tokenizer_files import load_tokenizer
 from napari_meduet.models.folders import demo_model_path
 from napari_meduet.volumes.files import read_volume
@@ -82,11 +82,11 @@ def main() -> None:
             missing = [gap or -side % 4 for gap, side in zip(missing, units.shape[2:], strict=True)]
             ends = [amount for gap in reversed(missing) for amount in (gap // 2, gap - gap // 2)]
             padded = F.pad(units, ends, mode="replicate")
-            source = Source(sha256=volume.sha256, num_bytes=1, modified_ns=1)
+            source = SourceFile(sha256=volume.sha256, num_bytes=1, modified_ns=1)
             entry = Path(folder) / "entry.safetensors"
 
             def write(volume=volume, source=source, entry=entry) -> None:
-                save_entry(entry, encode_scan(tokenizer, spec, volume), "key", source)
+                save_latent_entry(entry, encode_entry(tokenizer, spec, volume), "key", source)
 
             for turn in range(rounds + 1):  # the first turn warms caches and is not counted
                 preparing = timed(prepare)

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from meduet_training.data.caches.latent_encoding import Filling, fill_cache, tasks_for
+from meduet_training.data.caches.latent_encoding import CacheOptions, fill_cache, encoding_tasks
 from meduet_training.data.cohort.scan import Scan
 from meduet_training.data.sources.latents import CacheSource
 from meduet_training.data.sources.prefetching import Loading
@@ -137,7 +137,7 @@ def main() -> None:
     arguments = parser.parse_args()
     cohort = scans()
     with tempfile.TemporaryDirectory() as folder:
-        fill_cache(Filling(folder=Path(folder), tokenizer=demo_model_path(), device="cpu"), tasks_for(cohort))
+        fill_cache(CacheOptions(folder=Path(folder), tokenizer=demo_model_path(), device="cpu"), encoding_tasks(cohort))
         source = CacheSource(Path(folder), seed=1)
         reads_per_second(source, cohort)
         wait_of_steps(source, arguments.steps, arguments.batch)

@@ -7,7 +7,13 @@ from pathlib import Path
 import torch
 from tiny import save_phantom, save_tiny_model
 
-from meduet_training.data.caches.latent_encoding import Filling, Report, Task, fill_cache, tasks_for
+from meduet_training.data.caches.latent_encoding import (
+    CacheOptions,
+    CacheReport,
+    EncodingTask,
+    encoding_tasks,
+    fill_cache,
+)
 from meduet_training.data.caches.latents import ENTRIES, entry_path
 from meduet_training.data.cohort.scan import Scan
 
@@ -63,10 +69,12 @@ def tokenizer_folder(folder: Path, seed: int = 0) -> Path:
     return save_tiny_model(folder, seed)
 
 
-def fill(folder: Path, tokenizer: Path, scans: list[Scan], **options) -> tuple[list[Task], Report]:
+def fill(
+    folder: Path, tokenizer: Path, scans: list[Scan], **options
+) -> tuple[list[EncodingTask], CacheReport]:
     """The tasks of a cohort, done by this process."""
-    tasks = tasks_for(scans)
-    return tasks, fill_cache(Filling(folder=folder, tokenizer=tokenizer, device="cpu", **options), tasks)
+    tasks = encoding_tasks(scans)
+    return tasks, fill_cache(CacheOptions(folder=folder, tokenizer=tokenizer, device="cpu", **options), tasks)
 
 
 def entries(folder: Path) -> dict[str, bytes]:

@@ -12,10 +12,10 @@ import torch
 from caching import fill, flipped, rewrite, save_cohort, tokenizer_folder
 from torch.utils.data import DataLoader, Dataset
 
-from meduet_training.data.caches.latent_chunks import EDGE, open_chunks, save_chunks
+from meduet_training.data.caches.latent_chunks import CHUNK_SIDE, open_chunks, save_chunks
 from meduet_training.data.caches.latents import FAILED, entry_path, read_description
 from meduet_training.data.sources.latents import CacheSource
-from meduet_training.runtime import retrying
+from meduet_training.runtime import retry
 from napari_meduet.errors import InputError
 
 STEPS, BATCH = 12, 4
@@ -38,7 +38,7 @@ def cache(given, tmp_path):
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    monkeypatch.setattr(retrying, "PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(retry, "PAUSES_S", (0.0, 0.0, 0.0))
 
 
 def epoch(source) -> list[tuple[tuple[str, ...], dict[str, torch.Tensor]]]:
@@ -58,7 +58,7 @@ def flip(folder, key):
     """A bit in every cube."""
     cubes = open_chunks(entry_path(folder, key))
     for number in range(cubes.checksums.size):
-        rewrite(folder, key, flipped(cubes.offset + 100 + number * 2 * cubes.rows * EDGE**3))
+        rewrite(folder, key, flipped(cubes.offset + 100 + number * 2 * cubes.rows * CHUNK_SIDE**3))
 
 
 def flip_header(folder, key):
@@ -76,13 +76,13 @@ def remove(folder, key):
 def reshape(folder, key):
     """A latent of other sides, with checksums that fit."""
     cubes = open_chunks(entry_path(folder, key))
-    save_chunks(entry_path(folder, key), cubes.read_all().float()[:, :16], cubes.words)
+    save_chunks(entry_path(folder, key), cubes.read_all().float()[:, :16], cubes.record)
 
 
 def not_finite(folder, key):
     """NaN, with checksums that fit."""
     cubes = open_chunks(entry_path(folder, key))
-    save_chunks(entry_path(folder, key), torch.full_like(cubes.read_all().float(), torch.nan), cubes.words)
+    save_chunks(entry_path(folder, key), torch.full_like(cubes.read_all().float(), torch.nan), cubes.record)
 
 
 def swap(folder, key):
@@ -92,17 +92,17 @@ def swap(folder, key):
 
 def of_another_tokenizer(folder, key):
     cubes = open_chunks(entry_path(folder, key))
-    words = json.loads(cubes.words) | {"spec_sha256": "f" * 64}
+    words = json.loads(cubes.record) | {"spec_sha256": "f" * 64}
     save_chunks(entry_path(folder, key), cubes.read_all().float(), json.dumps(words))
 
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (truncate, "cut off"),
+        (truncate, "truncated"),
         (flip, "a checksum is wrong"),
-        (flip_header, r"was changed|no cached latent"),
-        (empty, "cut off"),
+        (flip_header, r"was changed|no entry of a latent cache"),
+        (empty, "truncated"),
         (remove, "No such file"),
         (reshape, "its shape"),
         (not_finite, "not finite"),
@@ -234,7 +234,7 @@ def test_a_rebuilt_entry_is_the_one_that_was_there(given, cache):
     assert report.counts == {"kept": 5}  # a plain run reads headers alone
     _, report = fill(folder, tokenizer, scans, verifies=True)
     assert report.counts == {"kept": 4, "encoded": 1}
-    assert [outcome.reason for outcome in report.mended] == ["a checksum is wrong"]
+    assert [outcome.reason for outcome in report.replaced] == ["a checksum is wrong"]
     assert torch.equal(open_chunks(path).read_all(), before)
     truncate(folder, key)
     _, report = fill(folder, tokenizer, scans)

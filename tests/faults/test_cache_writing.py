@@ -16,10 +16,10 @@ from caching import entries, fill, save_cohort, tokenizer_folder
 from meduet_training.data.caches import latent_encoding
 from meduet_training.data.caches import latents as latent_cache
 from meduet_training.data.caches.latent_chunks import open_chunks
-from meduet_training.data.caches.latent_encoding import LEFTOVER_S, Filling, fill_cache, tasks_for
+from meduet_training.data.caches.latent_encoding import LEFTOVER_S, CacheOptions, encoding_tasks, fill_cache
 from meduet_training.data.caches.latents import ENTRIES, FAILED, entry_path, read_description
 from meduet_training.data.sources.latents import CacheSource
-from meduet_training.runtime import retrying
+from meduet_training.runtime import retry
 from napari_meduet.errors import InputError
 from napari_meduet.volumes import writing
 
@@ -124,7 +124,7 @@ def test_an_entry_that_another_encoder_is_at_is_waited_for(given, tmp_path, monk
     """The other one is killed: the system frees its lock, and the entry is made here."""
     scans, tokenizer, expected = given
     fill(tmp_path, tokenizer, scans)
-    key = tasks_for(scans)[1].key
+    key = encoding_tasks(scans)[1].key
     entry_path(tmp_path, key).unlink()
     lock = [str(tmp_path / latent_cache.LOCK_FILE), str(latent_cache._byte_of(key))]
     other = subprocess.Popen([sys.executable, "-c", HOLD, *lock], stdout=subprocess.PIPE, text=True)
@@ -153,7 +153,7 @@ def test_workers_do_what_one_process_does(given, tmp_path):
 
 def test_a_worker_that_is_killed_ends_the_run_with_a_sentence(given, tmp_path):
     scans, tokenizer, _ = given
-    tasks = tasks_for(scans)
+    tasks = encoding_tasks(scans)
 
     def kill_a_worker(outcome):
         for child in multiprocessing.active_children():
@@ -161,7 +161,7 @@ def test_a_worker_that_is_killed_ends_the_run_with_a_sentence(given, tmp_path):
 
     with pytest.raises(InputError, match="A worker process ended abruptly"):
         fill_cache(
-            Filling(folder=tmp_path, tokenizer=tokenizer, device="cpu", workers=2), tasks, kill_a_worker
+            CacheOptions(folder=tmp_path, tokenizer=tokenizer, device="cpu", workers=2), tasks, kill_a_worker
         )
     fill(tmp_path, tokenizer, scans)
     assert len(CacheSource(tmp_path, seed=1).rows) == 4
@@ -204,14 +204,14 @@ def test_strict_stops_at_the_first(given, tmp_path):
 
 def test_a_scan_that_breaks_the_software_is_one_scan(given, tmp_path, monkeypatch):
     scans, tokenizer, _ = given
-    usual = latent_encoding.encode_scan
+    usual = latent_encoding.encode_entry
 
     def encode(network, spec, volume):
         if volume.modality == "MR":
             raise MemoryError("made up")
         return usual(network, spec, volume)
 
-    monkeypatch.setattr(latent_encoding, "encode_scan", encode)
+    monkeypatch.setattr(latent_encoding, "encode_entry", encode)
     _, report = fill(tmp_path, tokenizer, scans)
     assert [outcome.reason for outcome in report.failed] == ["MemoryError: made up"]
     assert report.counts["encoded"] == 4
@@ -245,7 +245,7 @@ def test_a_full_disk_stops_the_run_and_says_how_much_is_free(given, tmp_path, mo
 
 def test_a_source_that_fails_in_passing_is_read_again(given, tmp_path, monkeypatch):
     scans, tokenizer, expected = given
-    monkeypatch.setattr(retrying, "PAUSES_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(retry, "PAUSES_S", (0.0, 0.0, 0.0))
     usual, left = latent_encoding.read_scan, {"times": 3}
 
     def read(scan):
@@ -263,9 +263,9 @@ def test_a_source_that_fails_in_passing_is_read_again(given, tmp_path, monkeypat
 def test_a_source_that_vanishes_is_listed(given, tmp_path):
     _, tokenizer, _ = given
     cohort = save_cohort(tmp_path / "scans")
-    tasks = tasks_for(cohort)
+    tasks = encoding_tasks(cohort)
     cohort[3].path.unlink()
-    report = fill_cache(Filling(folder=tmp_path / "cache", tokenizer=tokenizer, device="cpu"), tasks)
+    report = fill_cache(CacheOptions(folder=tmp_path / "cache", tokenizer=tokenizer, device="cpu"), tasks)
     assert report.counts == {"encoded": 4, "failed": 1}
     assert report.failed[0].task.number == 4
 
@@ -273,7 +273,7 @@ def test_a_source_that_vanishes_is_listed(given, tmp_path):
 def test_a_cache_that_cannot_be_written_is_told_before_any_work(given, tmp_path):
     scans, tokenizer, _ = given
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="no folder can be made there"):
+    with pytest.raises(InputError, match="this folder cannot be created"):
         fill(tmp_path / "file" / "cache", tokenizer, scans)
 
 

@@ -31,9 +31,7 @@ def test_every_tokenizer_is_tested():
 def test_it_says_what_it_is(tokenizer):
     assert isinstance(tokenizer, Tokenizer)
     assert type(tokenizer) is TOKENIZERS[tokenizer.name].network
-    assert min(
-        tokenizer.channels, *tokenizer.stride, tokenizer.halo, tokenizer.bytes_per_latent_voxel
-    ) > 0
+    assert min(tokenizer.channels, *tokenizer.stride, tokenizer.halo, tokenizer.bytes_per_latent_voxel) > 0
 
 
 @torch.inference_mode()

@@ -71,7 +71,7 @@ def test_from_the_weight_file_to_a_swap_and_the_list_of_models(
     assert model.card.profiles["CT"].knots == CT_WIDE.knots  # MAISI was trained with it
     assert set(model.known_styles) == {"site a", "site b"}
 
-    scans, output = sorted(cohort.glob("smith*.nii.gz")), tmp_path / "out.nii.gz"
+    scans, output = [cohort / f"smith_john_{number}.nii.gz" for number in (2, 3)], tmp_path / "out.nii.gz"
     call(napari_meduet.cli.app, "swap", *scans, "-o", output, "--model", folder)
     assert nib.load(output).shape == nib.load(scans[0]).shape
     record = json.loads((tmp_path / "out.json").read_text())

@@ -45,7 +45,7 @@ def test_a_cohort_is_encoded_once(given, tmp_path):
     before = entries(tmp_path)
     again = call(given, tmp_path)
     assert again.exit_code == 0
-    assert "0 scans encoded (0 million voxels), 3 were there, 0 failed." in told(again)
+    assert "0 scans encoded (0 million voxels), 3 already in the cache, 0 failed." in told(again)
     assert entries(tmp_path) == before
     assert len(CacheSource(tmp_path, seed=1).rows) == 3
 
@@ -135,18 +135,18 @@ def test_verify_finds_what_a_plain_run_does_not_look_at(given, tmp_path):
     path = sorted((tmp_path / "entries").iterdir())[0]
     before = path.read_bytes()
     path.write_bytes(before[:-50] + b"\xff" + before[-49:])
-    assert "3 were there" in told(call(given, tmp_path))
+    assert "3 already in the cache" in told(call(given, tmp_path))
     result = call(given, tmp_path, "--verify")
     assert result.exit_code == 0
     assert "1 scans encoded" in told(result)
-    assert "its entry was made anew, for a checksum is wrong" in told(result)
+    assert "its entry was replaced, because a checksum is wrong" in told(result)
     assert path.read_bytes() == before
 
 
 def test_the_channel_maps_are_kept_with_the_cache(given, tmp_path):
     assert call(given, tmp_path).exit_code == 0
     description = read_description(tmp_path)
-    assert set(description.turns) == {"flip x", "flip y", "flip z", "quarter turn"}
+    assert set(description.channel_maps) == {"flip x", "flip y", "flip z", "quarter turn"}
     assert isinstance(description.spec, LatentSpec)
 
 
@@ -159,7 +159,7 @@ def test_the_channel_maps_are_kept_with_the_cache(given, tmp_path):
         ([], {"tokenizer": "scans"}, "scans: holds no tokenizer"),
         (["--shard", "3/2"], {}, "got 3/2"),
         (["--shard", "0/2"], {}, "got 0/2"),
-        (["--shard", "half"], {}, "--shard is written K/N, as in 1/4; got 'half'"),
+        (["--shard", "half"], {}, "--shard has the form K/N, such as 1/4; got 'half'"),
         (["--workers", "0"], {}, "must be at least 1; got 0"),
         (["--device", "tpu"], {}, "got 'tpu'"),
         (["--epochs", "1"], {}, "No such option"),
@@ -178,4 +178,4 @@ def test_copies_in_a_manifest_are_refused(given, tmp_path):
     shutil.copy(scans / "smith_john_1.nii.gz", scans / "smith_john_3.nii.gz")
     result = call(tmp_path / "given", tmp_path / "cache")
     assert result.exit_code == 2
-    assert "Scans 1 and 3 of the manifest are one and the same" in told(result)
+    assert "Scans 1 and 3 of the manifest are the same scan" in told(result)

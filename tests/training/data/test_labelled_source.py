@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import save_phantom, save_tiny_model
 
-from meduet_training.data.caches.training_samples import cache_examples, open_examples
+from meduet_training.data.caches.training_samples import cache_samples, open_samples
 from meduet_training.data.cohort.scans import read_cohort
 from meduet_training.data.labels.scans import labelled_scans
 from meduet_training.data.labels.task import label_task
@@ -55,7 +55,7 @@ def given(tmp_path_factory):
 @pytest.fixture(scope="module")
 def cached(given, tmp_path_factory):
     folder = tmp_path_factory.mktemp("examples")
-    return folder, cache_examples(*given, (0, 1), folder)
+    return folder, cache_samples(*given, (0, 1), folder)
 
 
 def source_of(given, cached, seed=0):
@@ -68,9 +68,9 @@ def test_an_example_that_is_there_is_kept_and_a_damaged_one_is_made_again(given,
     damaged = entries[1].path
     whole = {name: tensor.clone() for name, tensor in load_file(damaged).items()}
     damaged.write_bytes(damaged.read_bytes()[:-100])
-    assert len(open_examples(*given, (0, 1), folder)) == 3
+    assert len(open_samples(*given, (0, 1), folder)) == 3
     told = []
-    cache_examples(*given, (0, 1), folder, lambda number, of: told.append((number, of)))
+    cache_samples(*given, (0, 1), folder, lambda number, of: told.append((number, of)))
     assert all(torch.equal(tensor, whole[name]) for name, tensor in load_file(damaged).items())
     stayed = [entry.path.stat().st_mtime_ns == before for entry, before in zip(entries, times, strict=True)]
     assert stayed == [True, False, True, True]
@@ -83,10 +83,10 @@ def test_what_is_made_is_named_after_scan_labels_task_and_pose_and_after_no_pati
     assert len({entry.path.name for entry in entries}) == 4
     assert len({entry.scan for entry in entries}) == 2
     joined = label_task([scan.names for scan in scans], {"both": ["organ", "bone"]})
-    assert open_examples(model, scans, joined, (0,), folder) == []
+    assert open_samples(model, scans, joined, (0,), folder) == []
     (first,) = scans[0].channels
     tested = replace(scans[0], channels=(replace(first, split="test"),))
-    assert open_examples(model, [tested], task, (0,), folder) == entries[:1]
+    assert open_samples(model, [tested], task, (0,), folder) == entries[:1]
     held = b"".join(path.read_bytes() for path in folder.iterdir())
     assert b"patient" not in held
     assert b".nii" not in held
@@ -146,7 +146,7 @@ def test_labels_that_cannot_be_used_are_named_with_the_reason(given, tmp_path, c
     path = tmp_path / "0_seg.nii.gz"
     nib.save(change(nib.load(scans[0].labels_path)), path)
     with pytest.raises(InputError, match=sentence):
-        cache_examples(model, [replace(scans[0], labels_path=path)], task, (0,), tmp_path / "made")
+        cache_samples(model, [replace(scans[0], labels_path=path)], task, (0,), tmp_path / "made")
     assert list((tmp_path / "made").iterdir()) == []
 
 
@@ -160,7 +160,7 @@ def test_all_labelled_scans_that_cannot_be_used_are_told_at_once_and_the_others_
     with pytest.raises(
         InputError, match=r"2 of 3 labelled scans cannot be used\. 3_seg.*measure.* 4_seg.*measure"
     ):
-        cache_examples(model, [bad[0], scans[0], bad[1]], task, (0,), tmp_path / "made")
+        cache_samples(model, [bad[0], scans[0], bad[1]], task, (0,), tmp_path / "made")
     assert len(list((tmp_path / "made").iterdir())) == 1
 
 
@@ -169,7 +169,7 @@ def test_a_scan_in_which_nothing_was_found_is_learnt_from_all_the_same(given, tm
     image = nib.load(scans[0].labels_path)
     path = tmp_path / "0_seg.nii.gz"
     nib.save(type(image)(np.zeros(SHAPE, np.int16), image.affine), path)
-    (entry,) = cache_examples(model, [replace(scans[0], labels_path=path)], task, (0,), tmp_path / "made")
+    (entry,) = cache_samples(model, [replace(scans[0], labels_path=path)], task, (0,), tmp_path / "made")
     source = LabelledSource([entry], task, (8, 8, 8), (4, 4, 4), 0)
     batch = source.read(source.choose(0, 3))
     assert entry.classes == ()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from meduet_training.data.caches.latent_chunks import EDGE, CorruptedFile, open_chunks, save_chunks
+from meduet_training.data.caches.latent_chunks import CHUNK_SIDE, CorruptedFile, open_chunks, save_chunks
 
 SHAPE = (19, 8, 13)  # whole cubes along one axis alone
 
@@ -39,14 +39,14 @@ def test_a_crop_is_that_part_of_the_latent(path, latent, data):
 
 def test_what_stands_beside_the_latent_comes_back(path, latent):
     file = open_chunks(path)
-    assert (json.loads(file.words), file.rows, file.shape) == ({"key": "a"}, 3, SHAPE)
+    assert (json.loads(file.record), file.rows, file.shape) == ({"key": "a"}, 3, SHAPE)
     assert torch.equal(file.read_all(), latent.bfloat16())
 
 
 def test_any_reader_of_safetensors_opens_it(path, latent):
     cubes = load_file(path)["latent"]
-    assert cubes.shape == (3, 1, 2, 3, EDGE, EDGE, EDGE)
-    assert torch.equal(cubes[0, 0, 0], latent[:, :EDGE, :EDGE, :EDGE].bfloat16())
+    assert cubes.shape == (3, 1, 2, 3, CHUNK_SIDE, CHUNK_SIDE, CHUNK_SIDE)
+    assert torch.equal(cubes[0, 0, 0], latent[:, :CHUNK_SIDE, :CHUNK_SIDE, :CHUNK_SIDE].bfloat16())
 
 
 def test_a_crop_reads_no_cube_that_it_does_not_touch(path, tmp_path):
@@ -73,13 +73,13 @@ def test_a_flipped_bit_is_found_in_every_part_of_the_file(path, tmp_path):
         except (CorruptedFile, OSError):
             continue
         assert same, place  # as a space of the header's padding that became another blank
-        assert open_chunks(tmp_path / "a").words == open_chunks(path).words
+        assert open_chunks(tmp_path / "a").record == open_chunks(path).record
 
 
 @pytest.mark.parametrize("length", [0, 7, 8, 100, -1, -4, -20_000])
 def test_a_file_that_was_cut_off_is_refused(path, tmp_path, length):
     (tmp_path / "a").write_bytes(path.read_bytes()[:length])
-    with pytest.raises(CorruptedFile, match=r"cut off|no cached latent"):
+    with pytest.raises(CorruptedFile, match=r"truncated|no entry of a latent cache"):
         open_chunks(tmp_path / "a")
 
 
@@ -88,7 +88,7 @@ def test_a_file_that_shrinks_while_it_is_open_is_an_error_and_no_crash(path, tmp
     file = open_chunks(tmp_path / "a")
     with (tmp_path / "a").open("r+b") as opened:
         opened.truncate(file.offset + 10)
-    with pytest.raises(CorruptedFile, match="cut off"):
+    with pytest.raises(CorruptedFile, match="truncated"):
         file.read_all()
 
 
@@ -96,5 +96,5 @@ def test_a_header_that_promises_more_than_memory_holds_is_refused(path, tmp_path
     content = bytearray(path.read_bytes())
     content[:8] = (2**62).to_bytes(8, "little")
     (tmp_path / "a").write_bytes(content)
-    with pytest.raises(CorruptedFile, match="no cached latent"):
+    with pytest.raises(CorruptedFile, match="no entry of a latent cache"):
         open_chunks(tmp_path / "a")

@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from meduet_training.data.caches.latent_chunks import CorruptedFile
 from meduet_training.data.caches.latent_entry import (
     WINDOW,
-    ChannelSums,
-    Source,
-    encode_scan,
-    open_entry,
+    ChannelStatistics,
+    SourceFile,
+    encode_entry,
+    open_latent_entry,
     pooled_statistics,
-    save_entry,
+    save_latent_entry,
 )
 from meduet_training.data.caches.latent_spec import PREPARATION
 from meduet_training.data.tokenizer_files import load_tokenizer
@@ -29,7 +29,7 @@ from napari_meduet.tokenizers.tiling import encode_tiled
 from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.preparation import WorkingGrid
 
-SOURCE = Source(sha256="0" * 64, num_bytes=1, modified_ns=1)
+SOURCE = SourceFile(sha256="0" * 64, num_bytes=1, modified_ns=1)
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +51,13 @@ def volume(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def encoded(opened, volume):
-    return encode_scan(*opened, volume)
+    return encode_entry(*opened, volume)
 
 
 @pytest.fixture
 def entry(encoded, opened, tmp_path):
-    save_entry(tmp_path / "a.safetensors", encoded, "a", SOURCE)
-    return open_entry(tmp_path / "a.safetensors", "a", opened[1])
+    save_latent_entry(tmp_path / "a.safetensors", encoded, "a", SOURCE)
+    return open_latent_entry(tmp_path / "a.safetensors", "a", opened[1])
 
 
 @torch.inference_mode()
@@ -77,7 +77,7 @@ def test_the_mean_is_what_inference_would_encode(folder, volume, encoded):
 
 
 def test_bfloat16_keeps_eight_bits(entry, encoded):
-    back = entry.cubes.read_all().float()
+    back = entry.chunks.read_all().float()
     assert back.shape == encoded.latent.shape
     assert (back - encoded.latent).abs().max() <= encoded.latent.abs().max() * 2**-8
     assert torch.equal(back[-1], encoded.latent[-1])  # shares of 64 voxels lose nothing
@@ -90,23 +90,23 @@ def test_a_landmark_lies_where_the_affine_says(volume, encoded):
     expected = (volume.affine @ np.append(native.mean(axis=0), 1))[:3]
     body = encoded.latent[-1].numpy()
     centre = (np.argwhere(np.ones_like(body)) * body.reshape(-1, 1)).sum(axis=0) / body.sum()
-    found = (np.array(encoded.words["affine"]) @ np.append(centre, 1))[:3]
-    assert encoded.words["spacing_mm"] == (6.0, 6.0, 6.0)
+    found = (np.array(encoded.record["affine"]) @ np.append(centre, 1))[:3]
+    assert encoded.record["spacing_mm"] == (6.0, 6.0, 6.0)
     assert np.linalg.norm(found - expected) < 6.0
 
 
 def test_latent_voxels_lie_where_their_voxels_do(volume, encoded, opened):
     """A latent voxel stands for 4 x 4 x 4 voxels of the working grid: its centre is theirs."""
     grid = WorkingGrid.for_volume(volume)
-    before = np.array(encoded.words["before"])
+    before = np.array(encoded.record["before"])
     for latent_index in ([0, 0, 0], [3, 5, 7]):
         first = np.array(latent_index) * 4 - before
         expected = grid.affine @ np.append(first + 1.5, 1)
-        assert np.array(encoded.words["affine"]) @ np.append(latent_index, 1) == pytest.approx(expected)
+        assert np.array(encoded.record["affine"]) @ np.append(latent_index, 1) == pytest.approx(expected)
 
 
 def test_the_share_of_body_is_known_for_each_cube(entry):
-    share = entry.cubes.read_all()[-1].float()
+    share = entry.chunks.read_all()[-1].float()
     for index in np.ndindex(entry.body.shape):
         cube = share[tuple(slice(8 * k, 8 * k + 8) for k in index)]
         assert entry.body[index] == pytest.approx(float(cube.mean()), abs=0.006)
@@ -115,7 +115,7 @@ def test_the_share_of_body_is_known_for_each_cube(entry):
 def test_thin_scans_are_continued_to_a_window(encoded):
     assert encoded.latent.shape[3] == WINDOW
     assert min(encoded.latent.shape[1:3]) > WINDOW
-    before = encoded.words["before"]
+    before = encoded.record["before"]
     assert before[0] == before[1] == 0 < before[2]
     assert encoded.latent[-1, :, :, 0].max() == 0  # no body where nothing was scanned
 
@@ -125,20 +125,20 @@ def test_statistics_are_of_the_body_and_of_what_training_draws(encoded, entry):
     inside = latent[-1] > 0.5
     noise = torch.randn(4, int(inside.sum()), 50, generator=torch.Generator().manual_seed(0)).double()
     drawn = latent[:4, inside][..., None] + (0.5 * latent[4:8, inside])[..., None].exp() * noise
-    mean, std = pooled_statistics([entry.words.sums])
+    mean, std = pooled_statistics([entry.record.sums])
     assert mean == pytest.approx(latent[:4, inside].mean(dim=1).tolist(), rel=1e-6)
     assert std == pytest.approx(drawn.flatten(1).std(dim=1).tolist(), rel=0.02)
 
 
 def test_statistics_of_parts_are_those_of_the_whole():
     numbers = [np.array([1.0, 2.0, 6.0]), np.array([10.0]), np.array([3.0, 5.0])]
-    parts = [ChannelSums(count=len(n), mean=(n.mean(),), variance=(n.var(),)) for n in numbers]
+    parts = [ChannelStatistics(count=len(n), mean=(n.mean(),), variance=(n.var(),)) for n in numbers]
     whole = np.concatenate(numbers)
     assert pooled_statistics(parts) == (pytest.approx([whole.mean()]), pytest.approx([whole.std()]))
 
 
 def test_an_entry_says_nothing_of_the_patient(entry, volume):
-    assert set(dataclasses.asdict(entry.words)) == {
+    assert set(dataclasses.asdict(entry.record)) == {
         "key", "spec_sha256", "source", "affine", "spacing_mm", "working_shape", "before", "body_percent",
         "sums",
     }  # fmt: skip
@@ -147,26 +147,26 @@ def test_an_entry_says_nothing_of_the_patient(entry, volume):
 def test_an_entry_of_another_scan_or_tokenizer_is_refused(entry, opened, tmp_path):
     path, spec = tmp_path / "a.safetensors", opened[1]
     with pytest.raises(CorruptedFile, match="another scan's"):
-        open_entry(path, "b", spec)
+        open_latent_entry(path, "b", spec)
     for other in (
         spec.model_copy(update={"tokenizer_sha256": "f" * 64}),
         spec.model_copy(update={"spacing_mm": 2.0}),
         spec.model_copy(update={"preparation": PREPARATION + 1}),
     ):
         with pytest.raises(CorruptedFile, match="another tokenizer, profile, spacing or preparation"):
-            open_entry(path, "a", other)
+            open_latent_entry(path, "a", other)
 
 
 def test_an_entry_of_other_channels_is_refused(encoded, opened, tmp_path):
     wrong = dataclasses.replace(encoded, latent=encoded.latent[1:])
-    save_entry(tmp_path / "a.safetensors", wrong, "a", SOURCE)
+    save_latent_entry(tmp_path / "a.safetensors", wrong, "a", SOURCE)
     with pytest.raises(CorruptedFile, match="its shape"):
-        open_entry(tmp_path / "a.safetensors", "a", opened[1])
+        open_latent_entry(tmp_path / "a.safetensors", "a", opened[1])
 
 
 def test_air_is_no_scan(opened, volume):
-    with pytest.raises(InputError, match=r"no contrast|No body"):
-        encode_scan(*opened, volume.with_values(np.full(volume.voxels.shape, -1000 * (volume.unit == "HU"))))
+    with pytest.raises(InputError, match=r"no contrast|no body"):
+        encode_entry(*opened, volume.with_values(np.full(volume.voxels.shape, -1000 * (volume.unit == "HU"))))
 
 
 def test_a_tokenizer_that_diverges_is_noticed(opened, volume):
@@ -181,7 +181,7 @@ def test_a_tokenizer_that_diverges_is_noticed(opened, volume):
     diverging = Diverging(tokenizer.config).eval()
     diverging.load_state_dict(tokenizer.state_dict())
     with pytest.raises(InputError, match="not finite"):
-        encode_scan(diverging, spec, volume)
+        encode_entry(diverging, spec, volume)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_prepared_scans_are_those_of_this_version(opened, tmp_path, modality, go
     volume = read_volume(save_phantom(tmp_path / "a.nii.gz", modality), modality=modality)
     _, spec = opened
     cubes = _MeanOfCubes()
-    latent = encode_scan(cubes, spec, volume).latent
+    latent = encode_entry(cubes, spec, volume).latent
     units, body = latent[0], latent[-1]
     inside = units[body > 0.5]
     assert PREPARATION == 1

@@ -8,7 +8,7 @@ import torch
 from caching import fill, save_cohort, tokenizer_folder
 from torch.utils.data import DataLoader
 
-from meduet_training.data.caches.latent_entry import open_entry
+from meduet_training.data.caches.latent_entry import open_latent_entry
 from meduet_training.data.caches.latents import entry_path, read_description
 from meduet_training.data.cohort.scan import Scan
 from meduet_training.data.sources.latents import CacheSource
@@ -43,7 +43,7 @@ def source(cache) -> CacheSource:
 
 def entry_of(source, choice):
     key = source.rows[choice.scan].key
-    return open_entry(entry_path(source.folder, key), key, source.spec)
+    return open_latent_entry(entry_path(source.folder, key), key, source.spec)
 
 
 def test_a_batch_is_standardised_latents_with_their_domain(source):
@@ -89,7 +89,7 @@ def test_the_posterior_is_drawn_anew_at_each_step(cache):
     choices = [choice for step in range(40) for choice in source.choose(step, 2) if choice.scan == thin]
     drawn = source.read(choices)["latent"]
     assert not torch.equal(drawn[0], drawn[1])
-    values = entry_of(source, choices[0]).cubes.read_all().float()
+    values = entry_of(source, choices[0]).chunks.read_all().float()
     mean, std = (numbers.view(-1, 1, 1, 1) for numbers in source.statistics())
     assert torch.allclose(drawn.mean(dim=0), (values[:4] - mean) / std, atol=1.0)
     expected = ((0.5 * values[4:8]).exp() / std).mean(dim=(1, 2, 3))
@@ -99,7 +99,7 @@ def test_the_posterior_is_drawn_anew_at_each_step(cache):
 def test_crops_lie_at_random_where_there_is_body(source):
     (large,) = [k for k, row in enumerate(source.rows) if min(_shape(source, row.key)) > 24]
     row = source.rows[large]
-    whole = open_entry(entry_path(source.folder, row.key), row.key, source.spec).cubes.read_all()[-1].float()
+    whole = open_latent_entry(entry_path(source.folder, row.key), row.key, source.spec).chunks.read_all()[-1].float()
     crops = [
         source._crop(row, choice.generator(Purpose.reading))
         for step in range(30)
@@ -179,4 +179,4 @@ def test_a_cache_without_training_scans_is_refused(cohort, tokenizer, tmp_path):
 
 
 def _shape(source, key):
-    return open_entry(entry_path(source.folder, key), key, read_description(source.folder).spec).cubes.shape
+    return open_latent_entry(entry_path(source.folder, key), key, read_description(source.folder).spec).chunks.shape

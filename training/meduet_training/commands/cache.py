@@ -1,6 +1,6 @@
-"""`meduet-cache`: every scan of a manifest encoded once, for pretrainings that visit them for days.
+"""`meduet-cache`: encode every scan of a manifest once, for trainings that read the latents many times.
 
-The same command again goes on where it stopped, in as many processes and on as many machines as wanted. Torch
+The same command continues where it stopped. Several processes and several machines can fill one cache. Torch
 is imported inside the command, so that `--help` opens at once.
 """
 
@@ -14,7 +14,7 @@ import typer
 from napari_meduet.core.options import CtProfileName
 
 if TYPE_CHECKING:
-    from meduet_training.data.caches.latent_encoding import Report
+    from meduet_training.data.caches.latent_encoding import CacheReport
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -25,14 +25,14 @@ EXIT_SOME_FAILED = 65  # EX_DATAERR of sysexits.h
 def cache(
     manifest: Annotated[
         Path,
-        typer.Argument(help="What meduet-cohort wrote, or a folder of scans with an index.json."),
+        typer.Argument(help="Manifest of meduet-cohort, or a folder of scans with an index.json."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the cache.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Cache directory.")],
     tokenizer: Annotated[
         Path,
         typer.Option(
-            help="What writes the latents: a folder of meduet-train tokenizer, a model folder, or a file of "
-            "MAISI weights."
+            help="Tokenizer that encodes the scans: a folder of meduet-train tokenizer, a model folder, or a "
+            "file of MAISI weights."
         ),
     ],
     ct_profile: Annotated[
@@ -42,31 +42,41 @@ def cache(
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(help="Processes; two hide the reading of scans behind the encoding.")
+        int,
+        typer.Option(
+            help="Number of processes. With 2, one reads scans while the other encodes. Default: 1."
+        ),
     ] = 1,
     shard: Annotated[
-        str, typer.Option(metavar="K/N", help="Only the K-th of N parts, 1/N to N/N: one for each machine.")
+        str,
+        typer.Option(
+            metavar="K/N",
+            help="Encode only the K-th of N parts of the manifest, for example one part on each machine. "
+            "Default: 1/1, all scans.",
+        ),
     ] = "1/1",
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first scan that fails.")] = False,
     verify: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Read every entry and every source again, and encode anew what is damaged."
+            "--verify", help="Read every entry and every source file again, and replace damaged entries."
         ),
     ] = False,
-    device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Device for the encoding: auto, cuda, mps or cpu. Default: auto.")
+    ] = "auto",
 ) -> None:
     """Encode every scan of a manifest once: mean and log-variance of its latent, in bfloat16.
 
-    Exit code 0: every scan has an entry. 65: some could not be encoded; they are listed with the reason, and
-    the others are there. 2: nothing could be done.
+    Exit code 0: every scan has an entry. 65: some scans could not be encoded and are listed with the reason;
+    the other scans have an entry. 2: nothing was done.
     """
-    from meduet_training.data.caches.latent_encoding import Filling, fill_cache, tasks_for
+    from meduet_training.data.caches.latent_encoding import CacheOptions, encoding_tasks, fill_cache
     from meduet_training.data.cohort.scans import read_cohort
     from meduet_training.runtime.messages import exit_with_message
 
     with exit_with_message():
-        filling = Filling(
+        options = CacheOptions(
             folder=output,
             tokenizer=tokenizer,
             ct_profile=ct_profile,
@@ -76,18 +86,18 @@ def cache(
             is_strict=strict,
             verifies=verify,
         )
-        tasks = tasks_for(read_cohort(manifest))
-        number, count = filling.shard
-        with _bar(len(tasks[number - 1 :: count])) as advance:
-            report = fill_cache(filling, tasks, lambda outcome: advance())
-        _tell(report)
+        tasks = encoding_tasks(read_cohort(manifest))
+        number, count = options.shard
+        with _progress_bar(len(tasks[number - 1 :: count])) as advance:
+            report = fill_cache(options, tasks, lambda outcome: advance())
+        _print_report(report)
         if report.failed:
             raise typer.Exit(EXIT_SOME_FAILED)
 
 
 @contextmanager
-def _bar(num_scans: int) -> Iterator[Callable[[], None]]:
-    """A bar with the time that is left; gives a function that is called after each scan."""
+def _progress_bar(num_scans: int) -> Iterator[Callable[[], None]]:
+    """Show a progress bar with the remaining time; yield a function to call after each scan."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -98,21 +108,22 @@ def _bar(num_scans: int) -> Iterator[Callable[[], None]]:
 
 
 def _shard(text: str) -> tuple[int, int]:
+    """Return K and N of `--shard K/N`."""
     from napari_meduet.errors import InputError
 
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal()):
-        raise InputError(f"--shard is written K/N, as in 1/4; got {text!r}.")
+        raise InputError(f"--shard has the form K/N, such as 1/4; got {text!r}.")
     return int(number), int(count)
 
 
-def _tell(report: "Report") -> None:
+def _print_report(report: "CacheReport") -> None:
     counts = report.counts
     typer.echo(
         f"{counts['encoded']} scans encoded ({report.num_voxels / 1e6:.0f} million voxels), {counts['kept']} "
-        f"were there, {counts['failed']} failed."
+        f"already in the cache, {counts['failed']} failed."
     )
-    for outcome in report.mended:
-        typer.echo(f"{outcome.task.shown}: its entry was made anew, for {outcome.reason}.")
+    for outcome in report.replaced:
+        typer.echo(f"{outcome.task.shown}: its entry was replaced, because {outcome.reason}.")
     for outcome in report.failed:
         typer.echo(f"{outcome.task.shown}: {outcome.reason}", err=True)

@@ -1,8 +1,8 @@
 """Load any tokenizer together with the specification of its latents, and save one.
 
 A tokenizer comes from a folder of `meduet-train tokenizer` or of a run, from a model folder, or from a file
-of published weights, such as MAISI's. The training code calls `load_tokenizer` for all of them and never names a
-kind of tokenizer; `napari_meduet/tokenizers/registry.py` lists the kinds.
+of published weights, such as MAISI's. The training code calls `load_tokenizer` for all of them and never
+names a kind of tokenizer. `napari_meduet/tokenizers/registry.py` lists the kinds.
 """
 
 import copy

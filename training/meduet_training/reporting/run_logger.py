@@ -1,12 +1,13 @@
-"""Looks on at a pretraining: bar, log, curves, panels, card, and at the end the report.
+"""The callback that records a run: progress bar, log, TensorBoard, panels, run card, and the report at the
+end.
 
-    on_step        the bar; every twentieth step a row of log.jsonl and a point of TensorBoard's curves
+    on_step        progress bar; every 20th step a row of log.jsonl and a point of the TensorBoard curves
     on_skip        a row of log.jsonl
     on_validation  panels/*.png and a row of validation.jsonl, both in TensorBoard too
     on_end         factors/, the analysis of the last step
 
-Nothing here changes the training: no random number is drawn from its stream. The folder is not touched before
-a step was taken: until then it may turn out to be another run's.
+The callback does not change the training and does not use its random numbers. It writes nothing before the
+first step, because the folder may belong to another run until the training has checked it.
 """
 
 import copy
@@ -20,9 +21,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from meduet_training.data.caches.latent_spec import tokenizer_sha256
 from meduet_training.data.sources.protocol import BatchSource
 from meduet_training.data.sources.validation_crops import ValidationCrops, ValidationSource
-from meduet_training.data.caches.latent_spec import tokenizer_sha256
 from meduet_training.engine.callbacks import NullCallback, StepRecord, TrainerCallback
 from meduet_training.engine.validator import NoEarlyStopping, Validator
 from meduet_training.evaluation.factors.analysis import FactorAnalysis, analyse_factors, write_factors
@@ -31,10 +32,10 @@ from meduet_training.reporting.card import (
     RunCard,
     RunData,
     Status,
-    begun_card,
+    new_session,
     now,
-    shareable,
-    this_session,
+    start_session,
+    without_paths,
     write_run_card,
 )
 from meduet_training.reporting.factor_pictures import write_factor_pictures
@@ -55,29 +56,29 @@ from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.files import write_atomically
 
 if TYPE_CHECKING:
-    from meduet_training.engine.trainer import TrainingConfig
+    from meduet_training.engine.config import TrainingConfig
 
-NUM_CROPS = 256  # for the probes; at most four of each modality are drawn
-NONE_HELD_OUT = "No scan is held out, so this run has no validation panels and no probes."
+NUM_CROPS = 256  # for the probes; a panel shows at most four of each modality
+NO_VALIDATION = "No scan is held out, so this run has no validation panels and no probes."
 
 
 @contextmanager
-def logged_run(
+def log_run(
     fabric: Fabric,
     folder: Path,
     training: "TrainingConfig",
     source: BatchSource[Any],
     tokenizer: Tokenizer | None,
     config: Mapping[str, Any],
-    sights: Validator | None = None,
+    validator: Validator | None = None,
 ) -> Iterator[TrainerCallback]:
-    """What looks on while the block trains; nobody on other processes than the first.
+    """Yield the callback that records a training; on all processes but the first it does nothing.
 
     Args:
-        folder: of the run.
-        tokenizer: that wrote the latents; it decodes them for the panels. None: it learns from voxels.
-        config: what the run was asked for; its paths do not go on the card.
-        sights: what to look at; None: reconstructions, swaps and probes of the source's validation crops.
+        folder: folder of the run.
+        tokenizer: the tokenizer of the latents, which decodes the panels. None: a training on voxels.
+        config: configuration of the run; the card leaves out its paths.
+        validator: None: reconstructions, swaps and probes of the validation crops of the source.
 
     Raises:
         InputError: the folder cannot be written.
@@ -86,47 +87,47 @@ def logged_run(
         yield NullCallback()
         return
     check_writable(folder)
-    if sights is None and tokenizer is not None and isinstance(source, ValidationSource):
+    if validator is None and tokenizer is not None and isinstance(source, ValidationSource):
         crops = source.validation_crops(NUM_CROPS, training.seed)
         if crops:
             on_device = cast(Tokenizer, copy.deepcopy(cast(nn.Module, tokenizer)).to(fabric.device))
-            sights = Validation(crops, on_device, *source.statistics())
+            validator = PretrainingValidation(crops, on_device, *source.statistics())
         else:
-            print_to_stderr(NONE_HELD_OUT)
+            print_to_stderr(NO_VALIDATION)
     card = RunCard(
         run=folder.resolve().name,
         total_steps=training.objective.total_steps,
-        config=shareable(config),
+        config=without_paths(config),
         data=RunData(
             sha256=source.sha256,
             domains=list(source.domains),
             latent_shape=list(source.latent_shape),
             tokenizer_sha256=tokenizer_sha256(cast(Any, tokenizer)) if tokenizer else None,
-            validation=sights.counts() if sights else {},
-            validation_note=sights.note if sights else NONE_HELD_OUT,
+            validation=validator.counts() if validator else {},
+            validation_note=validator.note if validator else NO_VALIDATION,
         ),
     )
-    with training_bar(_doing(training), card.total_steps) as bar:
-        watch = RunLogger(
+    with training_bar(_bar_text(training), card.total_steps) as bar:
+        logger = RunLogger(
             folder,
             card,
             bar,
             batch=training.batch,
             seed=training.seed,
             processes=fabric.world_size,
-            validation=sights,
+            validation=validator,
         )
         try:
-            yield watch
+            yield logger
         except BaseException as error:
-            with suppress(InputError):  # where the disk is full, that is what the error says already
-                watch.close("stopped" if isinstance(error, Stopped | KeyboardInterrupt) else "failed", error)
+            with suppress(InputError):  # the first error is more important, such as a full disk
+                logger.close("stopped" if isinstance(error, Stopped | KeyboardInterrupt) else "failed", error)
             raise
-        watch.close("finished")
+        logger.close("finished")
 
 
-class Validation(NoEarlyStopping):
-    """Reconstructions, swaps and probes of a run's crops (`Validator`)."""
+class PretrainingValidation(NoEarlyStopping):
+    """Validator of a pretraining: reconstructions, swaps and probes of the validation crops."""
 
     def __init__(
         self, crops: ValidationCrops, tokenizer: Tokenizer, mean: torch.Tensor, std: torch.Tensor
@@ -142,11 +143,11 @@ class Validation(NoEarlyStopping):
         return self.crops.counts()
 
     def sees(self, objective: nn.Module) -> bool:
-        """Whether the pretext has content and style."""
+        """Return whether the pretext task has content and style."""
         return isinstance(objective, Objective)
 
     def pictures(self, objective: Objective, done: int, total: int) -> Iterator[tuple[str, Any]]:
-        """The panel of each modality, under its name."""
+        """Yield the panel of each modality, with its name."""
         shown = slices_of_crops(objective.student, self._tokenizer, self._mean, self._std, self.crops)
         for each in shown:
             name = each.modality or "all"
@@ -159,7 +160,7 @@ class Validation(NoEarlyStopping):
         return {"reconstruction": error} | analysis.as_data(), curves
 
     def at_end(self, objective: Objective, seed: int, folder: Path) -> None:
-        """The last step's factors, with their maps."""
+        """Write the factors of the last step, with their maps."""
         samples, _ = measure_crops(objective.student, self.crops)
         analysis = analyse_factors(samples, seed)
         make_folder(folder / FACTORS)
@@ -168,7 +169,7 @@ class Validation(NoEarlyStopping):
 
 
 class RunLogger:
-    """The first process's watch (`machinery/watching.Watch`)."""
+    """The callback of the first process (`TrainerCallback`)."""
 
     def __init__(
         self,
@@ -183,7 +184,7 @@ class RunLogger:
     ) -> None:
         self._folder, self._card, self._bar = folder, card, bar
         self._batch, self._seed, self._validation = batch, seed, validation
-        self._session = this_session(processes)
+        self._session = new_session(processes)
         self._logs: _Logs | None = None
         self._seconds: list[float] = []  # of the steps since the last row
         self._waits: list[float] = []
@@ -192,7 +193,7 @@ class RunLogger:
         if self._session.first_step is None:
             self._session.first_step = record.step
         self._session.last_step = record.step
-        logs = self._begun(record.step)
+        logs = self._open_logs(record.step)
         self._seconds.append(record.step_seconds)
         self._waits.append(record.data_wait_seconds)
         if not is_read(record.step, self._card.total_steps):
@@ -204,13 +205,13 @@ class RunLogger:
         self._bar(record.step, row["loss/total"])
 
     def on_skip(self, step: int, samples: Sequence[str]) -> None:
-        self._begun(step).steps.append({"step": step, "skipped": list(samples)})
+        self._open_logs(step).steps.append({"step": step, "skipped": list(samples)})
 
     def on_validation(self, step: int, objective: nn.Module) -> None:
-        """Panels and figures after so many steps, where there is something to see."""
+        """Write panels and metrics, if the validator supports the objective."""
         if self._validation is None or not self._validation.sees(objective):
             return
-        logs, began = self._begun(step), time.monotonic()
+        logs, start = self._open_logs(step), time.monotonic()
         make_folder(self._folder / PANELS)
         for name, picture in self._validation.pictures(objective, step, self._card.total_steps):
             with write_atomically(
@@ -219,10 +220,10 @@ class RunLogger:
                 picture.save(temporary, format="png")
             logs.curves.picture(step - 1, f"panel/{name}", picture)
         metrics, curves = self._validation.metrics(objective, self._seed)
-        row = {"step": step, "seconds": time.monotonic() - began} | metrics
+        row = {"step": step, "seconds": time.monotonic() - start} | metrics
         self._validation.keep(objective, [*self._validated(step), row], self._folder)
         logs.validation.append(row)
-        write_run_card(self._folder, self._card)  # it says how far the run came, should it be killed
+        write_run_card(self._folder, self._card)  # so that the card knows the last step if the run is killed
         logs.curves.numbers(step - 1, curves)
 
     def lacks_validation(self, step: int) -> bool:
@@ -232,14 +233,14 @@ class RunLogger:
         return self._validation.reason_to_end(self._validated(step)) if self._validation else ""
 
     def on_end(self, step: int, objective: nn.Module) -> None:
-        """What is seen once, of the last step."""
+        """Write the analysis of the last step."""
         if self._validation is None or not self._validation.sees(objective):
             return
-        self._begun(step)
+        self._open_logs(step)
         self._validation.at_end(objective, self._seed, self._folder)
 
     def close(self, status: Status, error: BaseException | None = None) -> None:
-        """The card and the curves are ended; a finished run has its report."""
+        """Write the end of the session to the card; a finished run gets its report."""
         if self._logs is None:
             return
         self._session.ended = now()
@@ -250,18 +251,18 @@ class RunLogger:
             write_report(self._folder)
 
     def _validated(self, step: int) -> list[dict[str, Any]]:
-        """The rows of the validations up to a step; later ones will be made again."""
+        """Return the rows of the validations up to a step; later validations are repeated."""
         return [row for row in read_rows(self._folder / VALIDATION) if row["step"] <= step]
 
-    def _begun(self, step: int) -> "_Logs":
-        """The logs, opened at the first step that is told of, and the card with this session on it."""
+    def _open_logs(self, step: int) -> "_Logs":
+        """Open the logs and write this session to the card, at the first step."""
         if self._logs is None:
             self._logs = _Logs(self._folder, step)
-            self._card = begun_card(self._folder, self._card, self._session)
+            self._card = start_session(self._folder, self._card, self._session)
         return self._logs
 
     def _row(self, record: StepRecord) -> dict[str, float]:
-        """The numbers of a step; times are means over the steps since the last row."""
+        """Return the row of a step; times are means over the steps since the last row."""
         seconds, waits = (sum(each) / len(each) for each in (self._seconds, self._waits))
         self._seconds.clear()
         self._waits.clear()
@@ -277,26 +278,26 @@ class RunLogger:
 
 
 class _Logs:
-    """The files that grow with a run."""
+    """The log files of a run."""
 
     def __init__(self, folder: Path, first_step: int) -> None:
         self.steps = RowLog(folder / LOG, last_kept=first_step - 1)
-        self.validation = RowLog(folder / VALIDATION, last_kept=first_step)  # counts the steps before it
+        self.validation = RowLog(folder / VALIDATION, last_kept=first_step)  # its steps count finished steps
         self.curves = TensorBoardLog(folder, first_step)
 
 
-def _doing(training: "TrainingConfig") -> str:
-    """What the bar says of the run."""
+def _bar_text(training: "TrainingConfig") -> str:
+    """Return the text of the progress bar."""
     known = {GeneratorConfig: "a generator", UNETRConfig: "a segmenter", ClassifierConfig: "a classifier"}
     trained = known.get(type(training.network))
-    return f"Training {trained}" if trained else "TrainingConfig"
+    return f"Training {trained}" if trained else "Pretraining"
 
 
 def _probe_curves(analysis: FactorAnalysis) -> dict[str, float]:
-    """Balanced accuracies beside what guessing gives."""
-    found = {"content": analysis.content.probe, "style": analysis.style.probe}
-    curves = {f"probe/{name}": probe.accuracy.value for name, probe in found.items() if probe}
-    for probe in found.values():
+    """Return the balanced accuracies of the probes, with chance and majority."""
+    probes = {"content": analysis.content.probe, "style": analysis.style.probe}
+    curves = {f"probe/{name}": probe.accuracy.value for name, probe in probes.items() if probe}
+    for probe in probes.values():
         if probe:
             curves |= {"probe/chance": probe.chance, "probe/majority": probe.majority}
     return curves

@@ -1,8 +1,8 @@
-"""Latents and factors of whole scans, computed once for a generator (specification, section 9).
+"""Latents and factors of whole scans, computed once for generators (specification, section 9).
 
-One safetensors file a scan: mean and log-variance of its latent, standardised, and on the one grid of tokens
-that all its windows lie on the content and style of every place and its share of body (M-21). A crop of the
-latent along tokens then has its factors ready, pooled or place by place.
+One safetensors file for each scan holds mean and log-variance of its standardised latent, and content, style
+and fraction of body for every token of the grid that all windows share (M-21). A crop of whole tokens then
+needs no encoding, with pooled factors or with spatial content. `sources/factors.py` draws the crops.
 """
 
 import hashlib
@@ -31,12 +31,16 @@ TENSORS = ("mean", "log_variance", "content", "style", "coverage")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FactorEntry:
-    """One scan of the cache; tensors stay on the disk until a part of them is asked for.
+    """One scan of the cache. Latents and tokens stay on disk until `read` is called.
 
     Attributes:
+        path: the file.
+        key: digest of model and scan (`factor_key`).
+        domain, modality: as in the manifest.
+        patient: digest of the patient.
         grid: tokens along each axis.
-        content, style: c0 and s0 of the whole scan.
-        coverage: (X, Y, Z), the share of body in each token.
+        content, style: the pooled factors c0 and s0 of the whole scan.
+        coverage: fraction of body in each token.
     """
 
     path: Path
@@ -50,10 +54,13 @@ class FactorEntry:
     coverage: Float[Tensor, "X Y Z"]
 
     def read(self, corner: tuple[int, int, int], size: tuple[int, int, int]) -> dict[str, Tensor]:
-        """A crop: `mean`, `log_variance` (C, x, y, z); `content`, `style` (X, Y, Z, D), `coverage` (X, Y, Z).
+        """Return a crop as tensors by name.
+
+        These are `mean` and `log_variance` (C, x, y, z), `content` and `style` (X, Y, Z, D), and `coverage`
+        (X, Y, Z).
 
         Args:
-            corner, size: in tokens.
+            corner, size: first token and number of tokens along each axis.
         """
         tokens = tuple(slice(start, start + count) for start, count in zip(corner, size, strict=True))
         with safe_open(self.path, framework="pt") as file:
@@ -66,8 +73,8 @@ class FactorEntry:
 
 
 @torch.inference_mode()
-def make_entry(model: Model, scan: Scan, path: Path) -> None:
-    """Encode one scan and write its entry, whole or not at all."""
+def write_factor_entry(model: Model, scan: Scan, path: Path) -> None:
+    """Encode one scan and write its entry, completely or not at all."""
     encoded = encode_scan(model, read_scan(scan), null_progress)
     tensors = {
         "mean": encoded.latent,
@@ -76,7 +83,7 @@ def make_entry(model: Model, scan: Scan, path: Path) -> None:
         "style": token_grid(encoded, encoded.style, model),
         "coverage": coverage_grid(encoded, model),
     }
-    words = {
+    metadata = {
         "format": FORMAT,
         "model_sha256": model.sha256,
         "domain": scan.domain,
@@ -84,32 +91,34 @@ def make_entry(model: Model, scan: Scan, path: Path) -> None:
         "modality": scan.modality,
     }
     with write_atomically(path, overwrite=True) as temporary:
-        save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, temporary, words)
+        save_file({name: tensor.half().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
 
 
-def open_entry(path: Path, model_sha256: str) -> FactorEntry:
-    """An entry of the cache.
+def open_factor_entry(path: Path, model_sha256: str) -> FactorEntry:
+    """Return an entry of the cache.
 
     Raises:
-        InputError: it is damaged, or was made with another model.
+        InputError: the file is damaged, or was made with another model.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            words = file.metadata() or {}
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).float() for name in ("content", "style", "coverage")}
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path.name}: damaged factors; delete the file and make it again.") from error
-    if words.get("format") != FORMAT or words.get("model_sha256") != model_sha256:
-        raise InputError(f"{path.name}: these factors are of another model; make them again.")
+        raise InputError(
+            f"{path.name}: damaged factors; delete the file, so that it is made again."
+        ) from error
+    if metadata.get("format") != FORMAT or metadata.get("model_sha256") != model_sha256:
+        raise InputError(f"{path.name}: these factors were made by another model; make them again.")
     coverage = tensors["coverage"]
     flat = coverage.flatten()
     x, y, z = coverage.shape
     return FactorEntry(
         path=path,
         key=path.stem,
-        domain=words["domain"],
-        patient=words["patient"],
-        modality=words["modality"],
+        domain=metadata["domain"],
+        patient=metadata["patient"],
+        modality=metadata["modality"],
         grid=(x, y, z),
         content=pooled_factor(tensors["content"].flatten(0, 2), flat),
         style=pooled_factor(tensors["style"].flatten(0, 2), flat),
@@ -124,16 +133,18 @@ def cache_factors(
     on_scan: Callable[[int, int], None] = lambda number, of: None,
     say: Callable[[str], None] | None = None,
 ) -> list[FactorEntry]:
-    """Entries of all scans, in their order; what is in the folder already is kept.
+    """Return the entries of all scans, in their order; missing entries are made.
 
-    An entry that is damaged, or older than its scan, is made again.
+    Entries that are damaged, or older than their scan, are made again.
 
     Args:
-        on_scan: is told, before each, how many are done of how many.
-        say: hears of each scan that cannot be encoded, and is left out; None: such a scan is raised.
+        folder: the cache directory.
+        on_scan: called before each scan with the number of finished scans and the total.
+        say: called with a message for each scan that cannot be encoded; the scan is then left out. None: the
+            error of such a scan is raised.
 
     Raises:
-        InputError: none can be encoded, or the folder cannot be written.
+        InputError: no scan can be encoded, or the folder cannot be written.
     """
     make_folder(folder)
     check_writable(folder)
@@ -141,40 +152,42 @@ def cache_factors(
     for number, scan in enumerate(scans):
         on_scan(number, len(scans))
         try:
-            path = folder / f"{entry_key(scan, model)}.safetensors"
-            entry = _kept(path, scan, model)
+            path = folder / f"{factor_key(scan, model)}.safetensors"
+            entry = _usable_entry(path, scan, model)
             if entry is None:
-                make_entry(model, scan, path)
-                entry = open_entry(path, model.sha256)
+                write_factor_entry(model, scan, path)
+                entry = open_factor_entry(path, model.sha256)
         except (InputError, OSError) as error:
-            check_writable(folder)  # a full disk is no scan's fault
+            check_writable(folder)  # a full disk stops the run; it is no fault of the scan
             if say is None:
                 raise
             say(f"Scan {number + 1} of {len(scans)} is left out: {error}")
             continue
         entries.append(entry)
     if scans and not entries:
-        raise InputError(f"None of the {len(scans)} scans can be encoded; see above why.")
+        raise InputError(
+            f"None of the {len(scans)} scans can be encoded; the messages above give the reasons."
+        )
     return entries
 
 
 def open_factors(model: Model, scans: list[Scan], folder: Path) -> list[FactorEntry]:
-    """The entries that `cache_factors` has made of these scans; nothing is written."""
-    kept = [_kept(folder / f"{entry_key(scan, model)}.safetensors", scan, model) for scan in scans]
+    """Return the entries that exist for these scans. Nothing is written."""
+    kept = [_usable_entry(folder / f"{factor_key(scan, model)}.safetensors", scan, model) for scan in scans]
     return [entry for entry in kept if entry is not None]
 
 
-def _kept(path: Path, scan: Scan, model: Model) -> FactorEntry | None:
-    """The entry that is there; None where there is none that can be used."""
+def _usable_entry(path: Path, scan: Scan, model: Model) -> FactorEntry | None:
+    """Return the existing entry, or None if it is missing, outdated or damaged."""
     if not path.is_file() or path.stat().st_mtime < scan.path.stat().st_mtime:
         return None
     try:
-        return open_entry(path, model.sha256)
+        return open_factor_entry(path, model.sha256)
     except InputError:
         return None
 
 
-def entry_key(scan: Scan, model: Model) -> str:
-    """The `key` of the entry of a scan: tells one scan, seen by one model, from another."""
+def factor_key(scan: Scan, model: Model) -> str:
+    """Return the key of a scan's entry for one model."""
     text = f"{FORMAT} {model.sha256} {scan_words(scan)}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,13 +1,13 @@
-"""A latent cache: a folder with an entry for each scan, what latents mean, and which scans they stand for.
+"""A latent cache: a folder with one entry for each scan of a cohort, and a description of all entries.
 
-    cache.json     specification, channel maps of the turns, a row for each scan of the manifest
-    entries/       KEY.safetensors, whole or not there (latent_entry.py)
+    cache.json     specification of the latents, channel maps of the flips, one row for each scan
+    entries/       KEY.safetensors, complete or missing (latent_entry.py)
     failed/        KEY.json with the reason, for scans that could not be encoded
-    summary.json   standardisation of the channels, once all are there
-    cache.lock     a byte for each entry, locked while it is made
+    summary.json   standardisation of the channels, once every scan was processed
+    cache.lock     one byte for each entry, locked while the entry is made
 
-Rows hold hashes and labels, no path and no name. An entry whose scan is no longer in the manifest is not
-used. Who fills a cache is `latent_encoding.py`'s business, who reads it `sources/latents.py`'s.
+Rows hold hashes and labels, but no path and no name. Entries of scans that left the manifest are not used.
+`latent_encoding.py` fills a cache and `sources/latents.py` reads it.
 """
 
 import errno
@@ -21,11 +21,11 @@ from typing import BinaryIO
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from meduet_training.data.augmentation.flips import Map
 from meduet_training.data.caches.latent_chunks import CorruptedFile
-from meduet_training.data.caches.latent_entry import ChannelSums, open_entry, pooled_statistics
+from meduet_training.data.caches.latent_entry import ChannelStatistics, open_latent_entry, pooled_statistics
 from meduet_training.data.caches.latent_spec import LatentSpec
 from meduet_training.data.cohort.scan import Split
-from meduet_training.data.augmentation.flips import Map
 from meduet_training.runtime.folders import make_folder
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.files import write_atomically
@@ -40,64 +40,92 @@ class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Row(_Record):
-    """One scan, by the key of its entry."""
+class CacheRow(_Record):
+    """One scan of the manifest.
+
+    Attributes:
+        key: the key of its entry (`latent_key`).
+        domain, patient, modality, split: as in the manifest; the patient is a hash.
+        may_train: the licence allows publishing a model that was trained on the scan.
+    """
 
     key: str
     domain: str
     patient: str
     modality: Modality
     split: Split
-    may_train: bool  # the licence allows that a model trained on the scan is shipped
+    may_train: bool
 
     @property
     def trains(self) -> bool:
+        """Whether a training uses the scan."""
         return self.split == "train" and self.may_train
 
 
-class Description(_Record):
-    """What `cache.json` says."""
+class CacheDescription(_Record):
+    """The content of `cache.json`.
+
+    Attributes:
+        spec: what the latents mean.
+        channel_maps: for each flip and rotation, a linear map of the channels (`augmentation/flips.py`).
+        rows: one row for each scan.
+    """
 
     spec: LatentSpec
-    turns: dict[str, Map]
-    rows: tuple[Row, ...]
+    channel_maps: dict[str, Map]
+    rows: tuple[CacheRow, ...]
 
     @property
     def rows_sha256(self) -> str:
+        """Digest of the rows."""
         text = json.dumps([row.model_dump() for row in self.rows])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-class Summary(_Record):
-    """What `summary.json` says: how many entries there are, and what the latents to train on span."""
+class CacheSummary(_Record):
+    """The content of `summary.json`.
+
+    Attributes:
+        rows_sha256: digest of the rows that the summary is about.
+        num_entries: number of entries.
+        failed: key and reason of each scan that could not be encoded.
+        mean, std: of each channel over the body of all scans that train; empty if no scan trains.
+    """
 
     rows_sha256: str
     num_entries: int
-    failed: dict[str, str]  # by key, with the reason
-    mean: tuple[float, ...]  # of each channel, over the body; empty where nothing may train
+    failed: dict[str, str]
+    mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 def entry_path(folder: Path, key: str) -> Path:
+    """Return the path of an entry."""
     return folder / ENTRIES / f"{key}.safetensors"
 
 
-def read_description(folder: Path) -> Description:
-    """What a cache says of itself.
+def read_description(folder: Path) -> CacheDescription:
+    """Return the description of a cache.
 
     Raises:
         InputError: the folder holds no cache, or another version wrote it.
     """
-    return _read(folder, CACHE_FILE, Description)
+    return _read(folder, CACHE_FILE, CacheDescription)
 
 
-def describe(
-    folder: Path, spec: LatentSpec, rows: tuple[Row, ...], make_turns: Callable[[], dict[str, Map]]
+def create_or_update(
+    folder: Path,
+    spec: LatentSpec,
+    rows: tuple[CacheRow, ...],
+    fit_channel_maps: Callable[[], dict[str, Map]],
 ) -> None:
-    """Make the cache, or bring the rows of the one that is there up to date.
+    """Create the cache, or update the rows of an existing cache.
+
+    Args:
+        fit_channel_maps: called only for a new cache.
 
     Raises:
-        InputError: its latents mean something else, or it cannot be written.
+        InputError: the existing cache has another specification, or the folder cannot be written.
     """
     for name in (ENTRIES, FAILED):
         make_folder(folder / name)
@@ -105,19 +133,19 @@ def describe(
         found = read_description(folder)
         if difference := spec.difference(found.spec):
             raise InputError(
-                f"{folder.name}: this cache was made {difference}; give another folder with -o, or what it "
-                "was made with."
+                f"{folder.name}: this cache was made {difference}; give another folder with -o, or the "
+                "options that it was made with."
             )
         if found.rows == rows:
             return
-        turns = found.turns
+        channel_maps = found.channel_maps
     else:
-        turns = make_turns()
-    _write(folder / CACHE_FILE, Description(spec=spec, turns=turns, rows=rows))
+        channel_maps = fit_channel_maps()
+    _write(folder / CACHE_FILE, CacheDescription(spec=spec, channel_maps=channel_maps, rows=rows))
 
 
-def note_failure(folder: Path, key: str, reason: str | None) -> None:
-    """Keep why a scan has no entry; None: it has one now."""
+def record_failure(folder: Path, key: str, reason: str | None) -> None:
+    """Store why a scan has no entry. The reason None removes the record of an earlier failure."""
     path = folder / FAILED / f"{key}.json"
     if reason is None:
         path.unlink(missing_ok=True)
@@ -126,8 +154,8 @@ def note_failure(folder: Path, key: str, reason: str | None) -> None:
         temporary.write_text(json.dumps({"reason": reason}) + "\n", encoding="utf-8")
 
 
-def failures(folder: Path, rows: Sequence[Row]) -> dict[str, str]:
-    """The rows that could not be encoded, with the reason."""
+def read_failures(folder: Path, rows: Sequence[CacheRow]) -> dict[str, str]:
+    """Return key and reason of each scan that could not be encoded."""
     found = {}
     for row in rows:
         path = folder / FAILED / f"{row.key}.json"
@@ -136,23 +164,23 @@ def failures(folder: Path, rows: Sequence[Row]) -> dict[str, str]:
     return found
 
 
-def summarise(folder: Path) -> None:
-    """Count the entries, and compute the statistics of those that may train."""
-    with locked(folder, "summary"):  # the last encoder to finish has seen all entries
+def write_summary(folder: Path) -> None:
+    """Count the entries, compute the statistics of those that train, and write `summary.json`."""
+    with locked(folder, "summary"):  # so the last process to finish counts all entries
         description = read_description(folder)
-        failed = failures(folder, description.rows)
-        parts: list[ChannelSums] = []
+        failed = read_failures(folder, description.rows)
+        parts: list[ChannelStatistics] = []
         num_entries = 0
-        for row in with_entry(description.rows, failed):
+        for row in encodable(description.rows, failed):
             try:
-                entry = open_entry(entry_path(folder, row.key), row.key, description.spec)
+                entry = open_latent_entry(entry_path(folder, row.key), row.key, description.spec)
             except (CorruptedFile, FileNotFoundError):
-                continue  # another encoder is not there yet
+                continue  # another process has not made this entry yet
             num_entries += 1
             if row.trains:
-                parts.append(entry.words.sums)
+                parts.append(entry.record.sums)
         mean, std = pooled_statistics(parts) if parts else ([], [])
-        summary = Summary(
+        summary = CacheSummary(
             rows_sha256=description.rows_sha256,
             num_entries=num_entries,
             failed=failed,
@@ -162,41 +190,42 @@ def summarise(folder: Path) -> None:
         _write(folder / SUMMARY_FILE, summary)
 
 
-def with_entry(rows: Sequence[Row], failed: Mapping[str, str]) -> list[Row]:
-    """The rows that did not fail."""
+def encodable(rows: Sequence[CacheRow], failed: Mapping[str, str]) -> list[CacheRow]:
+    """Return the rows without failed scans."""
     return [row for row in rows if row.key not in failed]
 
 
-def read_summary(folder: Path, description: Description) -> Summary:
-    """The statistics of a finished cache.
+def read_summary(folder: Path, description: CacheDescription) -> CacheSummary:
+    """Return the statistics of a finished cache.
 
     Raises:
-        InputError: not all scans have been encoded.
+        InputError: some scans have not been processed.
     """
     if (folder / SUMMARY_FILE).exists():
-        summary = _read(folder, SUMMARY_FILE, Summary)
-        wanted = len(with_entry(description.rows, summary.failed))
-        if summary.rows_sha256 == description.rows_sha256 and summary.num_entries == wanted:
+        summary = _read(folder, SUMMARY_FILE, CacheSummary)
+        expected = len(encodable(description.rows, summary.failed))
+        if summary.rows_sha256 == description.rows_sha256 and summary.num_entries == expected:
             return summary
     raise InputError(
-        f"{folder.name}: not all scans of this cache are encoded yet; run meduet-cache again, it goes on "
+        f"{folder.name}: not all scans of this cache are encoded yet; run meduet-cache again. It continues "
         "where it stopped."
     )
 
 
 @contextmanager
 def locked(folder: Path, key: str) -> Iterator[None]:
-    """Hold the lock of an entry, waiting for it."""
+    """Hold the lock of an entry for the block; wait until the lock is free."""
     with _lock_file(folder) as file:
         fcntl.lockf(file, fcntl.LOCK_EX, 1, _byte_of(key))
         yield
 
 
 @contextmanager
-def locked_if_free(folder: Path, key: str) -> Iterator[bool]:
-    """Whether the lock of an entry could be had. The system frees it when the process ends, however it ends.
+def try_lock(folder: Path, key: str) -> Iterator[bool]:
+    """Yield whether the lock of an entry was free. If it was, the block holds the lock.
 
-    A byte of one file for each entry: nothing is left behind, and network file systems know such locks.
+    Each entry locks one byte of a common file, so no lock files are left behind, and network file systems
+    support such locks. The system frees the lock when the process ends, even if it was killed.
     """
     with _lock_file(folder) as file:
         try:
@@ -204,8 +233,8 @@ def locked_if_free(folder: Path, key: str) -> Iterator[bool]:
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise InputError(
-                    f"{folder.name}: no file can be locked there ({error.strerror}); put the cache on a disk "
-                    "that can."
+                    f"{folder.name}: files cannot be locked there ({error.strerror}); put the cache on a "
+                    "disk that supports file locks."
                 ) from error
             is_mine = False
         else:
@@ -230,13 +259,14 @@ def _read(folder: Path, name: str, kind: type):
     path = folder / name
     if not path.is_file():
         raise InputError(
-            f"{folder.name}: holds no {name}, so it is no latent cache; make it with meduet-cache."
+            f"{folder.name}: holds no {name}, so it is no latent cache; create one with meduet-cache."
         )
     try:
         return kind.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise InputError(
-            f"{folder.name}/{name}: damaged, or of another version; make the cache again in another folder."
+            f"{folder.name}/{name}: damaged, or written by another version; make the cache "
+            "again in another folder."
         ) from error
 
 

@@ -1,7 +1,7 @@
-"""What class lies where in the latents of whole scans, computed once for a ControlNet (M-40).
+"""Label maps on the latent grid, computed once for the training of a ControlNet (specification, M-40).
 
-One safetensors file a scan, beside its factors: the share of every label that the scan's label file holds, in
-each voxel of its latent. Which class of a model a label is, is decided where it is read.
+One safetensors file for each scan, beside its factors, holds the fraction of every label in each latent
+voxel. `sources/control.py` maps the labels to the classes of a model.
 """
 
 import hashlib
@@ -27,10 +27,12 @@ from napari_meduet.volumes.files import write_atomically
 
 @dataclass(frozen=True, kw_only=True)
 class MaskEntry:
-    """One scan of the cache.
+    """The label map of one scan.
 
     Attributes:
-        names: of each label in it, in the order of its channels; that of 0 is "background".
+        path: the file.
+        names: name of each label, in the order of the channels; the name of label 0 is "background".
+        labels: number of each label, in the order of the channels.
     """
 
     path: Path
@@ -38,22 +40,27 @@ class MaskEntry:
     labels: tuple[int, ...]
 
     def read(self, corner: tuple[int, int, int], size: tuple[int, int, int]) -> Float[Tensor, "K x y z"]:
-        """A crop, by its latent voxels: the share of each label."""
+        """Return the fraction of each label in a crop; corner and size are in latent voxels."""
         x, y, z = (slice(start, start + count) for start, count in zip(corner, size, strict=True))
         with safe_open(self.path, framework="pt") as file:
             return file.get_slice("shares")[:, x, y, z].float()
 
 
 @torch.inference_mode()
-def open_mask(model: Model, scan: Scan, factors: FactorEntry, names: dict[int, str]) -> MaskEntry:
-    """The entry of a scan's labels beside its factors, made unless it is there.
+def cached_mask(model: Model, scan: Scan, factors: FactorEntry, names: dict[int, str]) -> MaskEntry:
+    """Return the label map of a scan; a missing file is made beside the factors of the scan.
+
+    Args:
+        names: name of each label number.
 
     Raises:
-        InputError: the labels cannot be read, or lie on another grid than the scan.
+        InputError: the labels cannot be read, or are on another grid than the scan.
     """
     assert scan.labels_path is not None, "only scans with labels have masks"
     if not scan.labels_path.is_file():
-        raise InputError(f"{scan.labels_path.name}: there is no such file of labels, but the list names it.")
+        raise InputError(
+            f"{scan.labels_path.name}: the manifest names this label file, but it does not exist."
+        )
     status = scan.labels_path.stat()
     text = f"{factors.key} {scan.labels_path.name} {status.st_size} {status.st_mtime_ns}"
     path = factors.path.with_suffix(f".{hashlib.sha256(text.encode()).hexdigest()[:16]}.mask")
@@ -63,17 +70,19 @@ def open_mask(model: Model, scan: Scan, factors: FactorEntry, names: dict[int, s
         found = labels_on(prepared.volume, scan.labels_path)
         labels = tuple(sorted({0, *np.unique(found).tolist()}))
         if labels[0] < 0:
-            raise InputError(f"{scan.labels_path.name}: labels are 0 or more; this file holds {labels[0]}.")
+            raise InputError(
+                f"{scan.labels_path.name}: labels are 0 or more; this file holds {labels[0]}."
+            )
         shares = class_shares(model, prepared, found, labels)
         with write_atomically(path, overwrite=True) as temporary:
-            words = {"labels": " ".join(map(str, labels))}
-            save_file({"shares": shares.half().contiguous()}, temporary, words)
+            metadata = {"labels": " ".join(map(str, labels))}
+            save_file({"shares": shares.half().contiguous()}, temporary, metadata)
     called = (BACKGROUND if label == 0 else names.get(label, f"label {label}") for label in labels)
     return MaskEntry(path=path, labels=labels, names=tuple(called))
 
 
 def _labels_in(path: Path) -> tuple[int, ...] | None:
-    """The labels of the entry that is there; None where there is none that can be read."""
+    """Return the labels of the existing file, or None if it is missing or damaged."""
     try:
         with safe_open(path, framework="pt") as file:
             return tuple(int(label) for label in (file.metadata() or {})["labels"].split())

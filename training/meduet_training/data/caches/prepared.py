@@ -1,7 +1,8 @@
-"""Scans brought to the working grid once, for trainings that visit them thousands of times.
+"""Scans on the working grid, prepared once for trainings that read them many times.
 
-One safetensors file a scan: HU as int16 for CT, profile units as float16 for MR, on the 1.5 mm grid, and the
-body mask. The simulated scanners work on these values; a tokenizer's profile is applied after them.
+One safetensors file for each scan holds HU as int16 for CT, or normalised intensity as float16 for MR, on the
+1.5 mm grid, and the body mask. The simulated scanners change these values (`augmentation/scanners.py`); the
+intensity profile for CT is applied after them (`augmentation/intensity.py`).
 """
 
 import hashlib
@@ -26,10 +27,11 @@ class WorkingScan:
     """A scan on the working grid.
 
     Attributes:
-        values: (X, Y, Z) RAS; HU as int16 for CT, profile units as float16 for MR.
-        body: (X, Y, Z) bool.
-        aligned: scans with the same word show one anatomy on one grid (sequences of one session).
-        sha256: of the file the scan came from.
+        values: (X, Y, Z) in RAS order; HU as int16 for CT, normalised intensity as float16 for MR.
+        body: (X, Y, Z), True inside the patient.
+        domain, patient, modality: as in the manifest.
+        aligned: digest of patient and grid; registered scans of one session have the same digest.
+        sha256: digest of the source file.
     """
 
     values: np.ndarray
@@ -42,7 +44,7 @@ class WorkingScan:
 
 
 def prepare_scan(scan: Scan) -> WorkingScan:
-    """Read, orient and resample one scan."""
+    """Read, orient and resample one scan, and return it on the working grid."""
     volume = read_scan(scan)
     native = volume.values()
     grid = WorkingGrid.for_volume(volume)
@@ -59,7 +61,7 @@ def prepare_scan(scan: Scan) -> WorkingScan:
 
 
 def prepare_cohort(scans: list[Scan], folder: Path) -> list[Path]:
-    """Prepare each scan into a folder; what is there already is kept."""
+    """Prepare each scan that the folder does not hold yet, and return the paths in the order of the scans."""
     make_folder(folder)
     paths = []
     for scan in track(scans, description="Preparing scans"):
@@ -71,14 +73,14 @@ def prepare_cohort(scans: list[Scan], folder: Path) -> list[Path]:
 
 
 def _key(scan: Scan) -> str:
-    """Tells one scan from another. A manifest knows the file's digest; an index alone, its name."""
+    """Return the name of a scan's file, from the digest in the manifest or from the file name in an index."""
     words = [scan.sha256 or scan.path.name, scan.path.stat().st_size, scan.domain]
     words += [part for part in (scan.series, scan.volume_index) if part is not None]
     return hashlib.sha256(" ".join(map(str, words)).encode()).hexdigest()[:16]
 
 
 def save_prepared(scan: WorkingScan, path: Path) -> None:
-    """Write one prepared scan, whole or not at all."""
+    """Write one prepared scan, completely or not at all."""
     words = ("domain", "patient", "modality", "aligned", "sha256")
     with write_atomically(path, overwrite=True) as temporary:
         save_file(
@@ -92,7 +94,7 @@ def save_prepared(scan: WorkingScan, path: Path) -> None:
 
 
 def load_prepared(path: Path) -> WorkingScan:
-    """Read one prepared scan back."""
+    """Return the prepared scan in a file."""
     with safe_open(path, framework="numpy") as file:
         words = json.loads(file.metadata()["scan"])
         values = file.get_tensor("values")

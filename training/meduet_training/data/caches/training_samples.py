@@ -1,8 +1,9 @@
-"""Labelled scans as networks learn from them, each in several poses, computed once (specification, section 10).
+"""Labelled scans as training samples, each with several spatial augmentations, encoded once.
 
-One safetensors file for a scan in a pose: its latent, standardised, its body, the class of every voxel, and
-some voxels of each class, around which crops are drawn. It is named by all that decides what is in it: model,
-scan, labels, task, pose.
+One safetensors file holds one scan with one augmentation: its standardised latent, the body, the class of
+each voxel, and some voxel positions of each class, around which crops are drawn (specification, section 10).
+The file name is a digest of everything that decides the content: model, scan, labels, classes, augmentation.
+`sources/labelled_crops.py` draws batches from the files.
 """
 
 import hashlib
@@ -36,17 +37,17 @@ from napari_meduet.volumes.volume import Modality
 
 FORMAT = "2"
 SUFFIX = ".example.safetensors"
-MOST_NAMED = 5  # scans in one sentence
-POSE_SEED = 10  # poses are the same in every run, so that they are encoded once
+MOST_NAMED = 5  # scans named in one error message
+POSE_SEED = 10  # augmentations are the same in every run, so each is encoded once
 
 
 class UnusableScanError(InputError):
-    """One scan or its labels cannot be used; others may."""
+    """One scan, or its labels, cannot be used. Other scans may be usable."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StoredExample(TrainingSample):
-    """An example whose tensors lie on the disk until they are touched; latents are in half precision."""
+class StoredSample(TrainingSample):
+    """A training sample in a file. Tensors are loaded when they are used; latents have half precision."""
 
     kept_places: tuple[np.ndarray, ...]
 
@@ -56,15 +57,17 @@ class StoredExample(TrainingSample):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExampleEntry:
-    """One scan in one pose.
+class SampleEntry:
+    """One scan with one spatial augmentation.
 
     Attributes:
-        key: names the example in logs: a hash.
-        scan: the same for all poses of a scan: a hash.
-        pose: 0 is the scan's own.
-        latent_shape: channels and voxels of the whole latent.
-        classes: the classes after the background that are in it, by their numbers.
+        path: the file.
+        key: digest that names the sample in logs.
+        scan: digest of the scan, equal for all its augmentations.
+        pose: number of the augmentation; 0 means none.
+        domain, modality: as in the manifest.
+        latent_shape: channels and latent voxels of the whole latent.
+        classes: numbers of the classes in the sample, without the background.
     """
 
     path: Path
@@ -76,12 +79,12 @@ class ExampleEntry:
     latent_shape: tuple[int, int, int, int]
     classes: tuple[int, ...]
 
-    def open(self) -> StoredExample:
-        """The example itself."""
+    def open(self) -> StoredSample:
+        """Return the sample."""
         with safe_open(self.path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
         places, owners = tensors["places"].numpy(), tensors["class_of_place"].numpy()
-        return StoredExample(
+        return StoredSample(
             mean=tensors["mean"],
             log_variance=tensors["log_variance"],
             body=tensors["body"],
@@ -92,29 +95,32 @@ class ExampleEntry:
         )
 
 
-def cache_examples(
+def cache_samples(
     model: Model,
     scans: Sequence[LabelledScan],
     task: LabelTask,
     poses: Sequence[int],
     folder: Path,
     on_example: Callable[[int, int], None] = lambda number, of: None,
-) -> list[ExampleEntry]:
-    """Entries of all scans in all poses, scan by scan; what is in the folder already is kept.
+) -> list[SampleEntry]:
+    """Return the entries of all scans with all augmentations, scan by scan; missing entries are encoded.
 
-    An entry that is damaged, or older than its scan or labels, is made again.
+    Entries that are damaged, or older than their scan or labels, are encoded again.
 
     Args:
-        on_example: is told, before each, how many are done of how many.
+        task: the classes to learn.
+        poses: numbers of the augmentations; 0 means none.
+        folder: the cache directory.
+        on_example: called before each sample with the number of finished samples and the total.
 
     Raises:
-        InputError: scans or their labels cannot be used, with their names, after all others were done; or the
-            folder cannot be written.
+        InputError: some scans or labels cannot be used (raised with their names after all other scans were
+            encoded), or the folder cannot be written.
     """
     make_folder(folder)
     check_writable(folder)
     total = len(scans) * len(poses)
-    entries: list[ExampleEntry] = []
+    entries: list[SampleEntry] = []
     refused: list[str] = []
     for number, scan in enumerate(scans):
 
@@ -138,8 +144,8 @@ def _cached(
     poses: Sequence[int],
     folder: Path,
     on_pose: Callable[[int], None],
-) -> Iterator[ExampleEntry]:
-    """The entries of one scan; those that are not there are made.
+) -> Iterator[SampleEntry]:
+    """Yield the entries of one scan; missing entries are encoded.
 
     Raises:
         UnusableScanError: the scan or its labels cannot be used.
@@ -149,24 +155,24 @@ def _cached(
     for done, pose in enumerate(poses):
         on_pose(done)
         path = _path(folder, model, scan, meaning, pose)
-        entry = _kept(path, scan, pose)
+        entry = _usable_entry(path, scan, pose)
         if entry is None:
             try:
                 prepared = prepared or prepared_scan(model, scan)
             except InputError as error:
                 raise UnusableScanError(str(error)) from error
             _write(path, model, scan, prepared, meaning, pose)
-            entry = _kept(path, scan, pose)
+            entry = _usable_entry(path, scan, pose)
             assert entry is not None, "it was just written"
         yield entry
 
 
-def open_examples(
+def open_samples(
     model: Model, scans: Sequence[LabelledScan], task: LabelTask, poses: Sequence[int], folder: Path
-) -> list[ExampleEntry]:
-    """The entries that `cache_examples` has made of these; nothing is written."""
+) -> list[SampleEntry]:
+    """Return the entries that exist for these scans and augmentations. Nothing is written."""
     kept = [
-        _kept(_path(folder, model, scan, task.meaning(scan.names), pose), scan, pose)
+        _usable_entry(_path(folder, model, scan, task.meaning(scan.names), pose), scan, pose)
         for scan in scans
         for pose in poses
     ]
@@ -174,12 +180,14 @@ def open_examples(
 
 
 def _path(folder: Path, model: Model, scan: LabelledScan, meaning: LabelMap, pose: int) -> Path:
-    """Of an entry: a digest of what is the same for all poses of a scan, then one of the pose."""
+    """Return the path of an entry: a digest for all augmentations of a scan, then one of the augmentation."""
     status = scan.labels_path.stat()
     words = [
         FORMAT,
         model.sha256,
-        *(scan_words(replace(channel, split="train")) for channel in scan.channels),  # in any split alike
+        *(
+            scan_words(replace(channel, split="train")) for channel in scan.channels
+        ),  # the split does not matter
         f"{scan.labels_path.name} {status.st_size} {status.st_mtime_ns}",
         f"{sorted(meaning.classes.items())} {meaning.annotated} {sorted(meaning.ignored)}",
     ]
@@ -191,7 +199,7 @@ def _digest(text: str) -> str:
 
 
 def _pose(number: int, scan: LabelledScan) -> SpatialAugmentation:
-    """The pose of that number; 0 is the scan's own."""
+    """Return the augmentation of this number; 0 means none."""
     return (
         SpatialAugmentation()
         if number == 0
@@ -200,10 +208,10 @@ def _pose(number: int, scan: LabelledScan) -> SpatialAugmentation:
 
 
 def prepared_scan(model: Model, scan: LabelledScan) -> tuple[list[PreparedScan], np.ndarray]:
-    """The scans as the tokenizer sees them, and their labels.
+    """Return the scans, prepared for the tokenizer, and their labels.
 
     Raises:
-        InputError: a file cannot be used, grids differ, or there is a label that nobody named.
+        InputError: a file cannot be used, the grids differ, or a label has no name.
     """
     volumes = [read_scan(channel) for channel in scan.channels]
     try:
@@ -217,7 +225,7 @@ def prepared_scan(model: Model, scan: LabelledScan) -> tuple[list[PreparedScan],
         raise InputError(f"{where}: labels are 0 or more; this file holds {min(numbers)}.")
     if unnamed := sorted(numbers - scan.names.keys()):
         raise InputError(
-            f"{where}: holds label {', '.join(map(str, unnamed))}, which nobody names; name it, or call it "
+            f"{where}: holds label {', '.join(map(str, unnamed))}, which has no name. Name it, or call it "
             "background."
         )
     return [prepare_scan(model, volume) for volume in volumes], labels
@@ -232,7 +240,7 @@ def _write(
     meaning: LabelMap,
     pose: int,
 ) -> None:
-    """Encode a scan in a pose and write its entry, whole or not at all."""
+    """Encode a scan with an augmentation and write its entry, completely or not at all."""
     channels, labels = prepared
     chosen = _pose(pose, scan)
     examples = [
@@ -265,8 +273,8 @@ def _write(
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, words)
 
 
-def _kept(path: Path, scan: LabelledScan, pose: int) -> ExampleEntry | None:
-    """The entry that is there; None where there is none that can be used."""
+def _usable_entry(path: Path, scan: LabelledScan, pose: int) -> SampleEntry | None:
+    """Return the existing entry, or None if it is missing, outdated or damaged."""
     newest = max(channel.path.stat().st_mtime for channel in scan.channels)
     if not path.is_file() or path.stat().st_mtime < newest:
         return None
@@ -277,7 +285,7 @@ def _kept(path: Path, scan: LabelledScan, pose: int) -> ExampleEntry | None:
         classes = tuple(int(number) for number in words["classes"].split())
     except (SafetensorError, OSError, KeyError, ValueError):
         return None
-    return ExampleEntry(
+    return SampleEntry(
         path=path,
         key=path.name.removesuffix(SUFFIX),
         scan=path.name.split("-")[0],

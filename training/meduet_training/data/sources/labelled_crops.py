@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from meduet_training.data.caches.training_samples import ExampleEntry, StoredExample
+from meduet_training.data.caches.training_samples import SampleEntry, StoredSample
 from meduet_training.data.labels.task import LabelTask
 from meduet_training.data.sources.protocol import Choice, Purpose, generator_of, row_seed
 from napari_meduet.core.sliding_windows import Position
@@ -42,12 +42,12 @@ class LabelledSource:
     """
 
     def __init__(
-        self, entries: Sequence[ExampleEntry], task: LabelTask, size: Position, stride: Position, seed: int
+        self, entries: Sequence[SampleEntry], task: LabelTask, size: Position, stride: Position, seed: int
     ) -> None:
         self.entries, self.size, self.stride, self.seed = list(entries), size, stride, seed
         self._task = task
         self.domains = tuple(sorted({entry.domain for entry in entries}))
-        self._opened: dict[int, StoredExample] = {}
+        self._opened: dict[int, StoredSample] = {}
         self.latent_shape = (entries[0].latent_shape[0], *size)
 
     @property
@@ -71,7 +71,7 @@ class LabelledSource:
         rows = [self._read(choice) for choice in choices]
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
-    def example(self, number: int) -> StoredExample:
+    def example(self, number: int) -> StoredSample:
         """The example of an entry, opened once in each process."""
         if number not in self._opened:
             self._opened[number] = self.entries[number].open()

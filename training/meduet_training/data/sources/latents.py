@@ -20,14 +20,14 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from meduet_training.data.augmentation.flips import draw_turns, turned_latent, turned_places
-from meduet_training.data.caches.latent_chunks import EDGE, CorruptedFile, Place
-from meduet_training.data.caches.latent_entry import WINDOW, Entry, open_entry
+from meduet_training.data.caches.latent_chunks import CHUNK_SIDE, CorruptedFile, Position
+from meduet_training.data.caches.latent_entry import WINDOW, LatentEntry, open_latent_entry
 from meduet_training.data.caches.latents import (
-    Row,
+    CacheRow,
     entry_path,
     read_description,
     read_summary,
-    with_entry,
+    encodable,
 )
 from meduet_training.data.sources.protocol import Choice, Purpose, generator_of, row_seed
 from meduet_training.data.sources.sampling import balanced, one_of
@@ -82,8 +82,8 @@ class CacheSource:
         self.folder, self.seed, self.side, self.turns = folder, seed, side, turns
         description = read_description(folder)
         summary = read_summary(folder, description)
-        self.spec, self._maps = description.spec, description.turns
-        rows = with_entry(description.rows, summary.failed)
+        self.spec, self._maps = description.spec, description.channel_maps
+        rows = encodable(description.rows, summary.failed)
         self.rows = [row for row in rows if row.trains]
         self.held_out = [row for row in rows if row.split == "test"]
         if not self.rows:
@@ -183,7 +183,7 @@ class CacheSource:
     def _standardised(self, latent: Float[Tensor, "C X Y Z"]) -> Float[Tensor, "C X Y Z"]:
         return LatentStandardisation.of_channels(self._mean, self._std).standardised(latent)
 
-    def _checked(self, row: Row, read: Callable[[], Read]) -> Read | None:
+    def _checked(self, row: CacheRow, read: Callable[[], Read]) -> Read | None:
         """What is read of a scan; None, counted and said once, if it cannot be."""
         try:
             return retry_storage(read)
@@ -200,15 +200,15 @@ class CacheSource:
                 )
             return None
 
-    def _crop(self, row: Row, generator: Generator) -> Crop:
+    def _crop(self, row: CacheRow, generator: Generator) -> Crop:
         """A random crop of a scan.
 
         Raises:
             Damaged, OSError: it is not what was written, or not there.
         """
-        entry = open_entry(entry_path(self.folder, row.key), row.key, self.spec)
+        entry = open_latent_entry(entry_path(self.folder, row.key), row.key, self.spec)
         place, size = _place(entry, self.side, generator), (self.side, self.side, self.side)
-        values = entry.cubes.read(place, size).float()
+        values = entry.chunks.read(place, size).float()
         if not values.isfinite().all():
             raise CorruptedFile("its numbers are not finite")
         mean, log_variance = values[:-1].chunk(2)
@@ -220,10 +220,10 @@ class CacheSource:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _place(entry: Entry, side: int, generator: Generator) -> Place:
+def _place(entry: LatentEntry, side: int, generator: Generator) -> Position:
     """Where a crop begins: the first place tried with enough body in it, or else the best of them."""
     body, best, most = entry.body, (0, 0, 0), -1.0
-    room = [width - side + 1 for width in entry.cubes.shape]
+    room = [width - side + 1 for width in entry.chunks.shape]
     for _ in range(PLACES_TRIED):
         x, y, z = (int(torch.randint(places, (), generator=generator)) for places in room)
         share = _share_of(body, (x, y, z), side)
@@ -234,12 +234,12 @@ def _place(entry: Entry, side: int, generator: Generator) -> Place:
     return best
 
 
-def _share_of(cubes: np.ndarray, corner: Place, side: int) -> float:
+def _share_of(cubes: np.ndarray, corner: Position, side: int) -> float:
     """Share of body in a crop, from that in each cube that it touches."""
     weights = []
     for start, count in zip(corner, cubes.shape, strict=True):
-        first = np.arange(count) * EDGE
-        overlap = np.minimum(first + EDGE, start + side) - np.maximum(first, start)
+        first = np.arange(count) * CHUNK_SIDE
+        overlap = np.minimum(first + CHUNK_SIDE, start + side) - np.maximum(first, start)
         weights.append(np.clip(overlap, 0, None) / side)
     return float(np.einsum("ijk,i,j,k->", cubes, *weights))
 
