@@ -1,4 +1,4 @@
-"""A minute generator that answers, and conditions for it."""
+"""A very small generator with non-zero outputs, and conditions for it."""
 
 from typing import TypeVar
 
@@ -16,12 +16,12 @@ MINUTE = {
 
 
 def minute_config(**changes) -> GeneratorConfig:
-    """Two narrow blocks on a latent of 4 x 8^3."""
+    """Return the configuration of two narrow blocks on a latent of 4 x 8^3."""
     return GeneratorConfig.tiny(**MINUTE | changes)
 
 
 def awake(generator: Network, seed: int = 0) -> Network:
-    """The network with random numbers where it began with zeros, so that everything has an effect."""
+    """Return the network with random numbers instead of zeros, so every layer has an effect."""
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in generator.parameters():
@@ -36,7 +36,7 @@ def minute_generator(**changes) -> Generator:
 
 
 def conditions(num_rows: int = 2, *, spatial: bool = True, num_tokens: int = 8, seed: int = 0) -> Conditions:
-    """Random factors, none dropped."""
+    """Return random factors without drops."""
     random = torch.Generator().manual_seed(seed)
     given = torch.zeros(num_rows, dtype=torch.bool)
     return Conditions(

@@ -50,11 +50,11 @@ def test_without_a_compiler_for_the_gpu_nothing_is_compiled(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda predict, **_: compiled.append(predict) or predict)
     monkeypatch.setattr(acceleration, "find_spec", lambda name: None)
     accelerated(minute_generator(), compiles=True)
-    assert len(compiled) == 1  # the CPU's compiler is another one
+    assert len(compiled) == 1  # the CPU has another compiler
 
 
 def test_compiled_predictions_outlive_the_next_one(monkeypatch):
-    """A replayed CUDA graph writes every prediction to the same place."""
+    """A replayed CUDA graph writes every prediction to the same memory."""
     place = torch.zeros(1)
 
     def replay(number):
@@ -74,7 +74,7 @@ def test_compiled_on_a_gpu_it_predicts_the_same(precision):
     generator = minute_generator().cuda()
     expected = velocity_of(generator)
     compiled = accelerated(generator, precision, compiles=True)
-    for _ in range(3):  # records, then replays
+    for _ in range(3):  # the first calls record the graph, later ones replay it
         found = velocity_of(compiled)
     assert relative_error(found, expected) < (1e-3 if precision == "float32" else 0.1)
 

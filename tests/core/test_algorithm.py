@@ -1,7 +1,7 @@
-"""Algorithm 1 with networks whose answers are known: which rows, masks and labels meet in each loss.
+"""Algorithm 1 with networks of known outputs: which rows, masks and labels enter each loss.
 
-The first half of a patch is its content, the second its style; the decoder puts the halves together again. So
-every loss has a value that can be worked out, and a row, mask or label in the wrong place gives another one.
+The first half of a patch is its content, the second its style, and the decoder joins both halves. Therefore
+every loss has a value that can be computed by hand, and a wrong row, mask or label gives another value.
 """
 
 import math
@@ -28,7 +28,7 @@ def split(latent, mask=None):
 
 
 class Joiner(nn.Module):
-    """Decodes tokens into the patches they came from; what is hidden stays 0, or shows through."""
+    """Decodes tokens into their patches; hidden tokens stay 0 or show the partner's patches."""
 
     def __init__(self, *, shows_hidden: bool) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ def test_each_side_of_a_mixture_is_classified_under_its_own_label():
     seen = []
 
     def read_value(content, style):
-        value = content.mean(dim=-1)  # exactly the volume's, unless tokens of two volumes were averaged
+        value = content.mean(dim=-1)  # the value of the volume, unless tokens of two volumes were averaged
         seen.append(value)
         logits = -1e3 * (value.unsqueeze(-1) - torch.tensor([1.0, 2.0, 3.0, 4.0])).abs()
         return logits, logits
@@ -153,7 +153,7 @@ def test_each_side_of_a_mixture_is_classified_under_its_own_label():
 @pytest.mark.parametrize("scope", ["quadruplet", "batch"])
 @pytest.mark.parametrize("partner", [[3, 2, 1, 0], [1, 0, 3, 2], [2, 3, 0, 1]], ids=str)
 def test_perfect_factors_leave_the_contrast_nothing_to_say(scope, partner):
-    codes = torch.eye(HALF)[:8]  # a content code and a style code for each of four volumes, all unlike
+    codes = torch.eye(HALF)[:8]  # a different content and style code for each of four volumes
     patches = torch.cat([codes[:4], codes[4:]], dim=-1)[:, None].expand(-1, NETWORK.num_tokens, -1)
     latent = unpatchify(patches.contiguous(), NETWORK.grid, NETWORK.patch_size)
     config = ObjectiveConfig.corrected(total_steps=10, scope=scope)
@@ -165,7 +165,7 @@ def test_perfect_factors_leave_the_contrast_nothing_to_say(scope, partner):
 
 
 def test_the_aligned_swap_is_the_default_swap():
-    # Target and reference are the volumes with 10 added to their style: a shift of the style by 10 is right.
+    # Target and reference are the volumes with 10 added to their style, so the true shift is 10.
     in_other_style = unpatchify(
         patchify(BATCH["latent"], NETWORK.patch_size) + 10.0 * (torch.arange(2 * HALF) >= HALF),
         NETWORK.grid,

@@ -10,7 +10,7 @@ def test_a_swap_that_misses_its_truth_by_two_scores_four():
 
 
 def test_agreement_by_hand():
-    # Layer norm makes (0, 2) into (-1, 1) and (5, 1) into (1, -1): squared difference 4 in both places.
+    # Layer norm makes (0, 2) into (-1, 1) and (5, 1) into (1, -1): squared difference 4 in both entries.
     there, here = torch.tensor([[[0.0, 2.0]]]), torch.tensor([[[5.0, 1.0]]])
     assert torch.isclose(content_agreement_loss(here, there), torch.tensor(4.0), atol=1e-4)
     assert torch.equal(content_agreement_loss(here, there), content_agreement_loss(there, here))

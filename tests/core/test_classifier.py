@@ -1,4 +1,4 @@
-"""The classifier: pooled by body, and a scan's scores from its windows'."""
+"""The classifier: pooling by body coverage, and scores of a scan from those of its windows."""
 
 import torch
 

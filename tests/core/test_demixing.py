@@ -71,5 +71,5 @@ def test_c01_whoever_only_copies_visible_tokens_pays_for_every_hidden_one():
     mask = masks(3)
     copy_i = mix(latent_i, nothing, mask, (6, 6, 6))
     copy_j = mix(nothing, latent_j, mask, (6, 6, 6))
-    # (2^2 / 2 + 4^2 / 2) / 2 = 5. Under another row's mask a quarter of the tokens would pass for recovered.
+    # (2^2 / 2 + 4^2 / 2) / 2 = 5. Under another row's mask a quarter of the tokens would count as recovered.
     assert reconstruction_loss(copy_i, copy_j, latent_i, latent_j) == 5.0

@@ -1,4 +1,4 @@
-"""Detail follows the contrast around it."""
+"""Detail follows the local change of contrast."""
 
 import torch
 

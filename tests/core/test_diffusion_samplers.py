@@ -1,4 +1,4 @@
-"""Data normal around 0: noise, paths and marginals of the thousand steps are known."""
+"""Samplers for DiT on normal data with mean 0, whose noise, paths and marginals are known."""
 
 import math
 
@@ -44,7 +44,7 @@ def test_the_shares_of_signal_by_hand():
     assert SHARES[0] == 1
     assert math.isclose(SHARES[1], 1 - 1e-4)
     assert math.isclose(SHARES[2], (1 - 1e-4) * (1 - 1e-4 - 0.0199 / 999))
-    assert math.isclose(SHARES[1000], 4.0358e-5, rel_tol=1e-4)  # the value that DDPM's schedule is known for
+    assert math.isclose(SHARES[1000], 4.0358e-5, rel_tol=1e-4)  # the published value of DDPM's schedule
 
 
 def test_diffusion_runs_from_data_to_noise_and_keeps_variance():
@@ -64,7 +64,7 @@ def test_each_generator_learns_on_its_own_path():
 
 
 def test_the_order_of_ddim_is_measured():
-    """The path through noise 1 is a number of standard deviations from the mean that never changes."""
+    """Along the path through noise 1 the distance from the mean is a constant number of stds."""
 
     def error(steps: int) -> float:
         return abs(float(last(ddim(gaussian_noise, one(), diffusion_times(steps))).x) - STD / spread(1000))
@@ -104,7 +104,7 @@ def test_ddpm_with_every_step_keeps_the_marginals():
 
 
 def test_with_250_steps_ddpm_loses_little_of_the_spread():
-    """Noise of the steps left out is the posterior's, which is the smaller bound of the two known."""
+    """The noise of skipped steps has the posterior's variance, the smaller of the two known bounds."""
     random = torch.Generator().manual_seed(0)
     x = torch.randn(20_000, 1, 1, 1, 1, generator=random)
     draw = lambda like: torch.randn(like.shape, generator=random)  # noqa: E731

@@ -43,7 +43,7 @@ def test_the_nested_form_by_hand():
 
 
 def test_rescaling_by_hand():
-    guided, both = torch.tensor([[0.0, 8.0]]), torch.tensor([[1.0, 3.0]])  # spreads 4 and 1 times sqrt 2
+    guided, both = torch.tensor([[0.0, 8.0]]), torch.tensor([[1.0, 3.0]])  # stds 4 and 1 times sqrt 2
     assert torch.allclose(rescaled(guided, both, 1.0), torch.tensor([[0.0, 2.0]]))
     assert torch.allclose(rescaled(guided, both, 0.5), torch.tensor([[0.0, 5.0]]))
     assert torch.equal(rescaled(guided, both, 0.0), guided)

@@ -1,4 +1,4 @@
-"""Learning from few labels: Eqs. 28-30 by hand, partial labels, and what moves."""
+"""Fine-tuning with few labels: Eqs. 28-30 by hand, partial labels, and which weights change."""
 
 import math
 
@@ -80,7 +80,7 @@ def test_soft_dice_of_a_half_sure_mask():
 
 def test_indifferent_scores_lose_ln_3_and_what_dice_says():
     target = torch.zeros(1, 2, 1, 1, dtype=torch.uint8)
-    target[0, 0] = 1  # one voxel of class 1, one of background; class 2 is not shown
+    target[0, 0] = 1  # one voxel of class 1, one of background; class 2 is absent
     loss = segmentation_loss(torch.zeros(1, 3, 2, 1, 1), target, ALL_ANNOTATED)
     dice = 2 * (1 / 3) / (2 / 3 + 1)
     assert loss == pytest.approx(math.log(3) + 1 - dice)

@@ -27,7 +27,7 @@ def batch(**changes) -> dict[str, torch.Tensor]:
 
 
 def test_the_loss_by_hand():
-    """Latent 1, noise 3: the velocity is 2; whoever says 1.5 misses it by 0.5."""
+    """Latent 1, noise 3: the velocity is 2, and a prediction of 1.5 has an error of 0.5."""
     shape = (2, 4, 8, 8, 8)
     asked = batch(latent=torch.ones(shape), noise=torch.full(shape, 3.0))
     assert velocity_loss(minute_config(), torch.full(shape, 1.5), asked) == 0.25

@@ -66,7 +66,7 @@ def test_what_is_computed_before_the_steps_is_what_forward_computes():
 
 
 def test_the_modulation_is_time_content_and_style_added():
-    """Eq. 18: a change of style moves the modulation by the same whatever time and content are."""
+    """Eq. 18: a change of style changes the modulation equally for every time and content."""
     generator, a, b = minute_generator(), conditions(seed=0), conditions(seed=1)
     swapped = conditions(seed=1)
     swapped = type(a)(**{**vars(a), "style": swapped.style})
@@ -113,7 +113,7 @@ def test_recomputing_blocks_gives_the_same_gradient():
 def test_the_time_embedding_tells_steps_of_a_thousandth_apart():
     embedded = time_embedding(torch.tensor([0.0, 0.001, 1.0]))
     assert embedded[0].tolist() == [1.0] * 128 + [0.0] * 128
-    assert (embedded[1] - embedded[0]).abs().max() > 0.8  # the fastest turns by 1 radian a step
+    assert (embedded[1] - embedded[0]).abs().max() > 0.8  # the highest frequency is 1 radian per step
 
 
 def test_the_papers_sizes():
@@ -155,7 +155,7 @@ def test_positions_stretched_over_their_own_grid_are_themselves():
 
 
 def test_stretched_positions_by_hand():
-    """Along one axis of 2 stretched to 4, places lie at 0, 1/4, 3/4 and 1 of the way."""
+    """An axis of 2 positions interpolated to 4 has positions at 0, 1/4, 3/4 and 1 of the way."""
     first, last = sincos_positions((2, 1, 1), 6)
     expected = torch.stack([torch.lerp(first, last, share) for share in (0.0, 0.25, 0.75, 1.0)])
     assert torch.allclose(interpolated_positions((2, 1, 1), (4, 1, 1), 6), expected)

@@ -72,7 +72,7 @@ def test_outside_its_interval_guidance_rests_and_costs_nothing():
 
 
 def test_a_style_that_is_not_given_cannot_guide():
-    """Null style: with and without it are the same, so only the content pushes."""
+    """If the style is the null, both evaluations are equal, so only the content has an effect."""
     generator, x = minute_generator(), latent()
     given = replace(conditions(), drops_style=torch.ones(2, dtype=torch.bool))
     found = [

@@ -1,4 +1,4 @@
-"""Conditions of short trainings: whitened factors, and a guess at what lies where (core/synthesis)."""
+"""Help for short trainings: whitened factors, and the layout prior for spatial content."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def conditions(places: torch.Tensor | None) -> Conditions:
 
 
 def filled(config: GeneratorConfig) -> Generator:
-    """A generator none of whose layers is zero any more."""
+    """Return a generator in which no layer is zero."""
     torch.manual_seed(0)
     generator = Generator(config)
     with torch.no_grad():

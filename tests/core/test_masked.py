@@ -1,4 +1,4 @@
-"""Masked autoencoding: what is hidden is scored, and what is hidden is not seen."""
+"""Masked autoencoding: the loss scores hidden tokens, and the network does not see them."""
 
 import subprocess
 import sys
@@ -123,5 +123,5 @@ mask = config.draw(network, torch.Generator().manual_seed(0))["mask"].expand(2, 
 batch = dict(latent=torch.randn(2, *network.latent_shape), mask=mask)
 torch.compile(config.build(network), backend="eager", fullgraph=True)(batch, 0)
 """.replace("{network}", repr(asdict(SMALL)))
-    # A process of its own: here the shape checks would stand between the compiler and the code.
+    # A separate process, because the shape checks of this process break compilation.
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

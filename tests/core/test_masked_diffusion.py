@@ -1,4 +1,4 @@
-"""Masked diffusion: numbers by hand, and the two pretexts at its ends."""
+"""Masked diffusion: numbers by hand, and the two pretexts at its limits."""
 
 import math
 from dataclasses import asdict
@@ -47,7 +47,7 @@ def a_batch(network, config, num_volumes=2, seed=0):
 
 
 def with_answer(network, config, answer) -> MaskedDiffusion:
-    """Masked diffusion whose network answers with a function of what it sees; `seen` keeps that."""
+    """Masked diffusion whose network is a function of its input; `seen` stores the input."""
     diffusion = config.build(network)
     diffusion.seen = []
 
@@ -115,7 +115,7 @@ def test_without_noise_it_is_masked_autoencoding(network, corruption):
     error = token_error(0.3 * seen - 1, batch["latent"], network.patch_size)
     assert torch.equal(losses["total"], masked_loss(error, batch["mask"]))
     shown = token_error(seen, batch["latent"], network.patch_size) * (1 - batch["mask"])
-    assert torch.equal(shown, torch.zeros_like(shown))  # nothing was added to what is shown
+    assert torch.equal(shown, torch.zeros_like(shown))  # visible blocks have no noise
 
 
 @CORRUPTIONS
@@ -251,7 +251,7 @@ def test_the_voxel_network_is_nnu_nets_medium_preset_and_its_conditioning():
     ids=str,
 )
 def test_a_diffusion_that_cannot_work_cannot_be_configured(changes):
-    config = object.__new__(MaskedDiffusionConfig)  # past the shape checks, as in test_objective.py
+    config = object.__new__(MaskedDiffusionConfig)  # avoids the shape checks, as in test_objective.py
     for name, value in (asdict(MaskedDiffusionConfig()) | changes).items():
         object.__setattr__(config, name, value)
     with pytest.raises(ValueError, match=r"sigma_max must be|one of|at least 1"):

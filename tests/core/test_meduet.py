@@ -50,7 +50,7 @@ def test_a_latent_of_another_size_is_refused(tiny):
 
 @torch.no_grad()
 def test_attention_by_hand():
-    # Queries and keys of 0 attend to both tokens alike, so each becomes the mean of the values, 2 and 4.
+    # Queries and keys of 0 attend equally to both tokens, so each becomes the mean of the values, 2 and 4.
     attention = Attention(width=2, num_heads=1)
     for parameter in attention.parameters():
         parameter.zero_()
@@ -78,7 +78,7 @@ def test_a_block_is_what_its_equations_say():
 
 @torch.no_grad()
 def test_tokens_know_where_they_are(tiny):
-    # Everywhere the same, yet no two tokens and no two patches come out alike.
+    # The input is constant, but all tokens and all patches are different.
     tokens = tiny.encoder(torch.ones(1, 4, 24, 24, 24))[0]
     assert torch.pdist(tokens).min() > 1e-3
     patches = patchify(tiny.decoder(torch.ones(1, 216, TINY.decoder_width)), 4)[0]
@@ -95,7 +95,7 @@ def test_rows_of_a_batch_do_not_meet(tiny):
 
 @torch.no_grad()
 def test_c03_only_content_and_style_reach_the_decoder(tiny):
-    # The encoder returns one token for each patch and nothing besides; what the decoder adds is a constant.
+    # The encoder returns exactly one token for each patch, and the decoder adds a constant only.
     assert tiny.encoder(torch.randn(2, 4, 24, 24, 24)).shape == (2, 216, 192)
     content, style = tiny.encode(torch.randn(1, 4, 24, 24, 24))
     alone = tiny.decode(content, style)
@@ -125,7 +125,7 @@ def test_hidden_tokens_leave_no_trace_in_what_is_decoded(tiny):
 
 
 def reach_of(token: int, mask: torch.Tensor | None, layer: Disentangle) -> set[int]:
-    """Tokens whose style changes when one token does."""
+    """Return the tokens whose style changes with one token."""
     tokens = torch.randn(1, 216, TINY.width)
     altered = tokens.clone()
     altered[0, token] += 1
@@ -134,7 +134,7 @@ def reach_of(token: int, mask: torch.Tensor | None, layer: Disentangle) -> set[i
 
 
 def neighbours_of(token: int) -> set[int]:
-    """The token and all that touch it on the 6^3 grid."""
+    """Return the token and all its neighbours on the 6^3 grid."""
     x, y, z = token // 36, token // 6 % 6, token % 6
     near = [[n for n in (axis - 1, axis, axis + 1) if 0 <= n < 6] for axis in (x, y, z)]
     return {i * 36 + j * 6 + k for i in near[0] for j in near[1] for k in near[2]}

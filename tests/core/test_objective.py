@@ -12,7 +12,7 @@ from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import Batch, Objective, ObjectiveConfig, pretraining_loss
 from napari_meduet.core.siqc import LARGEST_LOG_SCALE
 
-# A grid of 2^3 tokens and one block each: everything the step does, in milliseconds.
+# A grid of 2^3 tokens and one block each: a complete step in milliseconds.
 SMALL = MeDUETConfig.tiny(
     grid=(2, 2, 2), width=24, depth=1, heads=2, content_width=24, style_width=6,
     decoder_width=24, decoder_depth=1, decoder_heads=2, num_domains=3,
@@ -47,7 +47,7 @@ def an_objective(config: ObjectiveConfig, seed: int = 0) -> Objective:
 
 
 def counted(objective: Objective) -> Counter:
-    """Samples that pass through student and teacher from now on."""
+    """Count the samples that pass through student and teacher."""
     samples = Counter()
     for name, network in (
         ("student encodes", objective.student.encoder),
@@ -117,7 +117,7 @@ def test_distillation_starts_at_a_fifth_of_the_steps(preset):
     objective, batch = an_objective(preset(total_steps=10)), a_batch()
     with torch.no_grad():
         for parameter in objective.teacher.parameters():
-            parameter.mul_(1.1)  # so that the teacher disagrees with its student even where both see the same
+            parameter.mul_(1.1)  # so that teacher and student differ even for equal inputs
     assert objective(batch, BEFORE)["distillation"] == 0
     assert objective(batch, AFTER)["distillation"] > 0
 
@@ -154,7 +154,7 @@ def test_each_ablation_takes_its_terms_away(term, gone):
 
 
 def test_c04_full_reconstruction_trains_what_a_swap_uses():
-    # Without its hidden tokens the decoder reads nothing but content and style, as it does in a swap.
+    # Without hidden tokens the decoder reads only content and style, as in a swap.
     objective = an_objective(ObjectiveConfig.corrected(total_steps=10))
     full = objective(a_batch(), BEFORE)["full"]
     hidden, constant = torch.autograd.grad(
@@ -229,7 +229,7 @@ def test_a_batch_gives_the_same_losses_to_the_last_bit():
 
 
 def test_an_aligned_swap_into_ones_own_style_is_the_full_reconstruction():
-    # A volume without truth stands in for its own target: its shift is by nothing.
+    # A volume without a true partner is its own target, so its style is shifted by 0.
     objective = an_objective(ObjectiveConfig.corrected(aligned_weight=1.0, aligned_content_weight=1.0))
     batch = a_batch()
     batch |= {"aligned_target": batch["latent"], "style_reference": batch["latent"]}
@@ -284,7 +284,7 @@ def test_learning_lowers_the_loss():
     ids=str,
 )
 def test_an_objective_that_cannot_work_cannot_be_configured(changes):
-    # Built past the shape checks, which would refuse wrong words before the configuration does.
+    # Built without the shape checks, which would refuse wrong values before the configuration does.
     config = object.__new__(ObjectiveConfig)
     for name, value in (asdict(ObjectiveConfig()) | changes).items():
         object.__setattr__(config, name, value)
@@ -317,7 +317,7 @@ if rank == 0:
 
 
 def test_two_processes_compute_losses_and_gradients_of_the_whole_batch(tmp_path):
-    """The mean over both is what one process gets: contrast against all keys, domains of all labelled."""
+    """The mean over both processes equals the losses and gradients of one process."""
     objective = an_objective(ObjectiveConfig(scope="batch"))
     batch = a_batch() | {"partner": torch.tensor([1, 0, 3, 2])}
     losses = objective(batch, 150_000)
@@ -361,5 +361,5 @@ batch = dict(
 )
 torch.compile(objective, backend="eager", fullgraph=True)(batch, 0)["total"].backward()
 """.replace("{network}", repr(asdict(SMALL)))
-    # A process of its own: here the shape checks would stand between the compiler and the code.
+    # A separate process, because the shape checks of this process break compilation.
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)

@@ -7,7 +7,7 @@ from napari_meduet.core.positions import sincos_positions
 
 
 def test_positions_of_two_tokens_by_hand():
-    # Width 6: one frequency, 1, per axis. The second token lies one step along z.
+    # Width 6: one frequency, 1, per axis. The second token is one step along z.
     expected = [[0, 1, 0, 1, 0, 1], [0, 1, 0, 1, math.sin(1), math.cos(1)]]
     assert torch.allclose(sincos_positions((1, 1, 2), 6), torch.tensor(expected, dtype=torch.float32))
 

@@ -1,4 +1,4 @@
-"""Fields with known solutions: data normal around a mean, whose velocity, paths and marginals are known."""
+"""Samplers for SiT on normal data with a mean, whose velocity, paths and marginals are known."""
 
 import math
 from functools import partial
@@ -40,7 +40,7 @@ def last(steps):
 
 
 def error(name: str, steps: int) -> float:
-    """From noise 1 the path ends at one standard deviation above the mean."""
+    """Return the error at the end of the path from noise 1, which ends one std above the mean."""
     return abs(
         float(last(VELOCITY_SAMPLERS[name](gaussian_velocity, one(), time_grid(steps))).x) - (MEAN + STD)
     )
@@ -105,7 +105,7 @@ def test_the_guess_of_the_data_ends_in_the_sample(name):
     )
     steps = list(sampler(gaussian_velocity, one(), time_grid(200)))
     assert torch.allclose(steps[-1].data, steps[-1].x)
-    assert torch.allclose(steps[0].data, one(MEAN), atol=0.1)  # of pure noise, the best guess is the mean
+    assert torch.allclose(steps[0].data, one(MEAN), atol=0.1)  # of pure noise: the mean
 
 
 def test_euler_maruyama_keeps_the_marginals_all_along_the_way():

@@ -180,7 +180,7 @@ def test_c20_two_scans_of_one_domain_are_not_each_others_style_negatives():
     compared = compared_views(labels, labels, "batch")
     assert torch.equal(compared_styles(labels, labels, compared, "all"), compared)
     kept = compared_styles(labels, labels, compared, "exclude_same_domain")
-    # The views are 0 1 2 3 02 13 20 31; the styles of 0 and 1 are both of domain 7. View 0 is asked to tell
+    # The views are 0 1 2 3 02 13 20 31; the styles of 0 and 1 are both of domain 7. View 0 must separate
     # its own style in the swap 20 from those of 2 and 3 in the views 2, 3, 02 and 13; 1 and 31 are left out.
     assert rows(kept)[0] == [0, 0, 1, 1, 1, 1, 1, 0]
 

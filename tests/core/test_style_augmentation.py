@@ -1,4 +1,4 @@
-"""Training latents in other styles: Eq. 27, Table 12, and whose styles are drawn."""
+"""Style augmentation: Eq. 27, Table 12, and the choice of styles."""
 
 import pytest
 import torch

@@ -19,7 +19,7 @@ EVERY_MODE = pytest.mark.parametrize("mode", MODES)
 
 
 def two_scans(seed: int) -> tuple[torch.Tensor, StyleStatistics, StyleStatistics]:
-    """Style tokens of three windows of a scan, its statistics, and those of a scan unlike it."""
+    """Return style tokens of three windows of a scan, its statistics, and those of another scan."""
     generator = torch.Generator().manual_seed(seed)
     scan = torch.randn(3, 20, 6, generator=generator) * 3 + 1
     other = torch.randn(50, 6, generator=generator) * 0.2 - 4
@@ -42,7 +42,7 @@ def test_half_the_strength_goes_half_the_way():
     style, own, other = torch.tensor([[[1.0], [5.0]]]), statistics(3, 2), statistics(10, 6)
     assert shift_style(style, own, other, 0.5).flatten().tolist() == [4.5, 8.5]
     assert prototype_style(style, own, other, 0.5).flatten().tolist() == [6.5, 6.5]
-    # Mean 6.5 and deviation 4, twice the scan's own.
+    # Mean 6.5 and std 4, twice the scan's own.
     assert torch.allclose(adain_style(style, own, other, 0.5).flatten(), torch.tensor([2.5, 10.5]), atol=1e-4)
     assert token_style(style, style + 7, 0.5).flatten().tolist() == [4.5, 8.5]
 

@@ -1,4 +1,4 @@
-"""Texture: bands measured and moved, borders left alone (specification, section 8)."""
+"""Texture: bands are measured and changed, borders are not (specification, section 8)."""
 
 import math
 
@@ -25,7 +25,7 @@ PIXEL_MM = 0.75
 AXIS = 2
 SHAPE = (64, 64, 4)
 NUM_BANDS = len(BAND_EDGES_MM)
-COARSE_MM = 1.5  # such pixels cannot hold the first band
+COARSE_MM = 1.5  # such pixels cannot represent the first band
 
 
 def white_noise(deviation: float, seed: int) -> torch.Tensor:
@@ -39,7 +39,7 @@ def everywhere(shape: tuple[int, ...] = SHAPE) -> torch.Tensor:
 def moved(
     remainder: torch.Tensor, other: BandEnergies, strength: float = 1.0, tissue: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, list[float]]:
-    """The correction that brings a remainder to the other's texture, and its gains."""
+    """Return the correction towards the other texture, and its gains."""
     tissue = everywhere() if tissue is None else tissue
     own = band_energies(remainder, tissue, PIXEL_MM, AXIS)
     gains = band_gains(remainder, tissue, AXIS, own, other, strength)
@@ -47,7 +47,7 @@ def moved(
 
 
 def noise_of(slices: torch.Tensor) -> float:
-    """Robust deviation from a 3 x 3 in-plane mean, as the issue measures noise."""
+    """Return the robust std of the difference from a 3 x 3 in-plane mean."""
     images = slices.movedim(AXIS, 0)[:, None]
     rest = images - F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     return 1.4826 * float(rest.abs().median())
@@ -79,7 +79,7 @@ def test_noise_goes_most_of_the_way_in_both_directions(start, end):
 
 
 def test_strength_is_a_power_of_the_ratio():
-    """Half way from 10 to 40 is 20."""
+    """The geometric mean of 10 and 40 is 20."""
     remainder = white_noise(10.0, seed=0)
     other = band_energies(white_noise(40.0, seed=1), everywhere(), PIXEL_MM, AXIS)
     correction, _ = moved(remainder, other, strength=0.5)
@@ -121,7 +121,7 @@ def test_slices_are_corrected_one_by_one():
 
 
 def passed(band: int, frequency: float) -> float:
-    """Share of a wave that a band lets through: the difference of two Gaussians' transfer functions."""
+    """Return the transfer function of a band: the difference of those of two Gaussians."""
     through = [math.exp(-2 * (math.pi * edge * frequency) ** 2) for edge in BAND_EDGES_MM]
     return (through[band - 1] if band else 1.0) - through[band]
 
@@ -142,7 +142,7 @@ def test_a_wave_lands_in_its_band_with_its_amplitude(band):
 def test_ratios_of_equal_grids_by_hand():
     own = BandEnergies((10.0, 5.0, 4.0, 2.0, 0.0), 0.7)
     other = BandEnergies((20.0, 5.0, 1.0, 3.0, 7.0), 0.7)
-    assert band_ratios(own, other) == [2.0, 1.0, 0.25, 1.5, None]  # nothing cannot be made larger
+    assert band_ratios(own, other) == [2.0, 1.0, 0.25, 1.5, None]  # a band without texture has no ratio
 
 
 def test_what_the_own_grid_cannot_hold_folds_into_what_it_can():
@@ -153,7 +153,7 @@ def test_what_the_own_grid_cannot_hold_folds_into_what_it_can():
     # 36 are spread by area: 1.7778, 0.6944, 0.2770, 0.1111 of 2.8603.
     assert held[0] == pytest.approx(math.sqrt(4 + 36 * 1.7778 / 2.8603) / 2, rel=1e-3)
     reached = sum((ratio * mine) ** 2 for ratio, mine in zip(held, own.deviations[1:], strict=True))
-    assert reached == pytest.approx(6**2 + 2**2 + 3**2 + 4**2 + 5**2)  # no energy is lost or made
+    assert reached == pytest.approx(6**2 + 2**2 + 3**2 + 4**2 + 5**2)  # energy is conserved
 
 
 def test_what_the_other_grid_cannot_hold_is_unknown():

@@ -1,4 +1,4 @@
-"""Latent UNETR: shapes, sizes of the paper, the encoder's weights, and parts without seams."""
+"""Latent UNETR: shapes, sizes of the paper, the encoder's weights, and decoding without seams."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def narrow(num_classes: int = 3, **changes) -> LatentUNETR:
     torch.manual_seed(0)
     config = UNETRConfig(num_classes=num_classes, **NARROW | changes)
     network = LatentUNETR(config, LightHead(config.features, num_classes))
-    for parameter in network.parameters():  # blocks begin as the identity, which would hide what they do
+    for parameter in network.parameters():  # blocks start as the identity, which would hide their effect
         if not parameter.any():
             nn.init.normal_(parameter, std=0.1)
     return network.eval()
@@ -37,7 +37,7 @@ def test_at_the_papers_size_it_is_a_vit_b_with_a_light_decoder():
         network = LatentUNETR(UNETRConfig(num_classes=14, head="light"), LightHead(64, 14))
     millions = sum(parameter.numel() for parameter in network.parameters()) / 1e6
     encoder = sum(parameter.numel() for parameter in network.encoder.parameters()) / 1e6
-    assert encoder == pytest.approx(85.3, abs=0.1)  # ViT-B without a head, patches of 4 x 4^3 numbers
+    assert encoder == pytest.approx(85.3, abs=0.1)  # ViT-B without a head, patches of 4 x 4^3 values
     assert encoder < millions < 1.15 * encoder
 
 

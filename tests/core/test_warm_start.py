@@ -14,7 +14,7 @@ def encoder(**changes) -> Encoder:
     made = Encoder(MeDUETConfig.tiny(**SIZES | changes))
     with torch.no_grad():
         for parameter in made.parameters():
-            parameter.uniform_(-1, 1)  # biases and affine too, so that each tensor is seen to load
+            parameter.uniform_(-1, 1)  # biases and affine parameters too, so that the test covers each tensor
     return made
 
 

@@ -12,7 +12,7 @@ TIMES = (0.4,)
 
 
 def large() -> torch.Tensor:
-    """Two rows of 3 x 2 x 2 tokens."""
+    """Return two rows of 3 x 2 x 2 tokens."""
     return torch.randn(2, 4, 12, 8, 8, generator=torch.Generator().manual_seed(3))
 
 
@@ -26,7 +26,7 @@ def test_where_one_window_suffices_it_is_the_plain_velocity():
 
 
 def test_each_window_has_the_content_of_its_own_places():
-    """Two windows of two tokens over three: what only one of them covers is that window's alone."""
+    """Two windows of two tokens over three tokens: the first token belongs to the left window only."""
     generator, given, x = minute_generator(), conditions(num_tokens=12), large()
     windowed = WindowedVelocity(generator, given, Guidance(), TIMES, (3, 2, 2))
     found = windowed(x, 0.4)
@@ -58,7 +58,7 @@ def test_each_window_has_its_part_of_the_mask():
 
 
 def test_the_same_velocity_everywhere_has_no_seams():
-    """A generator that predicts one latent value for all: data 0.25, whatever it reads."""
+    """A generator that always predicts data of 0.25."""
     generator = minute_generator(prediction="data")
     with torch.no_grad():
         generator.prediction.weight.zero_()

@@ -201,7 +201,16 @@ class Decoder(nn.Module):
 
 
 class MeDUET(nn.Module):
-    """Encodes latents into content and style tokens, and decodes them."""
+    """Encodes latents into content and style tokens, and decodes them.
+
+    Examples:
+        >>> network = MeDUET(MeDUETConfig.tiny())
+        >>> content, style = network.encode(torch.zeros(2, 4, 24, 24, 24))
+        >>> content.shape, style.shape
+        (torch.Size([2, 216, 192]), torch.Size([2, 216, 48]))
+        >>> network.decode(content, style).shape
+        torch.Size([2, 4, 24, 24, 24])
+    """
 
     def __init__(self, config: MeDUETConfig) -> None:
         super().__init__()

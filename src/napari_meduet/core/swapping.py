@@ -41,6 +41,13 @@ def shift_style(
     """Return style tokens shifted by the difference of the means; the default mode.
 
     Differences between the tokens of the scan are kept.
+
+    Examples:
+        >>> from napari_meduet.core.factors import style_statistics
+        >>> style, other_style = torch.zeros(1, 216, 2), torch.ones(1, 216, 2)
+        >>> own, other = style_statistics(style), style_statistics(other_style)
+        >>> shift_style(style, own, other, strength=0.5)[0, 0]
+        tensor([0.5000, 0.5000])
     """
     step = blend(own.mean, other.mean, strength) - own.mean
     return style + step.unsqueeze(-2).to(style.dtype)

@@ -92,9 +92,9 @@ def band_ratios(own: BandEnergies, other: BandEnergies) -> list[float | None]:
     if not own.deviations or not other.deviations:
         return [None] * len(BAND_EDGES_MM)
     own_holds, other_holds = own.holds(), other.holds()
-    finer = [theirs and not ours for ours, theirs in zip(own_holds, other_holds, strict=True)]
-    folded = sum(
-        deviation**2 for deviation, is_finer in zip(other.deviations, finer, strict=True) if is_finer
+    only_other = [theirs and not ours for ours, theirs in zip(own_holds, other_holds, strict=True)]
+    aliased = sum(
+        deviation**2 for deviation, is_lost in zip(other.deviations, only_other, strict=True) if is_lost
     )
     area = sum(edge**-2 for edge, holds in zip(BAND_EDGES_MM, own_holds, strict=True) if holds)
     ratios: list[float | None] = []
@@ -107,8 +107,8 @@ def band_ratios(own: BandEnergies, other: BandEnergies) -> list[float | None]:
     ):
         if not shared or mine <= 0.0:
             ratios.append(None)
-        elif folded:
-            ratios.append((theirs**2 + folded * edge**-2 / area) ** 0.5 / mine)
+        elif aliased:
+            ratios.append((theirs**2 + aliased * edge**-2 / area) ** 0.5 / mine)
         else:
             ratios.append(theirs / mine)
     return ratios

@@ -45,9 +45,11 @@ def sampling_steps(
         draw_noise: used by stochastic samplers only.
 
     Examples:
+        >>> noise = torch.ones(1, 1, 1, 1, 1)
         >>> times = sampling_times("euler", steps=2)
-        >>> *_, last = sampling_steps("euler", velocity, noise, times, torch.randn_like)
-        >>> last.x  # the sample
+        >>> *_, last = sampling_steps("euler", lambda x, time: x, noise, times, torch.randn_like)
+        >>> last.x.item()
+        0.25
     """
     if SAMPLERS[sampler].is_stochastic:
         return FUNCTIONS[sampler](velocity, x, times, draw_noise)
