@@ -179,7 +179,7 @@ def test_a_disk_that_fills_up_during_a_save_keeps_what_it_had(small_disk, monkey
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_storage_that_fails_in_passing_is_tried_again(tmp_path, monkeypatch, times):
-    monkeypatch.setattr("meduet_training.runtime.retrying.PAUSES_S", (0, 0, 0))
+    monkeypatch.setattr("meduet_training.runtime.retry.PAUSES_S", (0, 0, 0))
     failures = [errno.EIO] * times
     fsync = os.fsync
 
@@ -195,7 +195,7 @@ def test_storage_that_fails_in_passing_is_tried_again(tmp_path, monkeypatch, tim
 
 
 def test_storage_that_keeps_failing_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr("meduet_training.runtime.retrying.PAUSES_S", (0, 0, 0))
+    monkeypatch.setattr("meduet_training.runtime.retry.PAUSES_S", (0, 0, 0))
     save(tmp_path, 1)
 
     def failing(descriptor: int) -> None:
