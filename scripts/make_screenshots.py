@@ -168,13 +168,13 @@ def lesson(third: Path) -> None:
     assert isinstance(widget, SegmentationWidget)
     data, state, _ = image_layer(read_volume(third, modality="CT"), "CT, another patient")
     viewer.add_image(data, **state, visible=False)
-    teach = widget.teach
+    teach = widget.teach_page
     widget.pages.setCurrentIndex(TEACH)
     for name in ("CT, soft kernel", "CT, sharp kernel"):
         if name != "CT, soft kernel":
-            teach.form.examples.add.click()
-        teach.form.examples.rows[-1].scan.choose(viewer.layers[name])
-        teach.form.examples.paint.click()
+            teach.form.samples.add.click()
+        teach.form.samples.rows[-1].scan.choose(viewer.layers[name])
+        teach.form.samples.paint.click()
         paint_strokes(np.asarray(viewer.layers[name].data), viewer.layers.selection.active)
         settle(2)  # its labels are counted
     for row, name in enumerate(("bone", "fat", "background")):
@@ -188,10 +188,10 @@ def lesson(third: Path) -> None:
     teach.train.button.click()
     while widget.is_busy and (not teach.curve.points or teach.curve.points[-1].step < 100):
         settle(0.1)
-    widget.area.ensureWidgetVisible(teach.told)
+    widget.area.ensureWidgetVisible(teach.summary)
     take(viewer, "teach_curve")
     finish(widget)
-    teach.use.apply.button.click()
+    teach.apply_panel.apply.button.click()
     finish(widget)
     settle(2)
     viewer.reset_view()

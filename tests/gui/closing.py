@@ -1,4 +1,4 @@
-"""Run by test_closing.py in a process of its own: close the window in the middle of a job, and leave.
+"""Close the window or the dock while a job runs, and exit. test_closing.py runs this file as a separate process.
 
 usage: closing.py window|dock swap|teach
 """
@@ -32,20 +32,20 @@ else:
     pipeline = FakeTeaching()
     teaching.teach = pipeline.teach
     dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "MeDUET segmentation")
-    widget.teach.form.examples.add_painting()
+    widget.teach_page.form.samples.add_painting()
     viewer.layers.selection.active.data_setitem((np.array([1]), np.array([1]), np.array([1])), 1)
-    button = widget.teach.train.button
+    button = widget.teach_page.train.button
 pipeline.gate.clear()
 
 
 def begin():
-    """As soon as there is something to run."""
+    """Press the button as soon as it is enabled."""
     button.click()
     QTimer.singleShot(20, close if widget.is_busy else begin)
 
 
 def close():
-    """Once the work has begun."""
+    """Close the window or the dock after the job has started."""
     global closed_at
     closed_at = time.process_time()
     if pipeline.calls == 0:
@@ -58,7 +58,7 @@ def close():
 
 
 def leave_when_stopped():
-    """A dock that is gone stops its job, and the viewer goes on."""
+    """Check that a removed dock stops its job and that the viewer still works."""
     if pipeline.is_cancelled:
         viewer.add_points([[0, 0, 0]])
         viewer.close()

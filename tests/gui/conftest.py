@@ -1,4 +1,4 @@
-"""Fixtures of the viewer tests. A napari window takes seconds: keep to one per promise."""
+"""Fixtures of the viewer tests. A napari window takes seconds to open: use one per tested behaviour."""
 
 import npe2
 import numpy as np
@@ -13,7 +13,7 @@ PLUGIN, WIDGET = "napari-meduet", "MeDUET style swap"
 
 
 def a_scan(seed: int, shape=(12, 14, 8)) -> Volume:
-    """Soft tissue with some noise on an anisotropic grid."""
+    """Return soft tissue with noise on an anisotropic grid."""
     voxels = np.random.default_rng(seed).normal(40, 30, shape).astype(np.int16)
     affine = np.diag([1.0, 1.0, 2.5, 1.0])
     return Volume(voxels=voxels, affine=affine, modality="CT", unit="HU", sha256=f"{seed:064d}")
@@ -21,7 +21,7 @@ def a_scan(seed: int, shape=(12, 14, 8)) -> Volume:
 
 @pytest.fixture
 def pipeline(monkeypatch) -> FakePipeline:
-    """A swap pipeline that is quick, can be held up, and counts its calls."""
+    """A fast swap pipeline that a test can block and that counts its calls."""
     from napari_meduet.pipelines.style_swap import session as restyling
 
     fake = FakePipeline()
@@ -46,5 +46,5 @@ def swap_widget(make_napari_viewer, qtbot) -> SwapWidget:
 
 @pytest.fixture(autouse=True)
 def _plugins_are_known():
-    """What napari does when it starts: a viewer without a window would know no reader."""
+    """Discover plugins as napari does at its start; a viewer without a window needs this for readers."""
     npe2.PluginManager.instance().discover()

@@ -1,4 +1,4 @@
-"""Stand-ins for the pipelines, for tests of what surrounds it: threads, buttons and layers."""
+"""Fake pipelines, for tests of the threads, buttons and layers around them."""
 
 import shutil
 import threading
@@ -15,13 +15,13 @@ from napari_meduet.models.folders import demo_model_path
 from napari_meduet.pipelines.segmentation.finetuned import TaughtSoFar
 from napari_meduet.pipelines.segmentation.label_statistics import label_volumes
 from napari_meduet.pipelines.segmentation.session import SegmentationResult
-from napari_meduet.pipelines.swap.safety import Measurements, judge
+from napari_meduet.pipelines.style_swap.safety import Measurements, judge
 from napari_meduet.pipelines.synthesis.outputs import GuidanceGrid, Preview, SynthesisResult
 from napari_meduet.volumes.volume import Volume
 
 
 def a_report(**changes):
-    """A report nothing speaks against, unless `changes` say so."""
+    """Return a report that passes, with `changes` to its measurements."""
     measured = Measurements(
         modality="CT",
         unit="HU",
@@ -56,14 +56,14 @@ class FakeSession:
 
 
 class FakePipeline:
-    """`open_swap` that takes as long as `steps` times 20 ms, and keeps count of how it is called."""
+    """A fake `open_swap` that takes `steps` times 20 ms and counts its calls."""
 
     def __init__(self, steps=3, raises=None):
         self.steps, self.raises = steps, raises
         self.calls = 0
-        self.measured = {}  # what the report says beside what is fine
+        self.measured = {}  # measurements that differ from a passing report
         self.is_cancelled = False
-        self.gate = threading.Event()  # clear: waits in the middle until it is set
+        self.gate = threading.Event()  # while it is clear, the job waits
         self.gate.set()
 
     def open_swap(self, request, on_progress):
@@ -84,7 +84,7 @@ class FakePipeline:
 
 
 class FakeSynthesisSession:
-    """Volumes of one value; their previews hold the number of the step."""
+    """Makes volumes of one value. The value of a preview is its step."""
 
     def __init__(self, pipeline, request):
         self.pipeline, self.request, self.seed = pipeline, request, request.seed
@@ -132,14 +132,14 @@ class FakeSynthesisSession:
 
 
 def a_block(value):
-    """A volume of one value where a synthesis would put it."""
+    """Return a volume of one value at the position of a synthesis."""
     voxels = np.full((12, 14, 8), value, np.int16)
     affine = np.diag([1.5, 1.5, 1.5, 1.0])
     return Volume(voxels=voxels, affine=affine, modality="CT", unit="HU", sha256=f"{value:064d}")
 
 
 class FakeSynthesis(FakePipeline):
-    """`open_synthesis` that takes as long as a fake swap, and a pace of a second an evaluation."""
+    """A fake `open_synthesis`, and a pace of one second per step."""
 
     def open_synthesis(self, request, on_progress):
         self.calls += 1
@@ -153,7 +153,7 @@ class FakeSynthesis(FakePipeline):
 
 
 class FakeSegmentation(FakePipeline):
-    """`segment` that finds two structures in every scan: the values above 40, and those below 0."""
+    """A fake `segment` that finds two structures: values above 40 and values below 0."""
 
     names: ClassVar = {1: "bright", 2: "dark"}
 
@@ -195,7 +195,7 @@ class FakeTeaching(FakeSegmentation):
 
     def teach(self, request, on_progress, *, on_curve, should_stop):
         self.calls += 1
-        self.lesson = request
+        self.finetune_request = request
         self.painted = [labels.copy() for _, labels in request.examples]
         self.was_stopped = False
         try:
@@ -211,14 +211,14 @@ class FakeTeaching(FakeSegmentation):
         except Cancelled:
             self.is_cancelled = True
             raise
-        self.learnt = [labels for _, labels in request.examples]
+
         if self.raises is not None:
             raise self.raises
         return FakeTaught(self)
 
 
 class FakeTaught:
-    """What a fake teaching taught: the same two structures."""
+    """A fake fine-tuned segmenter that finds the same two structures."""
 
     modalities = ("CT",)
 

@@ -1,4 +1,4 @@
-"""With the real pipeline, by clicking: open, swap, move the strength, save, reopen; factors, prototypes."""
+"""The swap dock with the real pipeline: swap, change the strength, save and reopen; factors and prototypes."""
 
 import json
 
@@ -82,10 +82,10 @@ def test_factors_and_a_prototype_that_serves_as_style(widget, qtbot, tmp_path, s
     saved_as(tmp_path / "factors")
     click(qtbot, widget, widget.factors.extract)
     assert (tmp_path / "factors.safetensors").is_file()
-    assert "content of 24 numbers, style of 12" in widget.factors.outcome.text()
+    assert "content of 24 numbers, style of 12" in widget.factors.summary.text()
     saved_as(tmp_path / "site.style")
     click(qtbot, widget, widget.factors.prototype)
-    assert "CT style of 1 scan" in widget.factors.outcome.text()
+    assert "CT style of 1 scan" in widget.factors.summary.text()
     widget.form.style_source.choose(tmp_path / "site.style")
     qtbot.wait(500)
     click(qtbot, widget, widget.run.button)

@@ -1,4 +1,4 @@
-"""Nothing is mirrored: a phantom with a red, a green and a blue cube, looked at in the real canvas."""
+"""Check that no view is mirrored, with a phantom of a red, a green and a blue cube in the real canvas."""
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +13,7 @@ RAS = np.eye(3)
 
 
 def phantom(order: str) -> Volume:
-    """An opaque centre with red towards R, green towards A and blue towards S, stored in a voxel order."""
+    """Return an opaque cube with red towards R, green towards A and blue towards S, in a voxel order."""
     voxels = np.zeros((33, 33, 33), np.uint8)
     voxels[10:23, 10:23, 10:23] = 1
     voxels[25:32, 13:20, 13:20] = 2
@@ -34,12 +34,12 @@ def phantom(order: str) -> Volume:
 
 
 def in_layer_world(direction) -> np.ndarray:
-    """A RAS direction in the world of the layers."""
+    """Return a RAS direction in the world coordinates of the layers."""
     return -np.asarray(direction, dtype=float)[::-1]
 
 
 def blobs(picture: np.ndarray) -> dict[str, np.ndarray]:
-    """Centre of each colour that is seen, as (right, up) on the screen."""
+    """Return the centre of each visible colour, as (right, up) on the screen."""
     red, green, blue = (picture[..., channel].astype(int) for channel in range(3))
     masks = {
         "R": red - np.maximum(green, blue) > 60,
@@ -67,14 +67,14 @@ def test_slices_are_radiological_and_space_is_not_mirrored(viewer):
     def look():
         return blobs(viewer.screenshot(canvas_only=True, flash=False))
 
-    # axial, as it opens: the patient's right on the left, anterior up
+    # axial, the default: the patient's right is on the left, anterior is up
     viewer.dims.set_point(0, 0)
     seen = look()
     assert seen["R"][0] < seen["A"][0]
     assert seen["A"][1] > seen["R"][1]
     assert "S" not in seen
 
-    # coronal: the patient's right on the left, head up
+    # coronal: the patient's right is on the left, superior is up
     viewer.dims.order = (1, 0, 2)
     viewer.dims.set_point(1, 0)
     viewer.reset_view()
@@ -83,7 +83,7 @@ def test_slices_are_radiological_and_space_is_not_mirrored(viewer):
     assert seen["S"][1] > seen["R"][1]
     assert "A" not in seen
 
-    # in space, from where all three are seen: R, A, S run counter-clockwise, as they do for a right hand
+    # in 3-D, from a point where all three are visible: R, A, S run counter-clockwise (right-handed)
     viewer.dims.order = (0, 1, 2)
     viewer.dims.ndisplay = 3
     viewer.reset_view()
@@ -95,7 +95,7 @@ def test_slices_are_radiological_and_space_is_not_mirrored(viewer):
     to_a, to_s = seen["A"] - seen["R"], seen["S"] - seen["R"]
     assert to_a[0] * to_s[1] - to_a[1] * to_s[0] > 0
 
-    # depth is right too: from the right, red is before the opaque centre; from the left, behind it
+    # depth order: from the right, red is in front of the opaque cube; from the left, red is behind it
     for side, expected in ((1, {"R", "A", "S"}), (-1, {"A", "S"})):
         camera.set_view_direction(
             view_direction=in_layer_world([-side, 0, 0]), up_direction=in_layer_world([0, 0, 1])

@@ -9,7 +9,7 @@ EXPECTED = {
     "napari/file/io_utilities": {"Open DICOM series… (MeDUET)"},
     "napari/layers/segment": {"MeDUET segmentation (MeDUET)"},
     "napari/layers/transform": {"MeDUET style swap (MeDUET)", "MeDUET synthesis (MeDUET)"},
-    "napari/layers/visualize": {"Colour window"},
+    "napari/layers/visualize": {"Intensity window"},
     "napari/plugins": {"MeDUET"},
     "napari/plugins/napari-meduet": {
         "MeDUET segmentation (MeDUET)",

@@ -33,7 +33,7 @@ def opened(*paths: str):
 
 
 def readers_of_ours(path: str) -> set[str]:
-    """The commands that napari would ask to read a path."""
+    """Return the commands of this plugin that napari offers for a path."""
     found = npe2.PluginManager.instance().iter_compatible_readers([path])
     return {reader.command for reader in found if reader.plugin_name == "napari-meduet"}
 
@@ -115,7 +115,7 @@ def test_a_bad_file_is_refused_with_its_name(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"cut\.nii\.gz"):
         opened(str(path))
     monkeypatch.setattr(readers, "has_window", lambda: True)
-    assert len(opened(str(path))) == 0  # and no other reader is offered what is damaged
+    assert len(opened(str(path))) == 0  # napari does not try another reader on the damaged file
     assert "cut.nii.gz" in notification_manager.records[-1].message
 
 
@@ -138,7 +138,7 @@ def test_series_are_chosen_from_a_table(qtbot, monkeypatch):
     listed = [series(1, 2), series(2, 80), series(3, 90, "A slice is missing.")]
     dialog = SeriesDialog(listed)
     qtbot.addWidget(dialog)
-    assert dialog.chosen() == [listed[1]]  # the largest one without a problem
+    assert dialog.chosen() == [listed[1]]  # the largest series without a problem
     row = [dialog.table.item(2, column).text() for column in range(dialog.table.columnCount())]
     assert row == [
         "3",

@@ -1,4 +1,4 @@
-"""The segmentation dock, by clicking: structures and their volumes, obstacles, faults."""
+"""The segmentation dock: structures and their volumes, disabled reasons, errors."""
 
 from dataclasses import replace
 
@@ -14,10 +14,10 @@ from test_swap_widget import press, run
 
 from napari_meduet.errors import InputError
 from napari_meduet.gui.common.dock import NARROWEST
+from napari_meduet.gui.common.label_counts import label_centre
 from napari_meduet.gui.common.model_box import ModelBox
 from napari_meduet.gui.io.writer import write_nifti
 from napari_meduet.gui.layers import image_layer, is_segmented, scan_of
-from napari_meduet.gui.segmentation.label_places import label_centre
 from napari_meduet.gui.segmentation.structure_table import NAME, VOLUME
 from napari_meduet.gui.segmentation.widget import TEACH, SegmentationWidget
 from napari_meduet.models.card import MaskClass, SegmenterCard
@@ -35,22 +35,22 @@ RESULT = "B ▸ structures"
 
 @pytest.fixture
 def pipeline(monkeypatch) -> FakeSegmentation:
-    """A segmentation that is quick, can be held up, and counts its calls."""
+    """A fast segmentation that a test can block and that counts its calls."""
     fake = FakeSegmentation()
     monkeypatch.setattr(segmentation, "segment", fake.segment)
     return fake
 
 
 @pytest.fixture
-def says(monkeypatch) -> dict:
-    """What the embedded model's card says of a segmenter."""
-    told, read = {"segmenter": SEGMENTER}, ModelBox.card
-    monkeypatch.setattr(ModelBox, "card", lambda box: read(box).model_copy(update=told))
-    return told
+def card(monkeypatch) -> dict:
+    """Fields that replace those of the embedded model's card."""
+    changes, read = {"segmenter": SEGMENTER}, ModelBox.card
+    monkeypatch.setattr(ModelBox, "card", lambda box: read(box).model_copy(update=changes))
+    return changes
 
 
 @pytest.fixture
-def widget(make_napari_viewer, pipeline, says, qtbot) -> SegmentationWidget:
+def widget(make_napari_viewer, pipeline, card, qtbot) -> SegmentationWidget:
     """The dock in a viewer with two scans, `A` below an oblique `B`."""
     viewer = make_napari_viewer(show=False)
     for scan, name in ((a_scan(0), "A"), (replace(a_scan(1), affine=oblique()), "B")):
@@ -60,19 +60,19 @@ def widget(make_napari_viewer, pipeline, says, qtbot) -> SegmentationWidget:
     widget.viewer = viewer
     yield widget
     pipeline.gate.set()
-    qtbot.waitUntil(lambda: not widget.is_busy and not widget.structures.watch.is_counting, timeout=10_000)
+    qtbot.waitUntil(lambda: not widget.is_busy and not widget.structures.counter.is_counting, timeout=10_000)
 
 
 def names(widget) -> list[str]:
     return [layer.name for layer in widget.viewer.layers]
 
 
-def told(widget, row: int, column: int) -> str:
+def cell(widget, row: int, column: int) -> str:
     return widget.structures.table.rows.item(row, column).text()
 
 
 def counted(widget, qtbot):
-    qtbot.waitUntil(lambda: not widget.structures.watch.is_counting, timeout=5_000)
+    qtbot.waitUntil(lambda: not widget.structures.counter.is_counting, timeout=5_000)
 
 
 def test_a_run_shows_structures_with_names_volumes_and_provenance(widget, qtbot, tmp_path):
@@ -90,11 +90,11 @@ def test_a_run_shows_structures_with_names_volumes_and_provenance(widget, qtbot,
     assert dict(zip(result.features["index"], result.features["name"], strict=True)) == dict(enumerate(NAMES))
     assert result.metadata["meduet"]["kind"] == "segmentation"
 
-    # the table says what is seen: voxels of the oblique, anisotropic grid
+    # the table counts voxels of the oblique, anisotropic grid
     counted(widget, qtbot)
     per_voxel = abs(np.linalg.det(scan.affine[:3, :3])) / 1000
     volumes = {label: per_voxel * np.count_nonzero(expected == label) for label in (1, 2)}
-    assert (told(widget, 0, NAME), told(widget, 0, VOLUME)) == ("bright", f"{volumes[1]:.2f}")
+    assert (cell(widget, 0, NAME), cell(widget, 0, VOLUME)) == ("bright", f"{volumes[1]:.2f}")
     qtbot.mouseClick(widget.structures.table.copy, Qt.MouseButton.LeftButton)
     assert QApplication.clipboard().text().splitlines() == [
         "label,name,volume_ml",
@@ -102,15 +102,15 @@ def test_a_run_shows_structures_with_names_volumes_and_provenance(widget, qtbot,
         f"2,dark,{volumes[2]:.3f}",
     ]
 
-    # and what is painted over it, also after undo
+    # and counts again after painting and after undo
     result.fill((0, 0, 0), 9)
     counted(widget, qtbot)
-    assert told(widget, 2, NAME) == "label 9"
+    assert cell(widget, 2, NAME) == "label 9"
     result.undo()
     counted(widget, qtbot)
     assert widget.structures.table.rows.rowCount() == 2
 
-    # a structure is hidden by its box, and gone to by a click
+    # the check box hides a structure, and a click goes to it
     table = widget.structures.table
     table.rows.item(0, NAME).setCheckState(Qt.CheckState.Unchecked)
     assert result.get_color(1)[3] == 0
@@ -118,13 +118,13 @@ def test_a_run_shows_structures_with_names_volumes_and_provenance(widget, qtbot,
     table.all.click()
     assert result.get_color(1)[3] == 1
     table.rows.cellClicked.emit(1, NAME)
-    there = result.data_to_world(label_centre(result.data, 2, widget.structures.watch.places[2].plane))
+    there = result.data_to_world(label_centre(result.data, 2, widget.structures.counter.counts[2].plane))
     assert np.allclose(
         widget.viewer.dims.point, there, atol=max(step for *_, step in widget.viewer.dims.range)
     )
     assert result.selected_label == 2
 
-    # what is saved says what was painted since, and comes back with its names
+    # the saved file records the edited volumes, and reopens with its names
     result.fill((0, 0, 0), 2)
     painted = int(np.count_nonzero(result.data == 2))
     data, state, _ = result.as_layer_data_tuple()
@@ -136,7 +136,7 @@ def test_a_run_shows_structures_with_names_volumes_and_provenance(widget, qtbot,
     widget.viewer.open(tmp_path / "labels.nii.gz", plugin=PLUGIN)
     assert list(layers[-1].features["name"]) == ["background", "bright", "dark"]
     counted(widget, qtbot)
-    assert told(widget, 1, NAME) == "dark"
+    assert cell(widget, 1, NAME) == "dark"
 
 
 def test_twenty_clicks_are_one_job_and_cancel_leaves_nothing(widget, pipeline, qtbot):
@@ -146,7 +146,7 @@ def test_twenty_clicks_are_one_job_and_cancel_leaves_nothing(widget, pipeline, q
         qtbot.mouseClick(widget.run.button, Qt.MouseButton.LeftButton)
     qtbot.waitUntil(lambda: pipeline.calls == 1, timeout=5_000)
     assert not widget.form.isEnabled()
-    assert not widget.teach.form.isEnabled()
+    assert not widget.teach_page.form.isEnabled()
     press(qtbot, widget)
     assert widget.run.button.text() == "Cancelling…"
     qtbot.waitUntil(lambda: not widget.is_busy, timeout=5_000)
@@ -154,7 +154,7 @@ def test_twenty_clicks_are_one_job_and_cancel_leaves_nothing(widget, pipeline, q
     assert names(widget) == ["A", "B"]
     assert "nothing was changed" in widget.run.status.text()
 
-    # layers may go while it runs, and it runs again at once
+    # layers may be removed during a job; the next job can start at once
     layers, place = widget.viewer.layers, widget.viewer.layers["B"].affine.affine_matrix
     press(qtbot, widget)
     qtbot.waitUntil(lambda: pipeline.calls == 2, timeout=5_000)
@@ -169,23 +169,23 @@ def test_twenty_clicks_are_one_job_and_cancel_leaves_nothing(widget, pipeline, q
     assert not widget.structures.isVisibleTo(widget)
 
 
-def test_what_cannot_be_done_says_why(widget, pipeline, says, qtbot):
+def test_what_cannot_be_done_says_why(widget, pipeline, card, qtbot):
     for error, sentence in ((InputError("the scan shows no body."), "no body"), (MemoryError(), "memory")):
         pipeline.raises = error
         run(qtbot, widget)
         assert sentence in widget.notice.sentence.text()
         assert names(widget) == ["A", "B"]
-    says["segmenter"] = SEGMENTER.model_copy(update={"modalities": ("MR",)})
+    card["segmenter"] = SEGMENTER.model_copy(update={"modalities": ("MR",)})
     widget.model.changed.emit()
     assert "'B' is CT" in widget.run.status.text()
     assert not widget.run.button.isEnabled()
-    says["segmenter"] = None
+    card["segmenter"] = None
     widget.model.changed.emit()
     assert "no segmenter" in widget.run.status.text()
     assert not widget.knows.isVisibleTo(widget)
 
-    # hidden scans come to light under their structures, and other structures go out of the way
-    says["segmenter"], pipeline.raises = SEGMENTER, None
+    # a hidden scan is shown under its structures, and other structures are hidden
+    card["segmenter"], pipeline.raises = SEGMENTER, None
     widget.model.changed.emit()
     layers = widget.viewer.layers
     run(qtbot, widget)

@@ -15,7 +15,7 @@ PAUSE_MS = round(1000 * SETTLE_S) + 50
 
 
 def press(qtbot, widget):
-    """One press of Run or Cancel, apart from the press before it."""
+    """Press Run or Cancel once, after a pause so that it is not part of a double click."""
     qtbot.wait(PAUSE_MS)
     qtbot.mouseClick(widget.run.button, Qt.MouseButton.LeftButton)
 
@@ -45,7 +45,7 @@ def test_a_run_adds_a_layer_on_the_scan_s_grid_with_its_whole_recipe(swap_widget
     assert [layer.name for layer in layers] == ["A", "B", "B ▸ style of A", "B ▸ style of A [1]"]
     assert swap_widget.form.content.value() is layers["B"]
 
-    # colour limits and gamma go both ways, and no longer once one of the two has gone
+    # contrast limits and gamma are linked both ways until one of the layers is removed
     result.contrast_limits = (-50, 90)
     assert layers["B"].contrast_limits == [-50, 90]
     layers["B"].gamma = 0.7
@@ -83,9 +83,9 @@ def test_run_becomes_cancel_and_nothing_stays(swap_widget, pipeline, qtbot):
     assert len(swap_widget.viewer.layers) == 2
     qtbot.wait(50)
     gc.collect()
-    assert pipeline.request() is None  # nor what it held
+    assert pipeline.request() is None  # the request was freed
 
-    # the Cancel of napari's activity dock does the same
+    # the Cancel button in napari's activity dock does the same
     press(qtbot, swap_widget)
     qtbot.waitUntil(lambda: pipeline.calls == 2)
     (bar,) = progress._all_instances
@@ -94,7 +94,7 @@ def test_run_becomes_cancel_and_nothing_stays(swap_widget, pipeline, qtbot):
     assert swap_widget.run.status.text() == "Cancelled; nothing was changed."
     assert not progress._all_instances
 
-    # and it runs again at once
+    # the next job can start at once
     pipeline.gate.set()
     run(qtbot, swap_widget)
     assert len(swap_widget.viewer.layers) == 3
@@ -136,13 +136,13 @@ def test_strength_moved_after_a_run_redraws_its_own_layer(swap_widget, pipeline,
     swap_widget.comparison.difference.click()
     assert len(layers) == 3
 
-    # held: the scan as it was
+    # while "Hold: before" is pressed, the result is hidden
     qtbot.mousePress(swap_widget.comparison.before, Qt.MouseButton.LeftButton)
     assert not result.visible
     qtbot.mouseRelease(swap_widget.comparison.before, Qt.MouseButton.LeftButton)
     assert result.visible
 
-    # another question, and the slider waits for the next run
+    # after a change of the form, the slider has no effect until the next run
     swap_widget.form.mode.choose("adain")
     swap_widget.form.strength.set_value(0.2)
     qtbot.wait(400)
@@ -151,7 +151,7 @@ def test_strength_moved_after_a_run_redraws_its_own_layer(swap_widget, pipeline,
 
 def test_an_error_is_one_sentence_and_the_widget_stays_usable(swap_widget, pipeline, qtbot):
     notice = swap_widget.notice
-    for error, sentence, has_story in (
+    for error, sentence, has_traceback in (
         (InputError("scan.nii: the spacing is zero."), "scan.nii: the spacing is zero.", False),
         (RuntimeError("wires crossed"), "unexpected error (RuntimeError)", True),
         (MemoryError(), "ran out of memory", True),
@@ -161,8 +161,8 @@ def test_an_error_is_one_sentence_and_the_widget_stays_usable(swap_widget, pipel
         run(qtbot, swap_widget)
         assert notice.isVisibleTo(swap_widget)
         assert sentence in notice.sentence.text()
-        assert notice.details.isVisibleTo(notice) == has_story
-        assert ("Traceback" in notice.story.toPlainText()) == has_story
+        assert notice.details.isVisibleTo(notice) == has_traceback
+        assert ("Traceback" in notice.traceback.toPlainText()) == has_traceback
     pipeline.raises = None
     run(qtbot, swap_widget)
     assert not notice.isVisibleTo(swap_widget)
@@ -205,7 +205,7 @@ def test_the_dock_fits_and_says_why_what_cannot_be_pressed(swap_widget, pipeline
     assert "full decode" in form.texture.toolTip()
     labels = swap_widget.viewer.add_labels(np.zeros((3, 3, 3), np.uint8), name="lesions")
     form.labels.choose(labels)
-    assert "'lesions' lies on another grid" in status.text()
+    assert "'lesions' has another voxel grid" in status.text()
     swap_widget.viewer.layers.clear()
     assert "Choose the scan" in status.text()
 

@@ -1,4 +1,4 @@
-"""The synthesis dock, by clicking: runs, partial results, weights by eye, same noise, faults."""
+"""The synthesis dock: runs, partial results, weights from previews, same noise, errors."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ NAME = "synthetic ▸ anatomy of B, style of A"
 
 @pytest.fixture
 def pipeline(monkeypatch) -> FakeSynthesis:
-    """A synthesis that is quick, can be held up, and counts its calls."""
+    """A fast synthesis that a test can block and that counts its calls."""
     from napari_meduet.pipelines.synthesis import pace as synthesis_pace
     from napari_meduet.pipelines.synthesis import session as synthesis
 
@@ -33,10 +33,10 @@ def pipeline(monkeypatch) -> FakeSynthesis:
 
 @pytest.fixture
 def generator(monkeypatch) -> dict:
-    """What the embedded model's card says of its generator."""
-    says, read = dict(GENERATOR), ModelBox.card
-    monkeypatch.setattr(ModelBox, "card", lambda box: read(box).model_copy(update={"generator": says}))
-    return says
+    """The generator on the embedded model's card; a test may change it."""
+    config, read = dict(GENERATOR), ModelBox.card
+    monkeypatch.setattr(ModelBox, "card", lambda box: read(box).model_copy(update={"generator": config}))
+    return config
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_run_shows_one_layer_as_noise_leaves_it_and_cancel_keeps_it(widget, pi
     assert "kept" in status.text()
     assert pipeline.calls == 1
 
-    # and it runs again at once, beside what is there
+    # the next job can start at once and adds new layers
     pipeline.gate.set()
     widget.form.count.setValue(2)
     run(qtbot, widget)
@@ -104,7 +104,7 @@ def test_faults_leave_a_sentence_and_nothing_unfinished(widget, pipeline, qtbot)
     pipeline.gate.clear()
     press(qtbot, widget)
     qtbot.waitUntil(lambda: len(widget.viewer.layers) == 3, timeout=5_000)
-    widget.viewer.layers.clear()  # sources and preview go while it runs
+    widget.viewer.layers.clear()  # sources and preview are removed during the job
     pipeline.gate.set()
     qtbot.waitUntil(lambda: not widget.is_busy, timeout=5_000)
     assert names(widget) == [NAME]
@@ -145,7 +145,7 @@ def test_the_dock_fits_and_what_cannot_be_asked_says_why(widget, generator, qtbo
     assert not form.noise.isEnabled()
     form.content.choose(ANY)
     assert not form.content_weight.isEnabled()
-    assert "No content" in form.anatomy.toolTip()
+    assert "without a content" in form.anatomy.toolTip()
     first = form.seed.value()
     qtbot.mouseClick(form.seed.new, Qt.MouseButton.LeftButton)
     assert form.seed.value() != first
@@ -156,7 +156,7 @@ def test_the_dock_fits_and_what_cannot_be_asked_says_why(widget, generator, qtbo
     generator.clear()
     form._model_changed()
     assert "no generator" in status.text()
-    assert not form.wishes.isEnabled()
+    assert not form.main_controls.isEnabled()
     assert form.model.isEnabled()
     assert not widget.run.button.isEnabled()
 

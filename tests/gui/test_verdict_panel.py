@@ -3,7 +3,7 @@ import re
 from fakes import a_report
 
 from napari_meduet.gui.swap.verdict_panel import HEADINGS, VerdictPanel
-from napari_meduet.pipelines.swap.safety import LabelDrift
+from napari_meduet.pipelines.style_swap.safety import LabelDrift
 
 
 def test_the_verdict_is_in_words_and_the_figures_have_their_unit(qtbot):
@@ -14,16 +14,16 @@ def test_the_verdict_is_in_words_and_the_figures_have_their_unit(qtbot):
     panel.show_report(a_report(label_drift=(lesion,)))
     assert "CHECK" in panel.heading.text()
     assert "label 3" in panel.reasons.text()
-    assert "Drift, label 3" in panel.figures.text()
-    assert "+15.0 HU" in panel.figures.text()
+    assert "Drift, label 3" in panel.measurements.text()
+    assert "+15.0 HU" in panel.measurements.text()
 
     panel.show_report(
         a_report(modality="MR", unit="arbitrary", value_range=1000.0, change=25.0, style_distance=None)
     )
     assert "PASS" in panel.heading.text()
-    assert "2.5% of range" in panel.figures.text()
-    assert "arbitrary" not in panel.figures.text()
-    assert "known style" not in panel.figures.text()
+    assert "2.5% of range" in panel.measurements.text()
+    assert "arbitrary" not in panel.measurements.text()
+    assert "known style" not in panel.measurements.text()
 
 
 def test_the_words_stand_out_on_their_colours():

@@ -1,4 +1,4 @@
-"""`make demo` with a screen: napari on two sample scans, the style swap open and ready to run."""
+"""Open napari with two sample scans and the style swap dock. `make demo` runs this file on a desktop."""
 
 import napari
 
@@ -6,7 +6,7 @@ PLUGIN, WIDGET, SAMPLE = "napari-meduet", "MeDUET style swap", "ct"
 
 
 def open_demo() -> napari.Viewer:
-    """A viewer on the CT sample with the dock open."""
+    """Return a viewer with the CT sample and the dock open."""
     viewer = napari.Viewer(title="napari-meduet")
     viewer.open_sample(PLUGIN, SAMPLE)
     viewer.canvas.overlays.scale_bar.visible = True
@@ -15,7 +15,7 @@ def open_demo() -> napari.Viewer:
 
 
 def main() -> None:
-    """Open it and stay until its window is closed."""
+    """Open the viewer and wait until its window is closed."""
     open_demo()
     napari.run()
 

@@ -1,8 +1,8 @@
-"""One pipeline call on a worker thread: its progress, its Cancel and its end, all told in the GUI thread.
+"""Run one pipeline call on a worker thread and report its progress and its end in the GUI thread.
 
-Work stops where it stands: `on_progress` raises `Cancelled` inside the pipeline's own frame, so everything
-it held is freed (a suspended generator would keep it alive). Napari knows of the job, so closing the window
-asks, cancels and leaves. What the job computes, and what becomes of its result, is the caller's business.
+`Cancelled` is raised inside the pipeline's own frame, by its `on_progress` call, so that all its memory is
+freed. napari knows the job: when the window closes, napari asks, cancels the job and exits. `dock.py` starts
+jobs and decides what happens with their results.
 """
 
 import os
@@ -15,29 +15,34 @@ from typing import Any
 
 from napari.qt.threading import create_worker
 from napari.utils import cancelable_progress
-from qtpy.QtCore import QObject, Signal, Slot
+from qtpy.QtCore import QObject, QTimer, Signal, Slot
 
 from napari_meduet.errors import Cancelled, InputError, OnProgress
 
-REPORT_INTERVAL_S = 0.05  # a bar that moves 20 times a second looks smooth, and leaves the GUI thread alone
+REPORT_INTERVAL_S = 0.05  # 20 updates a second look smooth and do not load the GUI thread
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a job ended without a result: one sentence for people, and for unexpected ends the whole story."""
+    """The reason why a job ended without a result.
+
+    Attributes:
+        sentence: One sentence for the user.
+        details: The traceback of an unexpected error; empty for an expected one.
+    """
 
     sentence: str
     details: str = ""
 
 
 class _Reports(QObject):
-    """Carries progress from the worker thread to the GUI thread; belongs to the work, not to a widget."""
+    """Signal that carries progress from the worker thread to the GUI thread. The work owns it."""
 
     moved = Signal(float, str)
 
 
 class _Work:
-    """The call itself, as it runs on the worker thread; it never raises."""
+    """The call as it runs on the worker thread. It never raises."""
 
     def __init__(self, call: Callable[[OnProgress], Any], title: str) -> None:
         self._call = call
@@ -49,12 +54,12 @@ class _Work:
         self.problem: Problem | None = None
         self.was_cancelled = False
 
-    def __str__(self) -> str:  # napari names running work by this, in its question before closing
+    def __str__(self) -> str:  # napari shows this name when it asks before closing
         return self._title
 
     def __call__(self) -> None:
         with warnings.catch_warnings():
-            # napari would pop up every remark of torch or numpy; a pipeline says its doubts in its report
+            # napari would show all warnings of torch and numpy; pipelines list their own in their reports
             warnings.simplefilter("ignore")
             self._run()
 
@@ -70,7 +75,7 @@ class _Work:
         except BaseException as error:
             self.problem = unexpected(error, self._title)
         finally:
-            del self._call  # nothing of the request outlives the job
+            del self._call  # frees the request when the job ends
 
     def on_progress(self, fraction: float, doing: str) -> None:
         if self.is_cancelled():
@@ -82,7 +87,7 @@ class _Work:
 
 
 def use_all_cores() -> None:
-    """Let torch use every core this process may; set in another thread it would not reach this one."""
+    """Let torch use every core available to this process. The setting applies to the current thread only."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -90,7 +95,7 @@ def use_all_cores() -> None:
 
 
 def unexpected(error: BaseException, title: str) -> Problem:
-    """A sentence for an end that nobody foresaw, with a way out where one is known."""
+    """Return a sentence and the traceback for an unexpected error, with advice where some is known."""
     details = "".join(traceback.format_exception(error))
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return Problem(
@@ -101,18 +106,27 @@ def unexpected(error: BaseException, title: str) -> Problem:
     return Problem(f"{title} stopped on an unexpected error ({type(error).__name__}).", details)
 
 
+def delayed(call: Callable[[], None], after_ms: int, parent: QObject) -> QTimer:
+    """Return a timer that runs `call` once, `after_ms` milliseconds after its latest `start`."""
+    timer = QTimer(parent)
+    timer.setSingleShot(True)
+    timer.setInterval(after_ms)
+    timer.timeout.connect(call)
+    return timer
+
+
 class Relay(QObject):
-    """Carries what comes before the end from the worker thread to the GUI thread; belongs to the work."""
+    """Signal that carries intermediate results from the worker thread to the GUI thread. The work owns it."""
 
     sent = Signal(object)
 
     def send(self, what: object) -> None:
-        """Have it arrive at whom `sent` is connected to; a bound signal alone would not keep this alive."""
+        """Emit `sent`. A bound method keeps this object alive; a bound signal would not."""
         self.sent.emit(what)
 
 
 class Job(QObject):
-    """A running call. Exactly one of `succeeded`, `failed` and `cancelled` follows, then `finished`."""
+    """A running call. It emits one of `succeeded`, `failed` and `cancelled`, and then `finished`."""
 
     progressed = Signal(float, str)
     succeeded = Signal(object)
@@ -124,28 +138,28 @@ class Job(QObject):
         super().__init__(parent)
         self._title = title
         self._work = _Work(call, title)
-        self._worker = create_worker(self._work)  # pyright: ignore[reportArgumentType]  # any callable will do
-        self._bar: cancelable_progress | None = None  # the one in napari's activity dock
+        self._worker = create_worker(self._work)  # pyright: ignore[reportArgumentType]  # any callable works
+        self._bar: cancelable_progress | None = None  # the progress bar in napari's activity dock
         self._keeps_result = False
 
     def start(self) -> None:
-        """Begin; the signals come once the GUI thread is back in its event loop."""
+        """Start the work. Its signals arrive when the GUI thread is back in its event loop."""
         work, worker = self._work, self._worker
         self._bar = bar = cancelable_progress(total=100, desc=self._title)
         # napari sets the worker's own flag when its window closes
         work.is_cancelled = lambda: worker.abort_requested or bar.is_canceled
         work.reports.moved.connect(self._move)
         finished = worker.signals.finished
-        finished.connect(bar.close)  # also where this object is gone before the work is
+        finished.connect(bar.close)  # needed when this object is deleted before the work ends
         finished.connect(self._end)
-        self.destroyed.connect(worker.quit)  # nobody is left to take the result
+        self.destroyed.connect(worker.quit)  # no receiver is left for the result
         worker.start()
 
     def cancel(self, keep_result: bool = False) -> None:
-        """Ask the work to stop at its next report of progress.
+        """Ask the work to stop at its next progress report.
 
         Args:
-            keep_result: what it returns nonetheless is a success.
+            keep_result: Treat a result that the work returns after the request as a success.
         """
         self._keeps_result = keep_result
         self._worker.quit()
@@ -153,7 +167,7 @@ class Job(QObject):
     @Slot(float, str)
     def _move(self, fraction: float, doing: str) -> None:
         self.progressed.emit(fraction, doing)
-        # Napari's bar lets Qt handle events in every line that touches it: the job may end within one.
+        # Each call on napari's bar lets Qt handle events, so the job may end between these lines.
         if self._bar is not None:
             self._bar.set_description(doing)
         if self._bar is not None:
@@ -163,8 +177,8 @@ class Job(QObject):
     def _end(self) -> None:
         self._bar = None
         work = self._work
-        is_unwanted = self._worker.abort_requested and not self._keeps_result
-        if work.was_cancelled or is_unwanted:
+        is_discarded = self._worker.abort_requested and not self._keeps_result
+        if work.was_cancelled or is_discarded:
             self.cancelled.emit()
         elif work.problem is not None:
             self.failed.emit(work.problem)

@@ -1,56 +1,54 @@
-"""What every dock of the plugin is: a scrolled column and one job at a time, whatever is pressed how often.
+"""Base class of the plugin's docks: a scrolled column of widgets that runs at most one job at a time.
 
-A dock asks through its form, runs on a worker thread, and shows what comes back. What it computes and what
-becomes of the result is told by the docks themselves: `swap/widget.py`, `synthesis/widget.py`.
+A dock reads its form, runs a call on a worker thread and shows the result. The subclasses decide what to
+compute and what to do with the result: `swap/widget.py`, `synthesis/widget.py`, `segmentation/widget.py`.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 from napari.utils.notifications import show_error, show_warning
-from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QDockWidget, QFrame, QMainWindow, QScrollArea, QVBoxLayout, QWidget
 
 from napari_meduet.errors import OnProgress
-from napari_meduet.gui.common.background import Job, Problem
+from napari_meduet.gui.common.background import Job, Problem, delayed
 from napari_meduet.gui.common.notice import Notice
 from napari_meduet.gui.common.run_bar import RunBar
 
-NARROWEST = 320  # pixels; what a form needs beside a vertical scroll bar
+NARROWEST = 320  # pixels; the width that a form needs beside a vertical scroll bar
 CANCELLED = "Cancelled; nothing was changed."
 
 
 class Dock(QWidget):
-    """Run bars, a notice, and the job that runs, if any."""
+    """Run bars, a notice and the running job, if any."""
 
-    keeps_partial_results = False  # whether what a cancelled job returns nonetheless is of use
+    keeps_partial_results = False  # True where the result of a cancelled job is useful
 
     def __init__(self, run: RunBar) -> None:
         super().__init__()
         self._job: Job | None = None
-        self._done = ""  # what to say of the last job
+        self._done = ""  # status text after the latest job
         self.run = run
-        self._bars: dict[RunBar, Callable[[], str]] = {}  # each with why it cannot run
-        self._running = run  # the one of the job
+        self._bars: dict[RunBar, Callable[[], str]] = {}  # each with its `disabled_reason`
+        self._running = run  # the run bar of the current job
         self.notice = Notice()
         self.area = QScrollArea()
         self._is_placed = False
-        self._place = QTimer(self)
-        self._place.setSingleShot(True)
-        self._place.timeout.connect(self._join_others)
+        self._place = delayed(self._join_others, 0, self)
         self.add_bar(run, lambda: self.disabled_reason())
 
     def add_bar(self, bar: RunBar, disabled_reason: Callable[[], str]) -> None:
-        """Have a run bar follow the jobs that are started with it.
+        """Let a run bar show the jobs that are started with it.
 
         Args:
-            obstacle: why nothing can run from there now; empty where something can.
+            disabled_reason: Returns why the bar's button is disabled now; empty where it is enabled.
         """
         self._bars[bar] = disabled_reason
         bar.cancel_pressed.connect(self.cancel)
 
     def scroll(self, *parts: QWidget) -> None:
-        """Lay the parts below each other, in a dock of any height."""
+        """Put widgets below each other in a scroll area."""
         inner = QWidget()
         column = QVBoxLayout(inner)
         for part in parts:
@@ -77,10 +75,10 @@ class Dock(QWidget):
         use: Callable[[Any], None],
         bar: RunBar | None = None,
     ) -> None:
-        """Run a call on a worker thread, and hand what it returns to `use`.
+        """Run a call on a worker thread and pass its result to `use` in the GUI thread.
 
         Args:
-            bar: that tells how far it is; None: `run`.
+            bar: The run bar that shows the progress; default: `run`.
         """
         self.notice.clear()
         self._done = ""
@@ -89,7 +87,7 @@ class Dock(QWidget):
         self._job.progressed.connect(self._running.advance)
         self._job.succeeded.connect(use)
         self._job.failed.connect(self.show_problem)
-        self._job.cancelled.connect(self._was_cancelled)
+        self._job.cancelled.connect(self._show_cancelled)
         self._job.finished.connect(self._finished)
         self.job_began()
         for other in self._bars:
@@ -98,44 +96,44 @@ class Dock(QWidget):
         self._job.start()
 
     def cancel(self) -> None:
-        """Ask the job, if any, to stop."""
+        """Ask the running job, if any, to stop."""
         if self._job is not None:
             self._running.cancelling()
             self._job.cancel(keep_result=self.keeps_partial_results)
 
     def show_problem(self, problem: Problem) -> None:
-        """Say what went wrong, here and as napari says it."""
+        """Show a problem in the dock and as a napari notification."""
         self.notice.show_problem(problem)
         (show_error if problem.details else show_warning)(problem.sentence)
 
     def disabled_reason(self) -> str:
-        """Why nothing can run now; empty where something can."""
+        """Return why the Run button is disabled now; empty where it is enabled."""
         raise NotImplementedError
 
     def job_began(self) -> None:
-        """Disable what must not be changed meanwhile."""
+        """Disable the widgets that must not change while a job runs."""
         raise NotImplementedError
 
     def job_ended(self) -> None:
-        """Enable it again."""
+        """Enable the widgets that `job_began` disabled."""
         raise NotImplementedError
 
     def closed(self) -> None:
-        """The dock is no longer in a window: let go of what is kept for it."""
+        """Free everything that is kept for the dock. Called when the dock leaves its window."""
 
     def event(self, event: QEvent) -> bool:  # Qt's name
-        """Taken out of its window, a dock stops what runs; the first time it is shown, it finds its place."""
+        """Cancel the job when the dock is removed, and join other docks when the dock is first shown."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.closed()
             if self._job is not None:
                 self._job.cancel()
         elif event.type() == QEvent.Type.Show and not self._is_placed:
             self._is_placed = True
-            self._place.start()  # once napari has done with it
+            self._place.start()  # runs after napari has placed the dock
         return super().event(event)
 
     def _join_others(self) -> None:
-        """Lie as a tab over another dock of ours: each then has the whole height of the window."""
+        """Become a tab of another dock of this plugin, so that each has the full height of the window."""
         window, dock = self.window(), self.parent()
         if not isinstance(window, QMainWindow) or not isinstance(dock, QDockWidget):
             return
@@ -146,7 +144,7 @@ class Dock(QWidget):
             window.tabifyDockWidget(other, dock)
             dock.raise_()
 
-    def _was_cancelled(self) -> None:
+    def _show_cancelled(self) -> None:
         self._done = CANCELLED
 
     def _finished(self) -> None:
@@ -156,7 +154,7 @@ class Dock(QWidget):
         self._running.rest(self._bars[self._running](), self._done)
 
     def rest(self) -> None:
-        """Say at every run bar what can run now, if no job does."""
+        """Update every run bar, if no job runs."""
         if self._job is None:
             for bar, disabled_reason in self._bars.items():
                 bar.setEnabled(True)

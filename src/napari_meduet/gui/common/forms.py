@@ -1,6 +1,6 @@
-"""The controls a swap request is filled from: layers, prototype files, model, device, strength.
+"""Form controls that several docks share: lists of choices and of layers, sliders, rows and columns.
 
-Each is one small Qt widget that knows what it offers and emits `changed`. None reads a scan or loads a model.
+Each control emits `changed`. None of them reads a scan or loads a model.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,8 +15,10 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
+    QLayout,
     QSizePolicy,
     QSlider,
+    QVBoxLayout,
     QWidget,
 )
 
@@ -24,15 +26,15 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-_TO_LET_GO: set[Callable[[], None]] = set()  # one for each layer box there is
+_DISCONNECTORS: set[Callable[[], None]] = set()  # one for each existing LayerBox
 
-Choice = tuple[str, Any]  # what stands in the list, and what it means
+Choice = tuple[str, Any]  # the text in the list, and its value
 
 
 class ChoiceBox(QComboBox):
-    """Chooses one of several things; a last entry may ask for one that is not in the list yet.
+    """Drop-down list of values. A last entry can open a dialog for a value that is not in the list.
 
-    It gives way to a narrow dock whatever its entries' lengths, and keeps its choice while that is on offer.
+    The box can become as narrow as the dock needs, and it keeps its value while the value is offered.
     """
 
     changed = Signal()
@@ -41,35 +43,40 @@ class ChoiceBox(QComboBox):
         super().__init__()
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(8)
-        self.setMinimumWidth(90)  # else a placeholder would set the width of the dock
+        self.setMinimumWidth(90)  # otherwise a placeholder text sets the width of the dock
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self._browse = browse
         self._offered: list[Choice] = []
-        self._found: list[Choice] = []  # what browsing brought
+        self._browsed: list[Choice] = []  # values from the dialog
         self._value: Any = None
-        self._is_deliberate = False  # chosen by a person, not by default
+        self._is_deliberate = False  # chosen by the user or by `choose`, not by default
         self.activated.connect(self._activated)
 
     def value(self) -> Any:
-        """What is chosen, or None."""
+        """Return the chosen value, or None."""
         return self._value
 
     def choose(self, value: Any) -> None:
-        """Choose what is on offer, or a path that is not yet, and stay with it."""
+        """Choose an offered value, or add and choose a path. Defaults no longer replace the choice."""
         self._is_deliberate = True
-        if isinstance(value, Path) and value not in [found for _, found in self._found]:
-            self._found.append((value.name, value))
+        if isinstance(value, Path) and value not in [browsed for _, browsed in self._browsed]:
+            self._browsed.append((value.name, value))
         self._show(value)
 
+    def keep(self) -> None:
+        """Keep the current value, if any, when other values are offered later."""
+        if self._value is not None:
+            self.choose(self._value)
+
     def offer(self, choices: Iterable[Choice], default: Any = None) -> None:
-        """Replace the entries; `default` is chosen where a person chose nothing that is still among them."""
+        """Replace the entries. `default` is chosen unless a deliberate choice is still among them."""
         self._offered = list(choices)
         is_on_offer = any(value is self._value for _, value in self._choices())
         self._is_deliberate = self._is_deliberate and is_on_offer
         self._show(self._value if self._is_deliberate else default)
 
     def _choices(self) -> list[Choice]:
-        return self._offered + self._found
+        return self._offered + self._browsed
 
     def _show(self, chosen: Any) -> None:
         before = self._value
@@ -95,12 +102,12 @@ class ChoiceBox(QComboBox):
             self.choose(choices[row][1])
             return
         assert self._browse is not None
-        found = self._browse[1](self)
-        self.choose(found) if found is not None else self._show(self._value)
+        browsed = self._browse[1](self)
+        self.choose(browsed) if browsed is not None else self._show(self._value)
 
 
 class LayerBox(ChoiceBox):
-    """Chooses a layer of the viewer; follows layers as they come, go and change their names."""
+    """Drop-down list of the viewer's layers. It follows layers that are added, removed, moved or renamed."""
 
     def __init__(
         self,
@@ -114,10 +121,11 @@ class LayerBox(ChoiceBox):
     ) -> None:
         """
         Args:
-            accepts: which layers are offered.
-            placeholder: what stands there while nothing is chosen.
-            default: which of the offered layers, or of the others, to choose when none is.
-            others: what is offered beside layers.
+            accepts: Returns whether a layer is offered.
+            placeholder: Text while nothing is chosen.
+            default: Returns the value to choose by default, from the offered layers (the uppermost first).
+            others: Returns further choices, listed after the layers.
+            browse: Text of a last entry, and the dialog that it opens.
         """
         super().__init__(browse)
         self.setPlaceholderText(placeholder)
@@ -127,27 +135,31 @@ class LayerBox(ChoiceBox):
         followed = (events.inserted, events.removed, events.reordered, events.renamed)
         for emitter in followed:
             emitter.connect(self.refill)
-        callback = (ref(self), "refill")  # as napari keeps it; a method would keep this box alive
+        callback = (
+            ref(self),
+            "refill",
+        )  # the form in which napari stores it; a method would keep this box alive
 
-        def let_go() -> None:
+        def disconnect() -> None:
             for emitter in followed:
                 emitter.disconnect(callback)
-            _TO_LET_GO.discard(let_go)
+            _DISCONNECTORS.discard(disconnect)
 
-        # held here as well: the garbage collector would empty it before the box it is collected with is gone
-        _TO_LET_GO.add(let_go)
-        self.destroyed.connect(let_go)
+        # The set keeps the function alive: the garbage collector could clear it together with this box,
+        # before `destroyed` is emitted.
+        _DISCONNECTORS.add(disconnect)
+        self.destroyed.connect(disconnect)
         self.refill()
 
     def refill(self) -> None:
-        """Offer what the viewer holds now, the uppermost layer first."""
+        """Offer the viewer's current layers, the uppermost first."""
         layers = [layer for layer in reversed(self._layers) if self._accepts(layer)]
         offered = [(layer.name, layer) for layer in layers]
         self.offer([*offered, *self._others()], self._default(layers))
 
 
 class AmountSlider(QWidget):
-    """A slider over the usual amounts, in hundredths, and a box that also takes what lies beyond."""
+    """A slider over the usual amounts, in steps of 0.01, and a number box over all possible amounts."""
 
     changed = Signal(float)
 
@@ -169,11 +181,11 @@ class AmountSlider(QWidget):
         self.box.valueChanged.connect(self._box_changed)
 
     def value(self) -> float:
-        """The amount."""
+        """Return the amount."""
         return self.box.value()
 
     def set_value(self, amount: float) -> None:
-        """Move both to an amount."""
+        """Set the slider and the number box to an amount."""
         self.box.setValue(amount)
 
     def _box_changed(self, amount: float) -> None:
@@ -183,27 +195,38 @@ class AmountSlider(QWidget):
 
 
 class StrengthSlider(AmountSlider):
-    """How much of the style: from 0 to 1, and on wish beyond."""
+    """Strength of the style: 0 to 1 on the slider, and a wider range in the number box."""
 
     def __init__(self, lowest: float, highest: float) -> None:
         super().__init__((0.0, 1.0), (lowest, highest), 1.0)
         self.setToolTip(
-            "0 leaves the scan as it is, 1 is the whole style.\n"
-            f"Type a number between {lowest} and {highest} to go beyond either scan."
+            "Strength of the style. 0 leaves the scan unchanged, 1 is the full style.\n"
+            f"Type a number from {lowest} to {highest} to extrapolate."
         )
 
 
 def ask_prototype(parent: QWidget) -> Path | None:
-    """A `.style` file the person picks."""
+    """Return the `.style` file that the user picks in a dialog; None if the user cancels."""
     path, _ = QFileDialog.getOpenFileName(parent, "Style prototype", "", "Style prototypes (*.style)")
     return Path(path) if path else None
 
 
 def rows(*named: tuple[str, QWidget]) -> QFormLayout:
-    """Widgets below each other, each beside its name."""
+    """Return a form layout with one row for each name and widget."""
     form = QFormLayout()
     form.setContentsMargins(0, 0, 0, 0)
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
     for name, widget in named:
         form.addRow(name, widget)
     return form
+
+
+def fill_column(parent: QWidget, *parts: QWidget | QLayout, spacing: int | None = None) -> QWidget:
+    """Put widgets and layouts below each other in `parent`, without margins, and return `parent`."""
+    column = QVBoxLayout(parent)
+    column.setContentsMargins(0, 0, 0, 0)
+    if spacing is not None:
+        column.setSpacing(spacing)
+    for part in parts:
+        column.addWidget(part) if isinstance(part, QWidget) else column.addLayout(part)
+    return parent

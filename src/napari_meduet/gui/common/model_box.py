@@ -1,4 +1,4 @@
-"""Chooses the model, and reads what its card says of it. No weight is read."""
+"""Drop-down list of models. It reads a model's card, never its weights."""
 
 from pathlib import Path
 
@@ -12,26 +12,26 @@ EMBEDDED = "embedded"
 
 
 class ModelBox(ChoiceBox):
-    """Offers the embedded model, those of this person, and any other folder."""
+    """Offers the embedded model, the models in the user's model folder, and any other folder."""
 
     def __init__(self) -> None:
         super().__init__(browse=("Other folder…", ask_model))
         self.offer([("Embedded research model", EMBEDDED), *installed_models()], default=EMBEDDED)
 
     def path(self) -> Path | None:
-        """The folder of the model; None for the embedded one."""
+        """Return the model folder; None for the embedded model."""
         return None if self.value() == EMBEDDED else self.value()
 
     def card(self) -> ModelCard:
-        """What the model says of itself.
+        """Return the model's card.
 
         Raises:
-            InputError: the folder is no model.
+            InputError: The folder is not a model.
         """
         return read_card(self.path() or demo_model_path())
 
 
 def ask_model(parent: QWidget) -> Path | None:
-    """A model folder the person picks."""
+    """Return the model folder that the user picks in a dialog; None if the user cancels."""
     path = QFileDialog.getExistingDirectory(parent, "Folder of a MeDUET model (the one with card.json)")
     return Path(path) if path else None

@@ -1,18 +1,18 @@
-"""Run, which becomes Cancel, which becomes Cancelling…, and beneath it how far the work is."""
+"""A Run button that becomes Cancel while work runs, with a progress bar and a status line below it."""
 
 import time
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QWidget
 
-SETTLE_S = (
-    0.4  # a press this soon after another is the same one, so that an eager double click cancels nothing
-)
+from napari_meduet.gui.common.forms import fill_column
+
+SETTLE_S = 0.4  # presses closer together count as one, so that a double click does not cancel the job
 _ETA_AFTER_S = 2.0
 
 
 class RunBar(QWidget):
-    """The button and the bar. It knows presses and progress, not what runs."""
+    """The button, the progress bar and the status line. The dock decides what they run."""
 
     run_pressed = Signal()
     cancel_pressed = Signal()
@@ -20,7 +20,8 @@ class RunBar(QWidget):
     def __init__(self, text: str, on_cancel: str = "nothing is changed") -> None:
         """
         Args:
-            on_cancel: what Cancel does with what was done so far.
+            text: Text of the button while nothing runs.
+            on_cancel: Effect of Cancel on the work done so far; shown in the tooltip.
         """
         super().__init__()
         self._text, self._on_cancel = text, on_cancel
@@ -40,21 +41,16 @@ class RunBar(QWidget):
         self.bar.setFixedHeight(6)
         self.status = QLabel()
         self.status.setWordWrap(True)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(4)
-        column.addLayout(beside)
-        column.addWidget(self.bar)
-        column.addWidget(self.status)
+        fill_column(self, beside, self.bar, self.status, spacing=4)
         self.button.clicked.connect(self._pressed)
         self.rest()
 
     def rest(self, disabled_reason: str = "", status: str = "") -> None:
-        """Nothing runs.
+        """Show that nothing runs.
 
         Args:
-            obstacle: why nothing can run now; empty where something can.
-            status: what to say beneath otherwise.
+            disabled_reason: Why the button is disabled; empty where it is enabled.
+            status: Text of the status line where the button is enabled.
         """
         self._is_running = False
         self.button.setText(self._text)
@@ -65,12 +61,12 @@ class RunBar(QWidget):
         self.status.setVisible(bool(disabled_reason or status))
 
     def predict(self, seconds: float | None) -> None:
-        """Say beside the button how long the work will take; None: not known."""
-        self.duration.setText("" if seconds is None else f"about {_told(seconds)}")
+        """Show the expected duration beside the button; None hides it."""
+        self.duration.setText("" if seconds is None else f"about {_duration_text(seconds)}")
         self.duration.setVisible(seconds is not None)
 
     def start(self) -> None:
-        """Work has begun."""
+        """Show that the work has started."""
         self._is_running = True
         self._started = time.monotonic()
         self.button.setText("Cancel")
@@ -82,13 +78,13 @@ class RunBar(QWidget):
         self.status.setVisible(True)
 
     def advance(self, fraction: float, doing: str) -> None:
-        """The work is this far."""
+        """Show the fraction done, from 0 to 1, and the current stage."""
         if self.button.isEnabled():
             self.bar.setValue(round(1000 * fraction))
             self.status.setText(f"{doing[:1].upper()}{doing[1:]}{self._time_left(fraction)}")
 
     def cancelling(self) -> None:
-        """The work was asked to stop and has not yet."""
+        """Show that the work was asked to stop and still runs."""
         self.button.setText("Cancelling…")
         self.button.setEnabled(False)
 
@@ -97,15 +93,15 @@ class RunBar(QWidget):
         if elapsed < _ETA_AFTER_S or fraction < 0.05:
             return ""
         seconds = elapsed * (1 - fraction) / fraction
-        return f", about {_told(seconds)} left"
+        return f", about {_duration_text(seconds)} left"
 
     def _pressed(self) -> None:
         is_same_press = time.monotonic() - self._last_press < SETTLE_S
         if not is_same_press:
             (self.cancel_pressed if self._is_running else self.run_pressed).emit()
-        self._last_press = time.monotonic()  # presses that waited for the above to end belong to it too
+        self._last_press = time.monotonic()  # presses while the slots ran count as this press
 
 
-def _told(seconds: float) -> str:
-    """A duration as one says it."""
+def _duration_text(seconds: float) -> str:
+    """Return a duration in minutes or seconds, such as "12 s"."""
     return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 1):.0f} s"

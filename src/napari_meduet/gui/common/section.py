@@ -1,13 +1,15 @@
-"""A part of a form that opens when its title is pressed."""
+"""A part of a form that opens and closes with a click on its title."""
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QSizePolicy, QToolButton, QWidget
+
+from napari_meduet.gui.common.forms import fill_column
 
 
 class Section(QWidget):
-    """A title and a content, folded to begin with.
+    """A title and its content, closed at first.
 
-    superqt's QCollapsible animates to the height its content asked for at first: text that wraps is cut off.
+    superqt's QCollapsible animates to the first size hint of its content and so cuts off text that wraps.
     """
 
     def __init__(self, title: str, content: QWidget) -> None:
@@ -18,19 +20,15 @@ class Section(QWidget):
         self.title.setAutoRaise(True)
         self.title.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.title.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        # napari would draw a checked button as a blue bar
+        # napari's style would draw a checked button as a blue bar
         self.title.setStyleSheet("QToolButton { background: transparent; border: none; text-align: left; }")
         self.content = content
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(2)
-        column.addWidget(self.title)
-        column.addWidget(content)
+        fill_column(self, self.title, content, spacing=2)
         self.title.toggled.connect(self.set_open)
         self.set_open(False)
 
     def set_open(self, is_open: bool) -> None:
-        """Show or fold the content."""
+        """Show or hide the content."""
         self.title.setChecked(is_open)
         self.title.setArrowType(Qt.ArrowType.DownArrow if is_open else Qt.ArrowType.RightArrow)
         self.content.setVisible(is_open)

@@ -1,4 +1,4 @@
-"""Questions that opening a file may raise. Qt is imported only when one is really asked."""
+"""Dialogs for files with several scans. Qt is imported only when a dialog is shown."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,12 @@ from napari_meduet.volumes.files import SeriesInfo
 
 
 def has_window() -> bool:
-    """Whether there is a person at a window to ask."""
+    """Whether napari has a window that can show a dialog."""
     return current_viewer() is not None
 
 
 def ask_series(listed: Sequence[SeriesInfo]) -> list[SeriesInfo]:
-    """Which of several DICOM series to open; none if the person changes their mind."""
+    """Return the DICOM series that the user chooses; empty if the user cancels."""
     from napari_meduet.gui.io.series_dialog import SeriesDialog
 
     dialog = SeriesDialog(listed)
@@ -21,10 +21,15 @@ def ask_series(listed: Sequence[SeriesInfo]) -> list[SeriesInfo]:
 
 
 def ask_volume(name: str, num_volumes: int) -> int | None:
-    """Which volume of a 4-D file to open, from 0; None if the person changes their mind."""
+    """Return the index of the volume that the user chooses from a 4-D file; None if the user cancels."""
     from qtpy.QtWidgets import QInputDialog
 
     index, is_chosen = QInputDialog.getInt(
-        None, "4-D scan", f"{name} holds {num_volumes} volumes. Which one, from 0?", 0, 0, num_volumes - 1
+        None,
+        "4-D scan",
+        f"{name} holds {num_volumes} volumes. Number of the volume to open (the first is 0):",
+        0,
+        0,
+        num_volumes - 1,
     )
     return index if is_chosen else None

@@ -1,6 +1,6 @@
-"""Colour limits that suit a scan: CT windows in HU, percentiles for MR.
+"""Contrast limits of scans: CT windows in HU, and percentiles for MR.
 
-Only what is seen changes; voxels stay. `napari.yaml` lists the windows in the layers menu.
+They change the display, never the voxels. `napari.yaml` puts the windows into the layers menu.
 """
 
 from typing import TYPE_CHECKING
@@ -23,16 +23,16 @@ _MAX_SAMPLES = 1_000_000  # voxels looked at for percentiles; more would not mov
 
 
 def default_limits(data: np.ndarray, volume: Volume) -> tuple[float, float]:
-    """The colour limits a freshly opened scan gets."""
+    """Return the contrast limits of a newly opened scan."""
     if volume.modality == "CT":
         return CT_WINDOWS["soft tissue"]
     return percentile_limits(data)
 
 
 def percentile_limits(data: np.ndarray) -> tuple[float, float]:
-    """The 1st and 99.5th percentile, and never an empty range."""
-    every = max(1, round((data.size / _MAX_SAMPLES) ** (1 / 3)))
-    low, high = np.percentile(data[::every, ::every, ::every], MR_PERCENTILES)
+    """Return the 1st and 99.5th percentile; the range is never empty."""
+    step = max(1, round((data.size / _MAX_SAMPLES) ** (1 / 3)))
+    low, high = np.percentile(data[::step, ::step, ::step], MR_PERCENTILES)
     return float(low), float(high if high > low else low + 1)
 
 

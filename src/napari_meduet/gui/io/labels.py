@@ -1,32 +1,33 @@
-"""Whether a file holds a segmentation: whole numbers, few of them, in patches."""
+"""Decide whether a file holds a segmentation: few whole numbers, in connected regions."""
 
 import numpy as np
 
 from napari_meduet.volumes.volume import Volume
 
-MOST_LABELS = 256
-_LEAST_PATCHINESS = 0.4  # share of labelled voxels like their neighbour: masks 0.58 to 0.97, images below 0.3
+MAX_LABELS = 256
+# Minimum fraction of labelled voxels equal to their neighbour. Measured: masks 0.58-0.97, images below 0.3.
+_MIN_UNIFORMITY = 0.4
 NIFTI_INTENT_LABEL = 1002
-_NAMED_SO = ("seg", "label", "mask")
+_WORDS_IN_NAMES = ("seg", "label", "mask")
 
 
 def is_segmentation(volume: Volume, name: str) -> bool:
-    """Whether these voxels are labels: the file says so, or they are few and lie in patches."""
+    """Whether the voxels are labels: by the header, the file's name, or few values in connected regions."""
     voxels = volume.voxels
     if voxels.dtype.kind not in "iu" or (volume.slope, volume.intercept) != (1.0, 0.0) or voxels.min() < 0:
         return False
     if volume.header is not None and int(volume.header["intent_code"]) == NIFTI_INTENT_LABEL:
         return True
-    if voxels.max() > 2**16 or np.count_nonzero(np.bincount(voxels.ravel(order="K"))) > MOST_LABELS:
+    if voxels.max() > 2**16 or np.count_nonzero(np.bincount(voxels.ravel(order="K"))) > MAX_LABELS:
         return False
-    return any(word in name.lower() for word in _NAMED_SO) or _patchiness(voxels) > _LEAST_PATCHINESS
+    return any(word in name.lower() for word in _WORDS_IN_NAMES) or _uniformity(voxels) > _MIN_UNIFORMITY
 
 
-def _patchiness(voxels: np.ndarray) -> float:
-    """Share of labelled voxels whose next neighbour is the same, along the axis where it is least."""
-    shares = []
+def _uniformity(voxels: np.ndarray) -> float:
+    """Return the fraction of labelled voxels equal to their next neighbour, the minimum over the axes."""
+    fractions = []
     for axis in range(3):
         lines = np.moveaxis(voxels, axis, 0)
         labelled = lines[:-1] > 0
-        shares.append(np.mean((lines[:-1] == lines[1:])[labelled]) if labelled.any() else 0.0)
-    return float(min(shares))
+        fractions.append(np.mean((lines[:-1] == lines[1:])[labelled]) if labelled.any() else 0.0)
+    return float(min(fractions))

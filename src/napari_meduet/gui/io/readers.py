@@ -1,8 +1,8 @@
-"""Files and DICOM folders as layers. What makes a file a scan, and a good one, is judged in `volumes`.
+"""Read files and DICOM folders into layers. `volumes` checks whether a file is a valid scan.
 
-Napari asks a reader with a path and gets a function that reads it, or None. Where a file or a folder leaves
-a choice, the person at the window is asked; without a window it is refused with the sentence that says how
-to choose.
+napari calls a reader with a path and gets a function that reads it, or None. If a file or a folder holds
+several scans, a dialog asks the user which one to open. Without a window the file is refused, and the message
+says how to choose.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,25 +21,25 @@ from napari_meduet.volumes.volume import Volume
 
 Paths = str | Sequence[str]
 Reader = Callable[[Paths], list[LayerData]]
-NOTHING: list = [(None,)]  # tells napari that the path was read and holds no layer
+NOTHING: list = [(None,)]  # means to napari: the path was read and holds no layer
 
 _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd", ".dcm", ".dicom", ".ima")
 
 
 def file_reader(path: Paths) -> Reader | None:
-    """A reader for NIfTI, NRRD and MetaImage files."""
+    """Return a reader for NIfTI, NRRD and MetaImage files."""
     return read_files
 
 
 def dicom_reader(path: Paths) -> Reader | None:
-    """A reader for DICOM folders and files; None where a path only looks like one."""
+    """Return a reader for DICOM folders and files; None if the path holds no DICOM data."""
     return read_dicom if all(_is_dicom(Path(one)) for one in _listed(path)) else None
 
 
-def _told_in_the_window(read: Reader) -> Reader:
-    """A reader whose refusals are sentences in the window.
+def _show_refusals(read: Reader) -> Reader:
+    """Return a reader that shows its errors as notifications when there is a window.
 
-    Napari would offer the file to its other readers instead, which open what is damaged without a word.
+    With an exception, napari would try its other readers, and these open damaged files without a warning.
     """
 
     @wraps(read)
@@ -55,15 +55,15 @@ def _told_in_the_window(read: Reader) -> Reader:
     return reading
 
 
-@_told_in_the_window
+@_show_refusals
 def read_files(paths: Paths) -> list[LayerData]:
-    """A layer for each file."""
+    """Return the layers of files."""
     return [layer for path in _listed(paths) for layer in _read_file(Path(path))]
 
 
-@_told_in_the_window
+@_show_refusals
 def read_dicom(paths: Paths) -> list[LayerData]:
-    """A layer for each series chosen of a folder, or for the one series that several files make up."""
+    """Return a layer for each series that the user chooses in a folder, or one for a list of files."""
     if not isinstance(paths, str) and len(paths) > 1:
         return [as_layer(read_volume(paths), Path(paths[0]).parent.name)]
     path = Path(_listed(paths)[0])
@@ -77,17 +77,17 @@ def read_dicom(paths: Paths) -> list[LayerData]:
 
 
 def layer_name(path: Path) -> str:
-    """The name of a file or folder without what only says its format."""
+    """Return the name of a file or folder without the suffix of its format."""
     suffix = next((suffix for suffix in _SUFFIXES if path.name.lower().endswith(suffix)), "")
     return path.name[: len(path.name) - len(suffix)] or path.name
 
 
 def as_layer(volume: Volume, name: str) -> LayerData:
-    """A scan as an Image layer, a segmentation as a Labels layer; what is doubtful about it is said."""
+    """Return an Image layer of a scan or a Labels layer of a segmentation, and show the scan's warnings."""
     if is_segmentation(volume, name):
         return labels_layer(volume, name)
     if volume.synthetic and volume.synthetic.get("synthetic"):
-        show_warning(f"{name} is synthetic: a model made it, no scanner did.")
+        show_warning(f"{name} is synthetic: a model made it, not a scanner.")
     for warning in volume.warnings:
         show_warning(f"{name}: {warning}")
     return image_layer(volume, name)
@@ -111,7 +111,7 @@ def _listed(paths: Paths) -> list[str]:
 
 
 def _is_dicom(path: Path) -> bool:
-    """Whether a file, or any file in a folder or below it, begins as DICOM does."""
+    """Whether a file starts like a DICOM file; for a folder, whether any file in it or below it does."""
     if path.is_dir():
         return any(_is_dicom(child) for child in path.rglob("*") if child.is_file())
     with path.open("rb") as file:

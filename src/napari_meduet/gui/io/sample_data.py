@@ -1,4 +1,4 @@
-"""The sample scans that ship with the plugin; `samples/NOTICE.md` says whose they are."""
+"""Open the sample scans that come with the plugin. `samples/NOTICE.md` lists their sources and licences."""
 
 from importlib.resources import as_file, files
 
@@ -8,7 +8,7 @@ from napari_meduet.volumes.volume import Modality, Volume
 
 
 def ct_pair() -> list[LayerData]:
-    """Two chest CTs of different patients from different scanners; the lower one is hidden to begin with."""
+    """Return two chest CTs of different patients and scanners. The lower layer is hidden."""
     return [
         _hidden(image_layer(_sample("ct_chest_sharp_kernel", "CT"), "CT, sharp kernel")),
         image_layer(_sample("ct_chest_soft_kernel", "CT"), "CT, soft kernel"),
@@ -16,7 +16,7 @@ def ct_pair() -> list[LayerData]:
 
 
 def mr_pair() -> list[LayerData]:
-    """A T1 with its lesions drawn by hand above another patient's T2, which is hidden to begin with."""
+    """Return a brain T1 with manually drawn lesions, above a hidden T2 of another patient."""
     return [
         _hidden(image_layer(_sample("mr_brain_t2", "MR"), "MR, T2")),
         image_layer(_sample("mr_brain_t1", "MR"), "MR, T1"),

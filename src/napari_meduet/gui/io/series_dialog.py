@@ -1,4 +1,4 @@
-"""Which series of a DICOM folder: a table of what is there and what is wrong with it. No patient is named."""
+"""A dialog with a table of the series in a DICOM folder and their problems. It shows no patient data."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -20,11 +20,11 @@ from napari_meduet.volumes.files import SeriesInfo
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-COLUMNS = ("Series", "Modality", "Description", "Slices", "Size", "Spacing (mm)", "Remarks")
+COLUMNS = ("Series", "Modality", "Description", "Slices", "Size", "Spacing (mm)", "Problems")
 
 
 class SeriesDialog(QDialog):
-    """A table of series; the largest one that nothing is wrong with is chosen to begin with."""
+    """A table of series. At first the largest series without a problem is selected."""
 
     def __init__(self, listed: Sequence[SeriesInfo]) -> None:
         super().__init__()
@@ -50,18 +50,18 @@ class SeriesDialog(QDialog):
         self.buttons.rejected.connect(self.reject)
         self.table.doubleClicked.connect(self.accept)
         column = QVBoxLayout(self)
-        column.addWidget(QLabel(f"This folder holds {len(listed)} series. Choose one or more to open."))
+        column.addWidget(QLabel(f"This folder holds {len(listed)} series. Select the series to open."))
         column.addWidget(self.table)
         column.addWidget(self.buttons)
         self.resize(720, 320)
 
     def chosen(self) -> list[SeriesInfo]:
-        """The series whose rows are selected."""
+        """Return the series whose rows are selected."""
         return [self._listed[index.row()] for index in self.table.selectionModel().selectedRows()]
 
 
 def open_dicom(viewer: "Viewer") -> None:
-    """Ask for a folder and open what is chosen of it."""
+    """Ask for a folder and open the series that the user chooses from it."""
     folder = QFileDialog.getExistingDirectory(None, "Folder with DICOM files")
     if folder:
         viewer.open(folder, plugin="napari-meduet")

@@ -1,12 +1,12 @@
-"""The form of a segmentation: which scan, and what stands in the way, in words."""
+"""The form of a segmentation: its scan, its options, and the reason why it cannot run."""
 
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_meduet.errors import InputError
-from napari_meduet.gui.common.forms import LayerBox, rows
+from napari_meduet.gui.common.forms import LayerBox, fill_column, rows
 from napari_meduet.gui.layers import is_scan, modality_of, uppermost_scan
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class SegmentationForm(QWidget):
-    """Emits `changed`; model and device are the dock's."""
+    """Scan and options of a segmentation. The dock owns the model and device boxes."""
 
     changed = Signal()
 
@@ -25,37 +25,35 @@ class SegmentationForm(QWidget):
         super().__init__()
         self._model, self._device = model, device
         self.scan = LayerBox(viewer, is_scan, placeholder="no scan yet", default=uppermost_scan)
-        self.scan.setToolTip("The scan whose structures are found")
+        self.scan.setToolTip("Scan to segment")
         self.largest_parts = QCheckBox("Keep only the largest part of each")
         self.largest_parts.setToolTip(
-            "Removes scattered bits; not for structures that come in several pieces"
+            "Remove small separate parts of each structure.\nDo not use it for structures with several parts."
         )
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addLayout(rows(("Scan", self.scan), ("", self.largest_parts)))
+        fill_column(self, rows(("Scan", self.scan), ("", self.largest_parts)))
         self.scan.changed.connect(self.changed)
 
     def disabled_reason(self) -> str:
-        """Why there is nothing to run yet; empty where there is."""
+        """Return why a segmentation cannot run; empty if it can."""
         try:
             card = self._model.card()
         except InputError as error:
             return str(error)
         if card.segmenter is None:
-            return f"The model {card.name} has no segmenter: choose another, or teach it under Teach."
+            return f"The model {card.name} has no segmenter: choose another model, or train one under Teach."
         scan = self.scan.value()
         if scan is None:
             return "Choose the scan to segment: File ▸ Open, or File ▸ Open Sample ▸ MeDUET."
         known, modality = card.segmenter.modalities, modality_of(scan)
         if modality is not None and modality not in known:
             return (
-                f"{scan.name!r} is {modality}; the segmenter of {card.name} knows {' and '.join(known)}: "
-                "choose another model, or teach it under Teach."
+                f"{scan.name!r} is {modality}, but the segmenter of {card.name} reads {' and '.join(known)}: "
+                "choose another model, or train one under Teach."
             )
         return ""
 
     def options(self) -> dict[str, Any]:
-        """What a request says beside the scan."""
+        """Return the fields of a request, except the scan."""
         return {
             "model": self._model.path(),
             "device": self._device.value(),

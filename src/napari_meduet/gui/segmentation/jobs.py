@@ -1,4 +1,4 @@
-"""What the segmentation dock has computed on its worker thread; torch is imported there."""
+"""Calls that the segmentation dock runs on its worker thread. torch is imported inside them."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def segment_scan(
     scan: Callable[[], Volume], options: Mapping[str, Any], on_progress: OnProgress
 ) -> "SegmentationResult":
-    """The structures in a scan that is made of its layer here, off the GUI thread."""
+    """Return the segmentation of a scan. `scan` converts the layer here, off the GUI thread."""
     from napari_meduet.pipelines.segmentation.session import segment
 
     return segment(SegmentRequest(scan(), **options), on_progress)

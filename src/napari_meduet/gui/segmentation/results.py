@@ -1,15 +1,15 @@
-"""Segmentations in the viewer: always a layer of their own, on the voxels of the scan they were made of.
+"""Segmentations in the viewer: a new Labels layer on the voxel grid of the segmented scan.
 
-Somebody's labels are never touched: napari numbers a name that is taken.
+Existing layers keep their labels. napari adds a number to a name that is taken.
 """
 
 from typing import TYPE_CHECKING
 
 from napari.layers import Labels
 
+from napari_meduet.gui.common.label_colormap import label_colormap
 from napari_meduet.gui.common.results import bring_into_view
 from napari_meduet.gui.layers import is_segmented, labels_layer
-from napari_meduet.gui.segmentation.label_colormap import label_colormap
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 
     from napari_meduet.pipelines.segmentation.session import SegmentationResult
 
-OPACITY = 0.5  # the scan is still seen beneath
+OPACITY = 0.5  # the scan stays visible under the labels
 
 
 def show_segmentation(
     viewer: "ViewerModel", result: "SegmentationResult", name: str, scan: "Layer"
 ) -> Labels:
-    """A new layer of structures, named in its features, with the provenance in its metadata.
+    """Add a layer of structures, with names in its features and provenance in its metadata, and return it.
+
+    Other segmentations are hidden. A hidden scan is shown, and then all other layers are hidden.
 
     Args:
-        scan: the layer that was segmented, in the viewer or no longer. It is seen beneath the structures;
-            other segmentations are hidden, and where the scan was, so is what would cover it.
+        scan: The segmented layer. It may have been removed from the viewer.
     """
     is_there = scan in viewer.layers
     covers = is_there and not scan.visible

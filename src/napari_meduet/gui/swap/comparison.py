@@ -1,25 +1,27 @@
-"""Before and after: the difference as a layer, and the scan itself while a button is held."""
+"""Controls that compare a swap result with its scan: a difference layer, and a button to see the scan."""
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QPushButton, QWidget
 
 
 class Comparison(QWidget):
-    """Asks for the difference, and for the scan as it was; shown once there is a result."""
+    """The controls. The dock shows them once there is a result."""
 
-    difference_wanted = Signal(bool)
-    before_wanted = Signal(bool)
+    difference_toggled = Signal(bool)
+    before_toggled = Signal(bool)
 
     def __init__(self) -> None:
         super().__init__()
         self.difference = QCheckBox("Show difference")
-        self.difference.setToolTip("Orange: brighter than before. Blue: darker.")
+        self.difference.setToolTip(
+            "Show the change as a layer: orange is brighter than before, blue is darker"
+        )
         self.before = QPushButton("Hold: before")
-        self.before.setToolTip("While held, the scan is seen as it was")
+        self.before.setToolTip("Show the original scan while the button is held")
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.difference, 1)
         row.addWidget(self.before)
-        self.difference.toggled.connect(self.difference_wanted)
-        self.before.pressed.connect(lambda: self.before_wanted.emit(True))
-        self.before.released.connect(lambda: self.before_wanted.emit(False))
+        self.difference.toggled.connect(self.difference_toggled)
+        self.before.pressed.connect(lambda: self.before_toggled.emit(True))
+        self.before.released.connect(lambda: self.before_toggled.emit(False))

@@ -1,15 +1,22 @@
-"""The form of a style swap: what is chosen, as a request, and what is still missing, in words."""
+"""The form of a style swap: its request, and the reason why it cannot run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from napari.layers import Layer
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QToolButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QToolButton, QWidget
 
 from napari_meduet.core.options import STRENGTH_RANGE
 from napari_meduet.gui.common.device_box import DeviceBox
-from napari_meduet.gui.common.forms import ChoiceBox, LayerBox, StrengthSlider, ask_prototype, rows
+from napari_meduet.gui.common.forms import (
+    ChoiceBox,
+    LayerBox,
+    StrengthSlider,
+    ask_prototype,
+    fill_column,
+    rows,
+)
 from napari_meduet.gui.common.model_box import ModelBox
 from napari_meduet.gui.common.section import Section
 from napari_meduet.gui.layers import (
@@ -26,19 +33,22 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 MODES = {
-    "shift": "shift: move as a whole",
-    "prototype": "prototype: one for all places",
-    "adain": "adain: mean and spread",
-    "token": "token: place by place",
+    "shift": "shift: shift the mean",
+    "prototype": "prototype: replace by the mean",
+    "adain": "adain: match mean and std",
+    "token": "token: copy each token",
 }
-DECODES = {"residual": "residual: add the change", "full": "full: what it decodes"}
-TEXTURE = "Also move the texture, in which scanners and kernels differ most"
+DECODES = {"residual": "residual: add the change", "full": "full: decoder output"}
+TEXTURE = "Transfer noise and sharpness too. Scanners and kernels differ most in these."
 assert set(MODES) == set(get_args(Mode))
 assert set(DECODES) == set(get_args(Decode))
 
 
 class SwapForm(QWidget):
-    """Content, style, strength and options; emits `changed`, and `retuned` for what is quick to redo."""
+    """Content, style, strength and options.
+
+    Emits `retuned` for strength and texture, which an open session can redraw, and `changed` for all others.
+    """
 
     changed = Signal()
     retuned = Signal()
@@ -46,7 +56,7 @@ class SwapForm(QWidget):
     def __init__(self, viewer: "ViewerModel") -> None:
         super().__init__()
         self.content = LayerBox(viewer, is_scan, placeholder="no scan yet", default=uppermost_scan)
-        self.content.setToolTip("The scan whose anatomy stays")
+        self.content.setToolTip("Scan that gives the anatomy")
         self.style_source = LayerBox(
             viewer,
             is_scan,
@@ -54,7 +64,7 @@ class SwapForm(QWidget):
             default=self._another_scan,
             browse=("Prototype file…", ask_prototype),
         )
-        self.style_source.setToolTip("The scan, or the prototype of a site, whose look is taken over")
+        self.style_source.setToolTip("Scan or prototype file that gives the style")
         self.exchange = QToolButton()
         self.exchange.setText("⇅")
         self.exchange.setToolTip("Exchange content and style")
@@ -69,20 +79,15 @@ class SwapForm(QWidget):
         self.texture.setToolTip(TEXTURE)
         self.texture.setChecked(True)
         self.labels = LayerBox(viewer, is_label_volume, placeholder="none")
-        self.labels.setToolTip("The report says how far the values under each label drift: lesions, say")
+        self.labels.setToolTip("Labels, such as lesions, whose change of values the safety report lists")
         self._lay_out()
         self._connect()
 
     def _lay_out(self) -> None:
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(6)
         pair = QHBoxLayout()
         pair.setContentsMargins(0, 0, 0, 0)
         pair.addLayout(rows(("Content", self.content), ("Style", self.style_source)), 1)
         pair.addWidget(self.exchange)
-        column.addLayout(pair)
-        column.addLayout(rows(("Strength", self.strength), ("", self.texture)))
         inner = QWidget()
         inner.setLayout(
             rows(
@@ -94,7 +99,8 @@ class SwapForm(QWidget):
             )
         )
         self.options = Section("Options", inner)
-        column.addWidget(self.options)
+        amount = rows(("Strength", self.strength), ("", self.texture))
+        fill_column(self, pair, amount, self.options, spacing=6)
 
     def _connect(self) -> None:
         for box in (
@@ -110,29 +116,31 @@ class SwapForm(QWidget):
         self.texture.toggled.connect(self.retuned)
         self.strength.changed.connect(self.retuned)
         self.decode.changed.connect(self._decode_changed)
-        self.content.changed.connect(self.style_source.refill)  # its default is another scan
+        self.content.changed.connect(self.style_source.refill)  # its default must differ from the content
         self.exchange.clicked.connect(self._exchange)
 
     def disabled_reason(self) -> str:
-        """Why there is nothing to run yet; empty where there is."""
+        """Return why a swap cannot run; empty if it can."""
         content, style, labels = self.content.value(), self.style_source.value(), self.labels.value()
         if content is None:
-            return "Choose the scan to restyle: File ▸ Open, or File ▸ Open Sample ▸ MeDUET."
+            return "Choose the scan to change: File ▸ Open, or File ▸ Open Sample ▸ MeDUET."
         if style is None:
-            return "Choose a style: open a second scan, or take a prototype file."
+            return "Choose a style: open a second scan, or choose a prototype file."
         if style is content:
             return "Content and style are the same layer: choose another style."
         if labels is not None and not share_grid(labels, content):
-            return f"{labels.name!r} lies on another grid than {content.name!r}: watch other labels, or none."
+            return (
+                f"{labels.name!r} has another voxel grid than {content.name!r}: choose other labels, or none."
+            )
         if self.mode.value() == "token" and (isinstance(style, Path) or not share_grid(style, content)):
-            return "Mode 'token' goes place by place: content and style must lie on the same grid."
+            return "Mode 'token' copies each token: content and style must have the same grid."
         return ""
 
     def request(self) -> SwapRequest:
-        """What is asked for.
+        """Return the request that the form describes.
 
         Raises:
-            InputError: a layer is no scan, or the values do not fit together.
+            InputError: A layer is not a scan, or the values do not fit together.
         """
         style, labels = self.style_source.value(), self.labels.value()
         return SwapRequest(
@@ -148,19 +156,21 @@ class SwapForm(QWidget):
         )
 
     def keep_choices(self) -> None:
-        """Stay with content and style although a result will lie above them."""
-        self.content.choose(self.content.value())
-        self.style_source.choose(self.style_source.value())
+        """Keep content and style when result layers are added above them."""
+        self.content.keep()
+        self.style_source.keep()
 
     def style_name(self) -> str:
-        """What to call the style."""
+        """Return the name of the style for the result's layer."""
         style = self.style_source.value()
         return style.stem if isinstance(style, Path) else style.name
 
     def _decode_changed(self) -> None:
         is_residual = self.decode.value() == "residual"
         self.texture.setEnabled(is_residual)
-        self.texture.setToolTip(TEXTURE if is_residual else "A full decode draws its own texture")
+        self.texture.setToolTip(
+            TEXTURE if is_residual else "Not available for a full decode, which makes its own texture"
+        )
 
     def _another_scan(self, layers: list[Layer]) -> Layer | None:
         content = self.content.value()

@@ -1,42 +1,40 @@
-"""The safety report of a swap in words: what it amounts to, why, and the figures behind it."""
+"""Show the safety report of a swap: the verdict, its reasons and the measurements."""
 
 from html import escape
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout
+from qtpy.QtWidgets import QFrame, QLabel
 
+from napari_meduet.gui.common.forms import fill_column
 from napari_meduet.gui.common.section import Section
 
 if TYPE_CHECKING:
-    from napari_meduet.pipelines.swap.safety import Measurements, SafetyReport
+    from napari_meduet.pipelines.style_swap.safety import Measurements, SafetyReport
 
-# The word carries the meaning; the colours (dark text on each, contrast above 7:1) only repeat it.
+# The word alone states the verdict; the colour repeats it. Dark text on each colour has a contrast above 7:1.
 HEADINGS = {
-    "pass": ("PASS", "#7bd88f", "No measurement speaks against this result."),
-    "check": ("CHECK", "#f2c14e", "Look at what is named here before you use this result."),
+    "pass": ("PASS", "#7bd88f", "All measurements are within their limits."),
+    "check": ("CHECK", "#f2c14e", "Check the points below before you use this result."),
     "refuse": ("REFUSE", "#ff8f80", "Do not use this result."),
 }
 
 
 class VerdictPanel(QFrame):
-    """Hidden until there is a report."""
+    """The report. The panel is hidden until there is one."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.heading, self.reasons, self.figures = QLabel(), QLabel(), QLabel()
-        self.measured = Section("What was measured", self.figures)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        for label in (self.heading, self.reasons, self.figures):
+        self.heading, self.reasons, self.measurements = QLabel(), QLabel(), QLabel()
+        self.measured = Section("Measurements", self.measurements)
+        for label in (self.heading, self.reasons, self.measurements):
             label.setWordWrap(True)
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        for widget in (self.heading, self.reasons, self.measured):
-            column.addWidget(widget)
+        fill_column(self, self.heading, self.reasons, self.measured)
         self.setVisible(False)
 
     def show_report(self, report: "SafetyReport") -> None:
-        """Show a report instead of the one before."""
+        """Show a report in place of an earlier one."""
         word, colour, meaning = HEADINGS[report.verdict]
         self.heading.setText(
             f'<b style="background-color: {colour}; color: #1b1b1b">&nbsp;{word}&nbsp;</b>&nbsp; {meaning}'
@@ -44,18 +42,18 @@ class VerdictPanel(QFrame):
         self.reasons.setText(
             "".join(f"<p style='margin: 2px 0'>• {escape(reason)}</p>" for reason in report.reasons)
         )
-        self.figures.setText(_table(report.measurements))
+        self.measurements.setText(_table(report.measurements))
         self.setVisible(True)
 
     def clear(self) -> None:
-        """There is no report any more."""
+        """Hide the panel."""
         self.setVisible(False)
 
 
 def _table(m: "Measurements") -> str:
     rows = [
         ("Mean change by style", _amount(m.change, m)),
-        ("Its noise floor", _amount(m.noise_floor, m)),
+        ("Noise floor of the change", _amount(m.noise_floor, m)),
         ("95 % of edges within", f"{m.edge_displacement_mm:.2f} mm"),
         ("Strong edges lost", f"{m.lost_edges:.1%}"),
         ("Gradient correlation", f"{m.gradient_correlation:.3f}"),
@@ -63,16 +61,14 @@ def _table(m: "Measurements") -> str:
         ("Body outside profile", f"{m.clipped_fraction:.1%}"),
     ]
     if m.style_distance is not None:
-        rows.append(("Nearest known style", f"{m.style_distance:.1f} spreads"))
+        rows.append(("Nearest known style", f"{m.style_distance:.1f} std"))
     rows += [(f"Drift, label {drift.label}", _amount(drift.drift, m, sign="+")) for drift in m.label_drift]
-    lines = (
-        f"<tr><td>{escape(name)}&nbsp;&nbsp;</td><td>{escape(figure)}</td></tr>" for name, figure in rows
-    )
+    lines = (f"<tr><td>{escape(name)}&nbsp;&nbsp;</td><td>{escape(value)}</td></tr>" for name, value in rows)
     return f"<table>{''.join(lines)}</table>"
 
 
 def _amount(value: float, m: "Measurements", sign: str = "") -> str:
-    """In HU; MR signal has no unit, and is told as a share of the scan's own intensity range."""
+    """Return a value in HU, or for MR, which has no unit, in percent of the scan's intensity range."""
     if m.unit == "HU":
         return f"{value:{sign}.1f} HU"
     return f"{value / m.value_range:{sign}.1%} of range"

@@ -1,24 +1,23 @@
-"""The dock "MeDUET style swap": asks through its form, runs on a worker thread, shows what comes back.
+"""The dock "MeDUET style swap": give one scan the style of another.
 
-One job at a time, whatever is pressed how often. After a run its strength and texture can still be moved: the
-open session redraws the run's own layer. Everything else starts a new run, and a new layer.
+After a run the session stays open: a change of strength or texture redraws the run's layer. Any other change
+needs a new run, which adds a new layer.
 """
 
 from functools import partial
 from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QTimer
 
 from napari_meduet.errors import InputError, OnProgress
-from napari_meduet.gui.common.background import Problem
+from napari_meduet.gui.common.background import Problem, delayed
 from napari_meduet.gui.common.dock import Dock
-from napari_meduet.gui.common.results import ResultView
 from napari_meduet.gui.common.run_bar import RunBar
 from napari_meduet.gui.common.section import Section
 from napari_meduet.gui.swap.comparison import Comparison
 from napari_meduet.gui.swap.factors_panel import FactorsPanel
 from napari_meduet.gui.swap.form import SwapForm
+from napari_meduet.gui.swap.results import SwapView
 from napari_meduet.gui.swap.verdict_panel import VerdictPanel
 from napari_meduet.pipelines.common.progress import parts
 from napari_meduet.pipelines.requests import SwapRequest
@@ -26,14 +25,14 @@ from napari_meduet.pipelines.requests import SwapRequest
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-    from napari_meduet.pipelines.swap.session import SwapResult, SwapSession
+    from napari_meduet.pipelines.style_swap.session import SwapResult, SwapSession
 
-REDRAW_AFTER_MS = 150  # once the slider rests
+REDRAW_AFTER_MS = 150  # after the latest move of the slider
 
 
 def open_and_render(request: SwapRequest, on_progress: OnProgress) -> "tuple[SwapSession, SwapResult]":
-    """Do the heavy part once, and render the strength that was asked for."""
-    from napari_meduet.pipelines.swap.session import open_swap
+    """Open a swap session and render the requested strength. Return the session and the result."""
+    from napari_meduet.pipelines.style_swap.session import open_swap
 
     opening, rendering = parts(on_progress, 3, 2)
     session = open_swap(request, opening)
@@ -46,15 +45,13 @@ class SwapWidget(Dock):
     def __init__(self, napari_viewer: "Viewer") -> None:
         super().__init__(RunBar("Run style swap"))
         self._viewer = napari_viewer
-        self._session: SwapSession | None = None  # of the last run, while the form still asks the same
-        self._view: ResultView | None = None  # of the last run
+        self._session: SwapSession | None = None  # of the latest run, until the form changes
+        self._view: SwapView | None = None  # of the latest run
         self.form = SwapForm(napari_viewer)
         self.verdict = VerdictPanel()
         self.comparison = Comparison()
         self.factors = FactorsPanel(napari_viewer, self.form, self.start, self.show_problem)
-        self._redraw = QTimer(self)
-        self._redraw.setSingleShot(True)
-        self._redraw.setInterval(REDRAW_AFTER_MS)
+        self._redraw = delayed(self._render_again, REDRAW_AFTER_MS, self)
         self.comparison.setVisible(False)
         self.scroll(
             self.form,
@@ -66,13 +63,12 @@ class SwapWidget(Dock):
         )
         self.form.changed.connect(self._form_changed)
         self.form.retuned.connect(self._redraw.start)
-        self._redraw.timeout.connect(self._render_again)
         self.run.run_pressed.connect(self._run)
-        self.comparison.difference_wanted.connect(self._show_difference)
-        self.comparison.before_wanted.connect(self._show_before)
+        self.comparison.difference_toggled.connect(self._show_difference)
+        self.comparison.before_toggled.connect(self._show_before)
         self._form_changed()
 
-    # A run, from the press to the layer
+    # A run, from the button to the layer
 
     def _run(self) -> None:
         try:
@@ -83,26 +79,26 @@ class SwapWidget(Dock):
         self.form.keep_choices()
         self.verdict.clear()
         self._session = None
-        view = ResultView(self._viewer, self.form.content.value(), self.form.style_name())
+        view = SwapView(self._viewer, self.form.content.value(), self.form.style_name())
         opened = partial(self._opened, view, request.strength)
         self.start("Style swap", partial(open_and_render, request), opened)
         self.form.setEnabled(False)
 
-    def _opened(self, view: ResultView, strength: float, answer: "tuple[SwapSession, SwapResult]") -> None:
+    def _opened(self, view: SwapView, strength: float, answer: "tuple[SwapSession, SwapResult]") -> None:
         self._session, result = answer
         self._view = view
         self._show(view, strength, result)
         if view.is_source_gone:
-            show_info("The scan's layer is no longer here; its result was placed where the scan had been.")
+            show_info("The scan's layer was removed; the result was added at the scan's position.")
 
     def _render_again(self) -> None:
-        """Redraw the last run's layer at the strength the slider has now."""
+        """Redraw the latest run's layer at the current strength."""
         if self._session is None or self._view is None:
             return
         if self._job is not None:
-            self._redraw.start()  # once that is done
+            self._redraw.start()  # try again after the running job
         elif self._view.layer is None:
-            self._session = None  # its layer was deleted
+            self._session = None  # the user removed the layer
         else:
             strength, texture = self.form.strength.value(), self.form.texture.isChecked()
             session = self._session
@@ -112,47 +108,47 @@ class SwapWidget(Dock):
                 partial(self._show, self._view, strength),
             )
 
-    def _show(self, view: ResultView, strength: float, result: "SwapResult") -> None:
+    def _show(self, view: SwapView, strength: float, result: "SwapResult") -> None:
         view.show(result, strength)
         view.show_difference(self.comparison.difference.isChecked())
         self.verdict.show_report(result.report)
         self.comparison.setVisible(True)
         self._done = (
-            f"Done on {result.provenance['device'].upper()}. Strength and texture can still be moved."
+            f"Done on {result.provenance['device'].upper()}. You can still change strength and texture."
         )
 
-    # What a dock is asked
+    # Methods of the base class
 
     def disabled_reason(self) -> str:
-        """What the form still misses."""
+        """Return why a swap cannot run; empty if it can."""
         return self.form.disabled_reason()
 
     def job_began(self) -> None:
-        """The buttons for factors; the form too where `_run` says so: a redraw follows the slider."""
+        """Disable the factor buttons. `_run` disables the form; a redraw leaves the slider enabled."""
         self.factors.setEnabled(False)
 
     def job_ended(self) -> None:
-        """The form and the buttons for factors."""
+        """Enable the form and the factor buttons."""
         self.form.setEnabled(True)
         self.factors.setEnabled(True)
 
     def closed(self) -> None:
-        """The session holds a scan's tokens."""
+        """Free the session, which holds the tokens of a scan."""
         self._session = None
 
-    # What the form and the comparison ask for
+    # Signals of the form and of the comparison
 
     def _form_changed(self) -> None:
-        """The form asks something else than the last run answered: the next run is a new one."""
+        """Drop the session, because the form no longer matches the latest run."""
         self._session = None
         self._redraw.stop()
         if self._job is None:
             self.run.rest(self.form.disabled_reason())
 
-    def _show_difference(self, is_wanted: bool) -> None:
+    def _show_difference(self, is_shown: bool) -> None:
         if self._view is not None:
-            self._view.show_difference(is_wanted)
+            self._view.show_difference(is_shown)
 
-    def _show_before(self, is_wanted: bool) -> None:
+    def _show_before(self, is_held: bool) -> None:
         if self._view is not None and self._view.layer is not None:
-            self._view.layer.visible = not is_wanted
+            self._view.layer.visible = not is_held

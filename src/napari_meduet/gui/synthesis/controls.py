@@ -1,4 +1,4 @@
-"""The controls that only a synthesis needs: its seed, its size, what it may take as style."""
+"""Form controls for synthesis only: the style source, the seed and the size."""
 
 from dataclasses import dataclass
 from secrets import randbits
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
 
-SEED_BITS = 31  # of a seed drawn here: short enough to be read out
-MOST_SEED_DIGITS = 18
-MOST_TOKENS = 64  # along an axis: more than any scan has
+SEED_BITS = 31  # of a random seed; short enough to read aloud
+MAX_SEED_DIGITS = 18
+MAX_TOKENS = 64  # along an axis; no scan has more
 
 
 @dataclass(frozen=True)
 class Domain:
-    """A style that the model knows by name."""
+    """A domain of the training data whose style is stored in the model."""
 
     name: str
 
 
-ANY = Domain("")  # no wish
+ANY = Domain("")  # no condition
 
 
 class StyleBox(LayerBox):
-    """Chooses a style: a layer, a prototype file, a domain the model knows, or any."""
+    """Drop-down list of styles: layers, prototype files, domains stored in the model, and "any style"."""
 
     def __init__(
         self,
@@ -44,7 +44,8 @@ class StyleBox(LayerBox):
     ) -> None:
         """
         Args:
-            domains: those that the model knows now.
+            domains: Returns the names of the domains whose styles the current model stores.
+            default: Returns the style to choose by default, from the offered layers.
         """
         super().__init__(
             viewer,
@@ -56,7 +57,7 @@ class StyleBox(LayerBox):
         )
 
     def name(self) -> str:
-        """What to call the style; empty where any will do."""
+        """Return the name of the style; empty for "any style"."""
         style = self.value()
         if isinstance(style, Layer | Domain):
             return style.name
@@ -64,7 +65,7 @@ class StyleBox(LayerBox):
 
 
 class SeedBox(QWidget):
-    """A seed, and a button that draws another."""
+    """A number field for the seed, and a button that draws a new random seed."""
 
     changed = Signal()
 
@@ -72,13 +73,13 @@ class SeedBox(QWidget):
         super().__init__()
         self.field = QLineEdit()
         self.field.setValidator(
-            QRegularExpressionValidator(QRegularExpression(rf"\d{{1,{MOST_SEED_DIGITS}}}"))
+            QRegularExpressionValidator(QRegularExpression(rf"\d{{1,{MAX_SEED_DIGITS}}}"))
         )
-        self.field.setToolTip("Draws the noise that a volume begins as: the same seed, the same volume")
+        self.field.setToolTip("Seed of the initial noise. The same seed gives the same volume.")
         self.field.setMinimumWidth(60)
         self.new = QToolButton()
         self.new.setText("New")
-        self.new.setToolTip("Draw another seed")
+        self.new.setToolTip("Draw a new random seed")
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(self.field, 1)
@@ -88,16 +89,19 @@ class SeedBox(QWidget):
         self.draw()
 
     def value(self) -> int | None:
-        """The seed; None while the field is empty."""
+        """Return the seed; None while the field is empty."""
         return int(self.field.text()) if self.field.text() else None
 
     def draw(self) -> None:
-        """Another seed."""
+        """Set a new random seed."""
         self.field.setText(str(randbits(SEED_BITS)))
 
 
 class SizeBox(QWidget):
-    """The size of a result in voxels of the working grid, whole tokens, from the generator's own on."""
+    """Three number fields for the size of a result in voxels of the working grid.
+
+    Each side is a multiple of the token size and at least the generator's training size.
+    """
 
     changed = Signal()
 
@@ -109,22 +113,22 @@ class SizeBox(QWidget):
         row.setContentsMargins(0, 0, 0, 0)
         for side, axis in zip(self.sides, ("right", "anterior", "superior"), strict=True):
             side.setSingleStep(TOKEN_VOXELS)
-            side.setStyleSheet("QSpinBox { min-width: 44px; }")  # napari's own would widen the dock
-            side.setToolTip(f"Voxels towards {axis}, a multiple of {TOKEN_VOXELS}")
+            side.setStyleSheet("QSpinBox { min-width: 44px; }")  # napari's minimum is wider
+            side.setToolTip(f"Number of voxels towards {axis}, a multiple of {TOKEN_VOXELS}")
             side.valueChanged.connect(lambda: self.changed.emit())
             row.addWidget(side)
 
     def set_own(self, tokens: "Sequence[int]") -> None:
-        """Begin at the size a generator was trained at."""
+        """Set the generator's training size, in tokens, as the value and the minimum."""
         own = tuple(TOKEN_VOXELS * length for length in tokens)
         if own == self._own:
             return
         self._own = own
         for side, length in zip(self.sides, own, strict=True):
-            side.setRange(length, TOKEN_VOXELS * MOST_TOKENS)
+            side.setRange(length, TOKEN_VOXELS * MAX_TOKENS)
             side.setValue(length)
 
     def value(self) -> tuple[int, int, int] | None:
-        """The size; None for the generator's own."""
+        """Return the size in voxels; None for the generator's training size."""
         x, y, z = (side.value() for side in self.sides)
         return None if (x, y, z) == self._own else (x, y, z)

@@ -1,12 +1,11 @@
-"""The form of a synthesis: what is wished for, as a request, and what stands in its way, in words."""
+"""The form of a synthesis: its request, and the reason why it cannot run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-import numpy as np
 from napari.layers import Layer
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QSpinBox, QWidget
 
 from napari_meduet.core.options import GuidanceForm
 from napari_meduet.core.synthesis.sampler_registry import (
@@ -17,7 +16,7 @@ from napari_meduet.core.synthesis.sampler_registry import (
 )
 from napari_meduet.errors import InputError
 from napari_meduet.gui.common.device_box import DeviceBox
-from napari_meduet.gui.common.forms import AmountSlider, ChoiceBox, LayerBox, rows
+from napari_meduet.gui.common.forms import AmountSlider, ChoiceBox, LayerBox, fill_column, rows
 from napari_meduet.gui.common.model_box import ModelBox
 from napari_meduet.gui.common.section import Section
 from napari_meduet.gui.layers import is_label_volume, is_scan, scan_of, share_grid, uppermost_scan
@@ -29,22 +28,23 @@ from napari_meduet.pipelines.requests import MOST_STEPS, Anatomy, SynthesisReque
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-ANATOMIES = {"same": "same: place by place", "similar": "similar: no place is fixed"}
+ANATOMIES = {"same": "same: spatial content", "similar": "similar: pooled content"}
 FORMS = {
-    "paper": "paper: both at once",
+    "paper": "paper: one joint sum",
     "compositional": "compositional: each alone",
     "nested": "nested: content, then style",
 }
 USUAL_WEIGHTS, POSSIBLE_WEIGHTS = (0.0, 6.0), (0.0, 30.0)
-LEAST_NOISE = 0.05
-MOST_VOLUMES = 16
-NO_CONTROL = "This model has no ControlNet: it cannot follow a mask"
+MIN_NOISE = 0.05
+MAX_VOLUMES = 16
+NO_CONTROL = "Not available: this model has no ControlNet"
+NO_CONTENT, NO_STYLE = "Not available without a content scan", "Not available without a style"
 assert set(ANATOMIES) == set(get_args(Anatomy))
 assert set(FORMS) == set(get_args(GuidanceForm))
 
 
 class SynthesisForm(QWidget):
-    """Emits `changed` for what asks for another volume, `reweighted` for another guidance of the same."""
+    """Settings of a synthesis. Emits `reweighted` for the guidance weights and `changed` for all others."""
 
     changed = Signal()
     reweighted = Signal()
@@ -54,7 +54,7 @@ class SynthesisForm(QWidget):
         self.model = ModelBox()
         self.device = DeviceBox()
         self._card: ModelCard | None = None
-        self._obstacle = ""
+        self._disabled_reason = ""
         self.content = LayerBox(
             viewer,
             is_scan,
@@ -62,11 +62,11 @@ class SynthesisForm(QWidget):
             default=lambda layers: uppermost_scan(layers) or ANY,
             others=lambda: [("any content", ANY)],
         )
-        self.content.setToolTip("The scan whose anatomy is asked for")
+        self.content.setToolTip("Scan that gives the anatomy")
         self.anatomy = ChoiceBox()
         self.anatomy.offer([(label, anatomy) for anatomy, label in ANATOMIES.items()], default="same")
         self.style_source = StyleBox(viewer, self.domains, self._another_scan)
-        self.style_source.setToolTip("The scan, prototype or site whose look is asked for")
+        self.style_source.setToolTip("Scan, prototype file or domain that gives the style")
         self.content_weight = AmountSlider(USUAL_WEIGHTS, POSSIBLE_WEIGHTS, SynthesisRequest.content_weight)
         self.style_weight = AmountSlider(USUAL_WEIGHTS, POSSIBLE_WEIGHTS, SynthesisRequest.style_weight)
         self.seed = SeedBox()
@@ -78,10 +78,10 @@ class SynthesisForm(QWidget):
             is_scan,
             placeholder="",
             default=lambda layers: ANY,
-            others=lambda: [("noise alone", ANY)],
+            others=lambda: [("pure noise", ANY)],
         )
-        self.start_from.setToolTip("A scan to begin from, with noise on it: little noise stays close to it")
-        self.noise = AmountSlider((LEAST_NOISE, 1.0), (LEAST_NOISE, 1.0), SynthesisRequest.noise)
+        self.start_from.setToolTip("Scan to start from, with added noise. Default: pure noise.")
+        self.noise = AmountSlider((MIN_NOISE, 1.0), (MIN_NOISE, 1.0), SynthesisRequest.noise)
         self.mask_labels = LayerBox(
             viewer,
             is_label_volume,
@@ -91,18 +91,18 @@ class SynthesisForm(QWidget):
         )
         self.guidance = ChoiceBox()
         self.guidance.offer([(label, form) for form, label in FORMS.items()], default="paper")
-        self.guidance.setToolTip("How the two weights are combined (Eqs. 21-24)")
+        self.guidance.setToolTip("Formula that combines the two weights (Eqs. 21-24)")
         self.extent = SizeBox()
         self.count = QSpinBox()
-        self.count.setRange(1, MOST_VOLUMES)
-        self.count.setToolTip("How many volumes; their seeds count on from the first")
+        self.count.setRange(1, MAX_VOLUMES)
+        self.count.setToolTip("Number of volumes. Their seeds are the seed above, plus 1, plus 2, and so on.")
         self._lay_out()
         self._connect()
         self._model_changed()
 
     def _lay_out(self) -> None:
-        self.wishes = QWidget()
-        self.wishes.setLayout(
+        self.main_controls = QWidget()
+        self.main_controls.setLayout(
             rows(
                 ("Content", self.content),
                 ("Anatomy", self.anatomy),
@@ -114,8 +114,8 @@ class SynthesisForm(QWidget):
                 ("Steps", self.steps),
             )
         )
-        self.finer = QWidget()
-        self.finer.setLayout(
+        self.option_controls = QWidget()
+        self.option_controls.setLayout(
             rows(
                 ("Start from", self.start_from),
                 ("Noise", self.noise),
@@ -125,17 +125,9 @@ class SynthesisForm(QWidget):
                 ("Volumes", self.count),
             )
         )
-        inner = QWidget()
-        below = QVBoxLayout(inner)
-        below.setContentsMargins(0, 0, 0, 0)
-        below.addLayout(rows(("Model", self.model), ("Device", self.device)))
-        below.addWidget(self.finer)
-        self.options = Section("Options", inner)
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(6)
-        column.addWidget(self.wishes)
-        column.addWidget(self.options)
+        model = rows(("Model", self.model), ("Device", self.device))
+        self.options = Section("Options", fill_column(QWidget(), model, self.option_controls))
+        fill_column(self, self.main_controls, self.options, spacing=6)
 
     def _connect(self) -> None:
         for control in (
@@ -151,32 +143,34 @@ class SynthesisForm(QWidget):
             self.extent,
             self.device,
         ):
-            control.changed.connect(self._wish_changed)
+            control.changed.connect(self._control_changed)
         for number in (self.steps, self.count):
-            number.valueChanged.connect(self._wish_changed)
+            number.valueChanged.connect(self._control_changed)
         self.content_weight.changed.connect(self.reweighted)
         self.style_weight.changed.connect(self.reweighted)
         self.sampler.changed.connect(self._sampler_changed)
-        self.content.changed.connect(self.style_source.refill)  # its default is another scan
+        self.content.changed.connect(self.style_source.refill)  # its default must differ from the content
         self.model.changed.connect(self._model_changed)
 
     def disabled_reason(self) -> str:
-        """Why there is nothing to run; empty where there is."""
+        """Return why a synthesis cannot run; empty if it can."""
         mask, content = self.mask_labels.value(), self.content.value()
-        if self._obstacle:
-            return self._obstacle
+        if self._disabled_reason:
+            return self._disabled_reason
         if mask is not ANY and content is ANY:
-            return "A mask lies on the content's grid: choose the content as well."
+            return "A mask needs a content scan on the same grid: choose the content scan as well."
         if mask is not ANY and not share_grid(mask, content):
-            return f"{mask.name!r} lies on another grid than {content.name!r}: choose another mask, or none."
+            return (
+                f"{mask.name!r} has another voxel grid than {content.name!r}: choose another mask, or none."
+            )
         return ""
 
     def request(self) -> SynthesisRequest:
-        """What is asked for.
+        """Return the request that the form describes.
 
         Raises:
-            InputError: a layer is no scan, the mask has other labels than the model's, or the values do not
-                fit together.
+            InputError: A layer is not a scan, the model has no class for a label of the mask, or the values
+                do not fit together.
         """
         return SynthesisRequest(
             content=_scan(self.content.value()),
@@ -200,7 +194,7 @@ class SynthesisForm(QWidget):
         )
 
     def timed_request(self) -> SynthesisRequest:
-        """What decides how long the request takes, without the scans."""
+        """Return a request without scans, with the fields that determine how long the sampling takes."""
         return SynthesisRequest(
             model=self.model.path(),
             device=self.device.value(),
@@ -215,37 +209,33 @@ class SynthesisForm(QWidget):
         )
 
     def keep_choices(self) -> None:
-        """Stay with what is chosen although a result will lie above it."""
+        """Keep the chosen layers when result layers are added above them."""
         for box in (self.content, self.style_source, self.start_from, self.mask_labels):
-            box.choose(box.value())
+            box.keep()
 
     def name(self) -> str:
-        """What to call the result."""
+        """Return the name of the result's layer."""
         content, style = self.content.value(), self.style_source.name()
-        told = []
+        sources = []
         if content is not ANY:
-            told.append(f"anatomy {'of' if self.anatomy.value() == 'same' else 'like'} {content.name}")
+            sources.append(f"anatomy {'of' if self.anatomy.value() == 'same' else 'like'} {content.name}")
         if style:
-            told.append(f"style of {style}")
-        return "synthetic ▸ " + (", ".join(told) or "any")
+            sources.append(f"style of {style}")
+        return "synthetic ▸ " + (", ".join(sources) or "any")
 
     @property
     def generator(self) -> dict[str, Any]:
-        """The sizes of the model's generator; empty where it has none."""
+        """The configuration of the model's generator; empty if the model has none."""
         return (self._card.generator if self._card else None) or {}
 
     @property
     def _mask_classes(self) -> dict[int, str]:
-        """The name of each class that the model's ControlNet knows, under its label."""
+        """The name of each class of the model's ControlNet, by label."""
         control = self._card.control if self._card else None
         return {each.label: each.name for each in control.classes} if control else {}
 
-    def _mask(self) -> np.ndarray | None:
-        layer = self.mask_labels.value()
-        return None if layer is ANY else mask_of(layer, self._mask_classes)
-
     def domains(self) -> tuple[str, ...]:
-        """Those whose styles the model keeps: real ones, of scans it was trained on."""
+        """Return the names of the training domains whose styles the model stores."""
         if self._card is None or STYLES_FILE not in self._card.files:
             return ()
         return tuple(source.domain for source in self._card.training_data)
@@ -255,20 +245,19 @@ class SynthesisForm(QWidget):
         return uppermost_scan([layer for layer in layers if layer is not content]) or ANY
 
     def _model_changed(self) -> None:
-        """Offer what this model can do, and say what it cannot."""
-        self._obstacle = ""
+        """Offer what the chosen model supports."""
+        self._disabled_reason = ""
         try:
             self._card = self.model.card()
         except InputError as error:
-            self._card, self._obstacle = None, str(error)
+            self._card, self._disabled_reason = None, str(error)
         if self._card is not None and not self.generator:
-            self._obstacle = (
-                f"The model {self._card.name!r} has no generator, so it makes no new scans: choose another "
-                "under Options ▸ Model."
+            self._disabled_reason = (
+                f"The model {self._card.name!r} has no generator: choose another model under Options ▸ Model."
             )
-        for part in (self.wishes, self.finer):
+        for part in (self.main_controls, self.option_controls):
             part.setEnabled(bool(self.generator))
-            part.setToolTip(self._obstacle)
+            part.setToolTip(self._disabled_reason)
         self.style_source.refill()
         kind = generator_kind(self.generator.get("prediction", "velocity"))
         self.sampler.offer(
@@ -278,58 +267,56 @@ class SynthesisForm(QWidget):
         if self.generator:
             self.extent.set_own(self.generator["grid"])
         self.changed.emit()
-        self._tell_what_is_possible()
+        self._update_enabled()
 
     def _sampler_changed(self) -> None:
         self.steps.setValue(SAMPLERS[self.sampler.value()].default_steps)
 
-    def _wish_changed(self, *_: Any) -> None:
-        self._tell_what_is_possible()
+    def _control_changed(self, *_: Any) -> None:
+        self._update_enabled()
         self.changed.emit()
 
-    def _tell_what_is_possible(self) -> None:
-        """Disable what has no effect now, with the reason."""
+    def _update_enabled(self) -> None:
+        """Disable the controls without effect, and put the reason into their tooltips."""
         has_content, has_style = self.content.value() is not ANY, self.style_source.value() is not ANY
-        knows_places = bool(self.generator.get("spatial_content"))
-        if self.generator and not knows_places and self.anatomy.value() == "same":
+        is_spatial = bool(self.generator.get("spatial_content"))
+        if self.generator and not is_spatial and self.anatomy.value() == "same":
             with QSignalBlocker(self):
                 self.anatomy.choose("similar")
         self._enable(
             self.anatomy,
-            "Same: the network is told what lies at every place of the scan.\n"
-            "Similar: only what the scan holds as a whole; organs will lie elsewhere.",
-            (has_content, "No content is asked for"),
-            (knows_places, "This model's generator knows no places: anatomy can only be similar"),
+            "Same: keep the position of each structure (spatial content).\n"
+            "Similar: use the scan's mean content only; organs can move.",
+            (has_content, NO_CONTENT),
+            (is_spatial, "Not available: this model's generator has no spatial content"),
         )
-        weigh = (
-            "How far beyond what it learnt the network goes to follow the {}.\n0: no further; 1 to 3: usual."
-        )
-        self._enable(self.content_weight, weigh.format("content"), (has_content, "No content is asked for"))
-        self._enable(self.style_weight, weigh.format("style"), (has_style, "No style is asked for"))
+        weight = "Guidance weight of the {}. 0 is the plain conditional model; 1 to 3 are usual."
+        self._enable(self.content_weight, weight.format("content"), (has_content, NO_CONTENT))
+        self._enable(self.style_weight, weight.format("style"), (has_style, NO_STYLE))
         self._enable(
             self.noise,
-            "How much noise the scan gets: little stays close to it, 1 leaves nothing of it",
-            (self.start_from.value() is not ANY, "It starts from noise alone"),
+            "Noise added to the start scan. Small values stay close to the scan; 1 is pure noise.",
+            (self.start_from.value() is not ANY, "Not available: the sampling starts from pure noise"),
         )
         classes = ", ".join(self._mask_classes.values())
         self._enable(
             self.mask_labels,
-            f"Labels that the anatomy follows: {classes}",
+            f"Labels that define the anatomy: {classes}",
             (bool(self._mask_classes), NO_CONTROL),
         )
 
     @staticmethod
-    def _enable(control: QWidget, told: str, *needs: tuple[bool, str]) -> None:
+    def _enable(control: QWidget, tooltip: str, *needs: tuple[bool, str]) -> None:
         reason = next((reason for is_met, reason in needs if not is_met), "")
         control.setEnabled(not reason)
-        control.setToolTip(reason or told)
+        control.setToolTip(reason or tooltip)
 
 
 def as_style(box: StyleBox) -> Any:
-    """What a style box says, as a request takes it: a scan, a path, a domain's name, or None.
+    """Return the value of a style box for a request: a scan, a path, a domain's name, or None.
 
     Raises:
-        InputError: the layer is no scan.
+        InputError: The layer is not a scan.
     """
     style = box.value()
     if isinstance(style, Domain):

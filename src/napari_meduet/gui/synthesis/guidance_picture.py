@@ -1,7 +1,7 @@
-"""Volumes under many guidances as a picture; a click on one of them chooses its weights.
+"""A grid of previews with different guidance weights. A click on a preview chooses its weights.
 
-Rows follow the content more strongly downwards, columns the style to the right. What is drawn is the axial
-slice as a radiologist sees it: the patient's right on the left, anterior up.
+The content weight grows from row to row, the style weight from column to column. Each preview is an axial
+slice in radiological view: the patient's right is on the left, anterior is up.
 """
 
 from typing import TYPE_CHECKING
@@ -14,11 +14,11 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QToolButton, QVBoxLayout, QWidge
 if TYPE_CHECKING:
     from napari_meduet.pipelines.synthesis.outputs import GuidanceGrid
 
-CELL = 52  # pixels; four beside their weights fit the narrowest dock
+CELL = 52  # pixels; four cells and their weights fit into the narrowest dock
 
 
 class GuidancePicture(QWidget):
-    """Hidden until there is a grid to choose from."""
+    """The grid. It is hidden until there are previews."""
 
     chosen = Signal(float, float)  # content weight, style weight
 
@@ -28,38 +28,34 @@ class GuidancePicture(QWidget):
         self._grid = QWidget()
         self._column = QVBoxLayout(self)
         self._column.setContentsMargins(0, 0, 0, 0)
-        told = QLabel("Click the one you like: its weights are set above.")
-        told.setWordWrap(True)
-        self._column.addWidget(told)
+        hint = QLabel("Click a preview to use its weights.")
+        hint.setWordWrap(True)
+        self._column.addWidget(hint)
         self._column.addWidget(self._grid)
         self.setVisible(False)
 
     def show_grid(self, grid: "GuidanceGrid", limits: tuple[float, float]) -> None:
-        """Show another grid instead of the one before.
+        """Show a grid in place of an earlier one.
 
         Args:
-            limits: values that are drawn black and white.
+            limits: Values shown as black and as white.
         """
         self._column.removeWidget(self._grid)
         self._grid.deleteLater()
         self._grid, self.cells = QWidget(), {}
-        places = QGridLayout(self._grid)
-        places.setContentsMargins(0, 0, 0, 0)
-        places.setSpacing(2)
+        cells = QGridLayout(self._grid)
+        cells.setContentsMargins(0, 0, 0, 0)
+        cells.setSpacing(2)
         for column, style in enumerate(grid.style_weights, start=1):
-            places.addWidget(_caption(f"style {style:g}" if column == 1 else f"{style:g}"), 0, column)
+            cells.addWidget(_caption(f"style {style:g}" if column == 1 else f"{style:g}"), 0, column)
         for row, content in enumerate(grid.content_weights, start=1):
-            places.addWidget(_caption(f"content\n{content:g}" if row == 1 else f"{content:g}"), row, 0)
+            cells.addWidget(_caption(f"content\n{content:g}" if row == 1 else f"{content:g}"), row, 0)
             for column, style in enumerate(grid.style_weights, start=1):
                 cell = self._cell(grid.slices[row - 1, column - 1], limits, content, style)
-                places.addWidget(cell, row, column)
-        places.setColumnStretch(len(grid.style_weights) + 1, 1)
+                cells.addWidget(cell, row, column)
+        cells.setColumnStretch(len(grid.style_weights) + 1, 1)
         self._column.addWidget(self._grid)
         self.setVisible(True)
-
-    def clear(self) -> None:
-        """There is nothing to choose from any more."""
-        self.setVisible(False)
 
     def _cell(
         self, pixels: np.ndarray, limits: tuple[float, float], content: float, style: float
@@ -83,12 +79,12 @@ class GuidancePicture(QWidget):
 
 
 def grey_image(pixels: np.ndarray, limits: tuple[float, float]) -> QImage:
-    """An axial slice (X Y, towards right and anterior) as a radiologist sees it."""
+    """Return an axial slice (X Y, towards right and anterior) as an image in radiological view."""
     low, high = limits
     greys = np.clip((pixels - low) / (high - low), 0, 1) * 255
-    seen = np.ascontiguousarray(greys.T[::-1, ::-1], dtype=np.uint8)
-    height, width = seen.shape
-    return QImage(seen.tobytes(), width, height, width, QImage.Format.Format_Grayscale8).copy()
+    image = np.ascontiguousarray(greys.T[::-1, ::-1], dtype=np.uint8)
+    height, width = image.shape
+    return QImage(image.tobytes(), width, height, width, QImage.Format.Format_Grayscale8).copy()
 
 
 def _caption(text: str) -> QLabel:

@@ -1,4 +1,4 @@
-"""What the synthesis dock has computed on its worker thread; torch is imported there."""
+"""Calls that the synthesis dock runs on its worker thread. torch is imported inside them."""
 
 from typing import TYPE_CHECKING
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from napari_meduet.pipelines.synthesis.pace import Pace
     from napari_meduet.pipelines.synthesis.session import SynthesisSession
 
-TRIED_WEIGHTS = (0.0, 1.0, 2.0, 4.0)  # of content and of style, in the guidance grid
+TRIED_WEIGHTS = (0.0, 1.0, 2.0, 4.0)  # content weights and style weights of the guidance grid
 
 
 def open_and_sample(
     request: SynthesisRequest, on_preview: "OnPreview", on_progress: OnProgress
 ) -> "tuple[SynthesisSession, SynthesisResult]":
-    """Do what does not depend on the noise once, and denoise."""
+    """Open a synthesis session and sample from it. Return the session and the result."""
     from napari_meduet.pipelines.synthesis.session import open_synthesis
 
     opening, sampling = parts(on_progress, 1, 4)
@@ -28,14 +28,14 @@ def open_and_sample(
 def sample_in_style(
     session: "SynthesisSession", style: Scan | None, on_preview: "OnPreview", on_progress: OnProgress
 ) -> "SynthesisResult":
-    """The same noise and content in another style."""
+    """Sample one volume with the session's noise and content and another style."""
     encoding, sampling = parts(on_progress, 1, 4)
     other = session.with_style(style, encoding)
     return other.sample(on_progress=sampling, on_preview=on_preview, count=1)
 
 
 def try_weights(request: SynthesisRequest, on_progress: OnProgress) -> "GuidanceGrid":
-    """One volume's noise under many guidances."""
+    """Return previews of one volume with many combinations of guidance weights."""
     from napari_meduet.pipelines.synthesis.session import open_synthesis
 
     opening, sampling = parts(on_progress, 1, 6)
@@ -46,7 +46,7 @@ def try_weights(request: SynthesisRequest, on_progress: OnProgress) -> "Guidance
 
 
 def measure_pace(request: SynthesisRequest) -> "Pace | None":
-    """How quick the generator is here; None where the request cannot be answered, as Run will say."""
+    """Measure the generator's speed on this machine; None for a request that fails. Run shows its error."""
     from napari_meduet.errors import InputError
     from napari_meduet.gui.common.background import use_all_cores
     from napari_meduet.pipelines.synthesis.pace import measured_pace

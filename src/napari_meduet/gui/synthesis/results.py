@@ -1,7 +1,7 @@
-"""New volumes in the viewer: one layer while noise leaves them, a layer for each once they are done.
+"""Synthetic volumes in the viewer: one preview layer during sampling, and then a layer for each volume.
 
-Every name says synthetic; a volume that was stopped says partial as well. A layer that was there is never
-touched, and the preview's own goes where the work fails: nothing unfinished is shown as if it were whole.
+Every layer name contains "synthetic", and "partial" if the sampling was cancelled. Existing layers are not
+changed. If the job fails, the preview layer is removed, so that it is not mistaken for a result.
 """
 
 from dataclasses import replace
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 
-from napari_meduet.gui.common.results import bring_into_view, link_while_both_stay
+from napari_meduet.gui.common.results import bring_into_view, link_contrast
 from napari_meduet.gui.layers import image_layer, scan_of
 
 if TYPE_CHECKING:
@@ -21,30 +21,31 @@ if TYPE_CHECKING:
 
 
 class SynthesisView:
-    """What one run shows."""
+    """The layers of one run."""
 
     def __init__(self, viewer: "ViewerModel", name: str, like: Image | None = None) -> None:
         """
         Args:
-            like: a scan or result whose colour limits it takes over, where both are of one modality.
+            name: Name of the layers, without the suffix for step or number.
+            like: Layer whose contrast the new layers use, if both have the same modality.
         """
         self._viewer, self._name, self._like = viewer, name, like
-        self._layer: Image | None = None  # of the preview, then of the first result
+        self._layer: Image | None = None  # the preview, and later the first result
         self._was_removed = False
         self.layers: list[Image] = []
         viewer.layers.events.removed.connect(self._removed)
 
     def preview(self, preview: "Preview") -> None:
-        """Show what a volume is so far, in the layer of the preview before."""
-        told = f" · step {preview.step} of {preview.num_steps}"
+        """Show a preview in the preview layer."""
+        name = f"{self._name} · step {preview.step} of {preview.num_steps}"
         volume = replace(preview.volume, synthetic={"synthetic": True, "kind": "preview"})
         if self._layer is not None:
-            self._redraw(self._layer, volume, self._name + told)
+            self._redraw(self._layer, volume, name)
         elif not self._was_removed:
-            self._layer = self._add(volume, self._name + told)
+            self._layer = self._add(volume, name)
 
     def show(self, result: "SynthesisResult") -> None:
-        """Show the volumes; the first in the preview's layer, where that is still there."""
+        """Show the volumes. The first one replaces the preview, if the user did not remove that layer."""
         for number, (volume, record) in enumerate(zip(result.samples, result.provenances, strict=True)):
             name = self._title(record["parameters"])
             if number == 0 and self._layer is not None:
@@ -54,15 +55,15 @@ class SynthesisView:
                 self.layers.append(self._add(volume, name))
 
     def withdraw(self) -> None:
-        """Take the preview away: there is no result."""
+        """Remove the preview, because there is no result."""
         if self._layer is not None:
             self._viewer.layers.remove(self._layer)
 
     def _title(self, parameters: dict[str, Any]) -> str:
-        told = f" · {parameters['number']} of {parameters['count']}" if parameters["count"] > 1 else ""
+        suffix = f" · {parameters['number']} of {parameters['count']}" if parameters["count"] > 1 else ""
         if parameters["is_partial"]:
-            told += f" · partial, step {parameters['steps_done']} of {parameters['steps']}"
-        return self._name + told
+            suffix += f" · partial, step {parameters['steps_done']} of {parameters['steps']}"
+        return self._name + suffix
 
     def _add(self, volume: "Volume", name: str) -> Image:
         data, state, _ = image_layer(volume, name)
@@ -75,7 +76,7 @@ class SynthesisView:
         self._viewer.add_layer(layer)
         bring_into_view(self._viewer, layer)
         if like is not None:
-            link_while_both_stay(self._viewer.layers, like, layer)
+            link_contrast(self._viewer.layers, like, layer)
         return layer
 
     def _redraw(self, layer: Image, volume: "Volume", name: str) -> None:
@@ -92,7 +93,7 @@ class SynthesisView:
 
 
 def limits_of(layer: Image) -> tuple[float, float]:
-    """The values that a layer draws black and white."""
+    """Return the contrast limits of a layer."""
     low, high = layer.contrast_limits
     assert low is not None
     assert high is not None

@@ -1,11 +1,11 @@
-"""Another style for the last result, from the very same noise: what differs is the style."""
+"""Controls that sample the latest volume again with another style and the same noise, for comparison."""
 
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QPushButton, QWidget
 
-from napari_meduet.gui.common.forms import rows
+from napari_meduet.gui.common.forms import fill_column, rows
 from napari_meduet.gui.synthesis.controls import StyleBox
 
 if TYPE_CHECKING:
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from napari.components import ViewerModel
 
-NOTHING_YET = "Run a synthesis first: its noise and content are kept for the comparison"
+NO_RESULT = "Run a synthesis first; the comparison uses its noise and content"
 
 
 class SameNoise(QWidget):
-    """Asks for the last volume in another style, and for both beside each other."""
+    """Emits `requested` for a second volume, and `side_by_side_toggled` to show both volumes."""
 
-    wanted = Signal()
-    side_by_side_wanted = Signal(bool)
+    requested = Signal()
+    side_by_side_toggled = Signal(bool)
 
     def __init__(
         self, viewer: "ViewerModel", domains: "Callable[[], Sequence[str]]", default: "Callable"
@@ -29,20 +29,16 @@ class SameNoise(QWidget):
         self.style_source = StyleBox(viewer, domains, default)
         self.button = QPushButton("Same noise, this style")
         self.side_by_side = QCheckBox("Side by side")
-        self.side_by_side.setToolTip("Both volumes beside each other; everything else is hidden meanwhile")
-        column = QVBoxLayout(self)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.addLayout(rows(("Style", self.style_source)))
-        column.addWidget(self.button)
-        column.addWidget(self.side_by_side)
-        self.button.clicked.connect(self.wanted)
-        self.side_by_side.toggled.connect(self.side_by_side_wanted)
+        self.side_by_side.setToolTip("Show both volumes side by side and hide all other layers")
+        fill_column(self, rows(("Style", self.style_source)), self.button, self.side_by_side)
+        self.button.clicked.connect(self.requested)
+        self.side_by_side.toggled.connect(self.side_by_side_toggled)
         self.offer(False, False)
 
     def offer(self, has_result: bool, has_pair: bool) -> None:
-        """What can be asked for now."""
+        """Enable the controls that can be used now."""
         self.button.setEnabled(has_result)
-        self.button.setToolTip("" if has_result else NOTHING_YET)
+        self.button.setToolTip("" if has_result else NO_RESULT)
         self.side_by_side.setEnabled(has_pair)
         if not has_pair:
             self.side_by_side.setChecked(False)

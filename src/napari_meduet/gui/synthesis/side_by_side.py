@@ -1,4 +1,4 @@
-"""Two layers beside each other in napari's grid, and everything as it was afterwards."""
+"""Show two layers side by side in napari's grid, and restore the view afterwards."""
 
 from typing import TYPE_CHECKING
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 
 class SideBySide:
-    """Shows two layers alone, each in a cell under its name."""
+    """Shows two layers, each in a grid cell with its name, and hides all others."""
 
     def __init__(self, viewer: "Viewer") -> None:
         self._viewer = viewer
@@ -16,7 +16,7 @@ class SideBySide:
         self._pair: tuple[Layer, ...] = ()
 
     def show(self, first: "Layer", second: "Layer") -> None:
-        """The first on the left, the second on the right."""
+        """Show the first layer on the left and the second on the right."""
         self.end()
         layers, grid = self._viewer.layers, self._viewer.canvas.grid
         self._pair = first, second
@@ -30,7 +30,7 @@ class SideBySide:
         grid.shape, grid.stride, grid.enabled = (1, 2), 1, True
 
     def end(self) -> None:
-        """Back to what was seen before."""
+        """Restore the view from before `show`."""
         if not self._pair:
             return
         for layer in self._pair:

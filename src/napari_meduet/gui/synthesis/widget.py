@@ -1,7 +1,7 @@
-"""The dock "MeDUET synthesis": new volumes, seen while noise leaves them.
+"""The dock "MeDUET synthesis": sample new volumes with the content of one scan and the style of another.
 
-A run shows previews in one layer, which becomes its result. Cancel keeps what was last seen, marked as
-partial. How long it will take stands beside Run; it is measured once for each model, device and size.
+A run shows previews in one layer, which becomes the result. Cancel keeps the latest preview and marks it as
+partial. The expected duration beside Run is measured once for each model, device and size.
 """
 
 from functools import partial
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 from napari.qt.threading import create_worker
-from qtpy.QtCore import QTimer, Slot
-from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import Slot
+from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_meduet.errors import InputError
-from napari_meduet.gui.common.background import Problem, Relay
+from napari_meduet.gui.common.background import Problem, Relay, delayed
 from napari_meduet.gui.common.dock import Dock
+from napari_meduet.gui.common.forms import fill_column
 from napari_meduet.gui.common.run_bar import RunBar
 from napari_meduet.gui.common.section import Section
 from napari_meduet.gui.io.intensity_windows import percentile_limits
@@ -35,49 +36,47 @@ if TYPE_CHECKING:
     from napari_meduet.pipelines.synthesis.session import SynthesisSession
 
 TITLE = "Synthesis"
-PREDICT_AFTER_MS = 300  # once the form rests
+PREDICT_AFTER_MS = 300  # after the latest change of the form
 
 
 class SynthesisWidget(Dock):
-    """Make new volumes with the content of one scan and the style of another."""
+    """Sample new volumes with the content of one scan and the style of another."""
 
     keeps_partial_results = True
 
     def __init__(self, napari_viewer: "Viewer") -> None:
-        super().__init__(RunBar("Run synthesis", on_cancel="what was last seen is kept"))
+        super().__init__(RunBar("Run synthesis", on_cancel="the latest preview is kept"))
         self._viewer = napari_viewer
-        self._session: SynthesisSession | None = None  # of the last run
-        self._view: SynthesisView | None = None  # of the job that runs
-        self._first: Image | None = None  # what the last run made
+        self._session: SynthesisSession | None = None  # of the latest run
+        self._view: SynthesisView | None = None  # of the running job
+        self._first: Image | None = None  # result of the latest run
         self._second: Image | None = None  # the same noise in another style
         self._previews = Relay()
         self._paces: dict[tuple, Pace | None] = {}  # by model, device and size
         self._measuring: tuple | None = None
         self.form = SynthesisForm(napari_viewer)
         self.try_weights = QPushButton("Try weights")
-        self.try_weights.setToolTip("One volume's slice under many weights, at few steps, to choose by eye")
+        self.try_weights.setToolTip("Preview one slice with many weights and few steps")
         self.picture = GuidancePicture()
         self.same_noise = SameNoise(napari_viewer, self.form.domains, lambda layers: ANY)
         self._beside = SideBySide(napari_viewer)
-        self._predict = QTimer(self)
-        self._predict.setSingleShot(True)
-        self._predict.setInterval(PREDICT_AFTER_MS)
-        self.weights = Section("Choose weights by eye", _column(self.try_weights, self.picture))
+        self._predict = delayed(self._show_duration, PREDICT_AFTER_MS, self)
+        weights = fill_column(QWidget(), self.try_weights, self.picture)
+        self.weights = Section("Choose weights from previews", weights)
         self.comparison = Section("Compare two styles", self.same_noise)
         self.scroll(self.form, self.run, self.notice, self.weights, self.comparison)
         self.form.changed.connect(self._form_changed)
         self.form.reweighted.connect(self._predict.start)
-        self._predict.timeout.connect(self._show_duration)
         self._previews.sent.connect(self._show_preview)
         self.run.run_pressed.connect(self._run)
         self.try_weights.clicked.connect(self._try_weights)
         self.picture.chosen.connect(self._choose_weights)
-        self.same_noise.wanted.connect(self._run_in_style)
-        self.same_noise.side_by_side_wanted.connect(self._show_side_by_side)
+        self.same_noise.requested.connect(self._run_in_style)
+        self.same_noise.side_by_side_toggled.connect(self._show_side_by_side)
         napari_viewer.layers.events.removed.connect(self._layer_removed)
         self._form_changed()
 
-    # A run, from the press to the layers
+    # A run, from the button to the layers
 
     def _run(self) -> None:
         request = self._request()
@@ -87,14 +86,14 @@ class SynthesisWidget(Dock):
         self._sample(self.form.name(), self._like(), partial(open_and_sample, request), self._opened)
 
     def _run_in_style(self) -> None:
-        style, name = self._asked_style(), self.same_noise.style_source.name() or "any style"
+        style, name = self._second_style(), self.same_noise.style_source.name() or "any style"
         if self._session is None or isinstance(style, Problem):
             return
         call = partial(sample_in_style, self._session, style)
         self._sample(f"synthetic ▸ same noise, style of {name}", self._first, call, self._compared)
 
     def _sample(self, name: str, like: Image | None, call: Any, use: Any) -> None:
-        """Start a job that denoises, its previews shown."""
+        """Start a sampling job and show its previews."""
         self.form.keep_choices()
         view = self._view = SynthesisView(self._viewer, name, like)
         self.start(TITLE, partial(call, self._previews.send), partial(use, view))
@@ -116,11 +115,11 @@ class SynthesisWidget(Dock):
     def _show(self, view: SynthesisView, result: "SynthesisResult") -> None:
         view.show(result)
         seed = result.provenances[0]["seed"]
-        self._done = "Cancelled; what was last seen is kept." if result.is_partial else f"Done, seed {seed}."
+        self._done = "Cancelled; the latest preview is kept." if result.is_partial else f"Done, seed {seed}."
         if result.warnings:
             self._done = "\n".join([self._done, *result.warnings])
 
-    # Weights by eye
+    # Weights from previews
 
     def _try_weights(self) -> None:
         request = self._request()
@@ -137,8 +136,8 @@ class SynthesisWidget(Dock):
 
     # Side by side
 
-    def _show_side_by_side(self, is_wanted: bool) -> None:
-        if is_wanted and self._first is not None and self._second is not None:
+    def _show_side_by_side(self, is_shown: bool) -> None:
+        if is_shown and self._first is not None and self._second is not None:
             self._beside.show(self._first, self._second)
         else:
             self._beside.end()
@@ -155,19 +154,19 @@ class SynthesisWidget(Dock):
         if has_pair and self.same_noise.side_by_side.isChecked():
             self._show_side_by_side(True)
 
-    # What a dock is asked
+    # Methods of the base class
 
     def disabled_reason(self) -> str:
-        """What the form still misses."""
+        """Return why a synthesis cannot run; empty if it can."""
         return self.form.disabled_reason()
 
     def job_began(self) -> None:
-        """Everything but Cancel."""
+        """Disable everything except Cancel."""
         for part in (self.form, self.try_weights, self.same_noise):
             part.setEnabled(False)
 
     def job_ended(self) -> None:
-        """Everything, and nothing of a job that brought no result."""
+        """Enable everything, and remove the preview of a job without a result."""
         if self._view is not None and not self._view.layers:
             self._view.withdraw()
         self._view = None
@@ -177,11 +176,11 @@ class SynthesisWidget(Dock):
         self._offer_comparison()
 
     def closed(self) -> None:
-        """The session holds a scan's tokens; the grid is the viewer's."""
+        """Free the session, which holds the tokens of a scan, and restore the viewer's grid."""
         self._session = None
         self._beside.end()
 
-    # What stands beside the buttons
+    # State of the buttons
 
     def _form_changed(self) -> None:
         disabled_reason = self.disabled_reason()
@@ -193,20 +192,20 @@ class SynthesisWidget(Dock):
             self._predict.start()
 
     def _show_duration(self) -> None:
-        """Say how long a run will take, as soon as that is known."""
+        """Show the expected duration, and measure the generator's speed first if it is not known."""
         if self.is_busy or self.disabled_reason():
             return
         try:
-            wished = self.form.timed_request()
+            request = self.form.timed_request()
         except InputError:
             return
-        key = wished.model, wished.device, wished.size
+        key = request.model, request.device, request.size
         if key in self._paces:
             pace = self._paces[key]
-            self.run.predict(None if pace is None else pace.seconds(wished))
+            self.run.predict(None if pace is None else pace.seconds(request))
         elif self._measuring is None:
             self._measuring = key
-            worker = create_worker(measure_pace, wished)
+            worker = create_worker(measure_pace, request)
             worker.returned.connect(self._measured)
             worker.start()
 
@@ -216,14 +215,14 @@ class SynthesisWidget(Dock):
         self._show_duration()
 
     def _request(self) -> SynthesisRequest | None:
-        """What the form asks for; None, and the reason told, where it cannot be."""
+        """Return the form's request; on an error show it and return None."""
         try:
             return self.form.request()
         except InputError as error:
             self.show_problem(Problem(str(error)))
             return None
 
-    def _asked_style(self) -> Any:
+    def _second_style(self) -> Any:
         try:
             return as_style(self.same_noise.style_source)
         except InputError as error:
@@ -232,21 +231,12 @@ class SynthesisWidget(Dock):
             return problem
 
     def _like(self) -> Image | None:
-        """The layer whose colour limits a result takes over: of the content, else of the style."""
+        """Return the layer whose contrast the results use: the content, or else the style."""
         chosen = (self.form.content.value(), self.form.style_source.value())
         return next((layer for layer in chosen if isinstance(layer, Image)), None)
 
     def _limits(self) -> tuple[float, float] | None:
-        """Colour limits for what has the style's modality: those of a result, of the style or the content."""
+        """Return contrast limits for the previews: of the first result, the style or the content."""
         shown = (self._first, self.form.style_source.value(), self.form.content.value())
         layer = next((layer for layer in shown if isinstance(layer, Image)), None)
         return None if layer is None else limits_of(layer)
-
-
-def _column(*parts: QWidget) -> QWidget:
-    inner = QWidget()
-    column = QVBoxLayout(inner)
-    column.setContentsMargins(0, 0, 0, 0)
-    for part in parts:
-        column.addWidget(part)
-    return inner

@@ -1,4 +1,4 @@
-"""What Teach has computed on its worker thread; torch is imported there."""
+"""Calls that the Teach page runs on the dock's worker thread. torch is imported inside them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_meduet.errors import InputError, OnProgress
-from napari_meduet.gui.segmentation.label_places import label_places
-from napari_meduet.gui.segmentation.teach.names import default_name
+from napari_meduet.gui.common.label_counts import count_labels
+from napari_meduet.gui.segmentation.teach.label_names import default_name
 from napari_meduet.pipelines.common.progress import part
 from napari_meduet.pipelines.requests import TeachRequest
 from napari_meduet.volumes.volume import Volume
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ScanLater = Callable[[], Volume]
 
 
-def teach_examples(
+def finetune_on_samples(
     examples: Sequence[tuple[ScanLater, np.ndarray]],
     names: Mapping[int, str],
     background: int | None,
@@ -31,22 +31,22 @@ def teach_examples(
     on_point: "Callable[[TaughtSoFar], None]",
     on_progress: OnProgress,
 ) -> "Taught":
-    """Learn until the steps are over or `stop` is set; what was learnt by then comes back.
+    """Fine-tune until all steps are done or `stop` is set, and return the fine-tuned segmenter.
 
     Args:
-        examples: scans, made of their layers here, each with labels (X, Y, Z) on its voxels.
-        names: of labels; some may not be painted, and some that are may have been given none yet.
-        background: the label of strokes on it, as the request has it.
-        options: what the request says beside these.
+        examples: Functions that convert a layer to a scan, each with labels (X, Y, Z) on the scan's grid.
+        names: Names of labels. Unpainted labels are ignored; painted labels without a name get a default.
+        background: Label of strokes on the background; None if unpainted voxels are background.
+        options: Further fields of the request.
 
     Raises:
-        InputError: nothing is painted, or as `teach`.
+        InputError: Nothing is painted, or the pipeline refuses the request.
     """
     from napari_meduet.pipelines.segmentation.finetuning import teach
 
-    painted = {label for _, labels in examples for label in label_places(labels)} - {background}
+    painted = {label for _, labels in examples for label in count_labels(labels)} - {background}
     if not painted:
-        raise InputError("Nothing is painted yet: take the brush, and paint on a few slices of each example.")
+        raise InputError("Nothing is painted yet: paint with the brush on a few slices of each sample.")
     request = TeachRequest(
         [(scan(), labels) for scan, labels in examples],
         {label: names.get(label) or default_name(label) for label in sorted(painted)},
@@ -57,38 +57,40 @@ def teach_examples(
 
 
 def apply_to_scans(
-    taught: "Taught",
+    segmenter: "Taught",
     scans: Sequence[ScanLater],
     on_result: "Callable[[tuple[int, SegmentationResult]], None]",
     on_progress: OnProgress,
 ) -> dict[int, str]:
-    """Segment scans one by one, each handed on with its number as soon as it is done.
+    """Segment scans one by one, and call `on_result` with the index and the result of each.
 
     Returns:
-        Why not, for each that cannot be segmented; it does not stop the others.
+        The error message of each scan that cannot be segmented, by index. All other scans are segmented.
     """
     failed = {}
     for number, scan in enumerate(scans):
         stage = part(on_progress, number / len(scans), (number + 1) / len(scans))
         try:
-            on_result((number, taught.segment(scan(), on_progress=stage)))
+            on_result((number, segmenter.segment(scan(), on_progress=stage)))
         except InputError as error:
             failed[number] = str(error)
     return failed
 
 
-def apply_to_folder(taught: "Taught", folder: Path, target: Path, on_progress: OnProgress) -> "FolderReport":
-    """Segment every scan of a folder into files of another."""
+def apply_to_folder(
+    segmenter: "Taught", folder: Path, target: Path, on_progress: OnProgress
+) -> "FolderReport":
+    """Segment every scan in a folder and write the labels into the folder `target`."""
     from napari_meduet.pipelines.segmentation.folder import segment_folder
 
     def segment(scan: Volume, stage: OnProgress) -> "SegmentationResult":
-        return taught.segment(scan, on_progress=stage)
+        return segmenter.segment(scan, on_progress=stage)
 
     return segment_folder(segment, folder, target, on_progress)
 
 
-def save_model(taught: "Taught", folder: Path, on_progress: OnProgress) -> Path:
-    """Write a model folder with what was learnt."""
+def save_model(segmenter: "Taught", folder: Path, on_progress: OnProgress) -> Path:
+    """Write the fine-tuned segmenter as a model folder, and return the folder."""
     on_progress(0.0, "writing the model")
-    taught.save(folder, name=folder.name)
+    segmenter.save(folder, name=folder.name)
     return folder

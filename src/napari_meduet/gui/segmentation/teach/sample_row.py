@@ -1,4 +1,4 @@
-"""One example of what is taught: a scan and the labels on it."""
+"""One training sample of the Teach page: a scan and its labels."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -8,48 +8,48 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QToolButton, QWidget
 
 from napari_meduet.gui.common.forms import LayerBox
+from napari_meduet.gui.common.label_counter import LabelCounter
 from napari_meduet.gui.layers import is_label_volume, is_scan, share_grid
-from napari_meduet.gui.segmentation.label_watch import LabelWatch
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
 
-class TeachExample(QWidget):
-    """Emits `changed` for other layers or labels in them, `unwanted` when it shall go."""
+class SampleRow(QWidget):
+    """Emits `changed` when its layers or labels change, and `remove_requested` for its remove button."""
 
     changed = Signal()
-    unwanted = Signal()
+    remove_requested = Signal()
 
     def __init__(
         self,
         viewer: "ViewerModel",
-        next_scan: "Callable[[TeachExample, list[Layer]], Layer | None]",
-        next_labels: "Callable[[TeachExample, list[Layer]], Layer | None]",
+        next_scan: "Callable[[SampleRow, list[Layer]], Layer | None]",
+        next_labels: "Callable[[SampleRow, list[Layer]], Layer | None]",
     ) -> None:
         """
         Args:
-            next_scan: of the layers given, the one to choose for an example while nobody chose.
-            next_labels: the labels to choose for the scan of an example.
+            next_scan: Returns the default scan of a row, from the given layers.
+            next_labels: Returns the default labels of a row, from the given layers.
         """
         super().__init__()
-        self.watch = LabelWatch(self)
+        self.counter = LabelCounter(self)
         self.scan = LayerBox(
             viewer, is_scan, placeholder="scan", default=lambda layers: next_scan(self, layers)
         )
-        self.scan.setToolTip("A scan to learn from")
+        self.scan.setToolTip("Scan of this sample")
         self.labels = LayerBox(
             viewer,
             is_label_volume,
             placeholder="labels",
             default=lambda layers: next_labels(self, layers),
         )
-        self.labels.setToolTip("What is painted on it")
+        self.labels.setToolTip("Labels painted on this scan")
         self.remove = QToolButton()
         self.remove.setText("✕")
-        self.remove.setToolTip("Learn without this example")
-        self.remove.setAccessibleName("Remove the example")
+        self.remove.setToolTip("Remove this sample")
+        self.remove.setAccessibleName("Remove this sample")
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(4)
@@ -59,39 +59,38 @@ class TeachExample(QWidget):
         self.scan.changed.connect(self.labels.refill)
         self.scan.changed.connect(self.changed)
         self.labels.changed.connect(self._labels_changed)
-        self.watch.counted.connect(self.changed)
-        self.remove.clicked.connect(self.unwanted)
+        self.counter.counted.connect(self.changed)
+        self.remove.clicked.connect(self.remove_requested)
         self._labels_changed()
 
     def disabled_reason(self) -> str:
-        """Why nothing can be learnt from it; empty where something can."""
+        """Return why this sample cannot be used for training; empty if it can."""
         scan, labels = self.scan.value(), self.labels.value()
         if scan is None:
-            return "Choose the scan of each example: File ▸ Open."
+            return "Choose the scan of each sample: File ▸ Open."
         if labels is None:
             return f"{scan.name!r} has no labels: choose a Labels layer, or press New labels to paint."
         if not share_grid(scan, labels):
             return (
-                f"{labels.name!r} lies on another grid than {scan.name!r}: choose labels of this scan, or "
+                f"{labels.name!r} has another voxel grid than {scan.name!r}: choose labels of this scan, or "
                 "paint new ones."
             )
-        if self.watch.places or self.watch.is_counting:
+        if self.counter.counts or self.counter.is_counting:
             return ""
         return f"Nothing is painted in {labels.name!r} yet."
 
     def keep(self) -> None:
-        """Stay with what is chosen, although results will lie above it."""
-        for box in (self.scan, self.labels):
-            if box.value() is not None:
-                box.choose(box.value())
+        """Keep the chosen layers when layers are added later."""
+        self.scan.keep()
+        self.labels.keep()
 
     def closed(self) -> None:
-        """It is no longer wanted."""
-        self.watch.follow(None)
+        """Stop counting labels. Called when the row is removed."""
+        self.counter.follow(None)
 
     def _labels_changed(self) -> None:
         labels = self.labels.value()
-        self.watch.follow(labels if isinstance(labels, Labels) else None)
+        self.counter.follow(labels if isinstance(labels, Labels) else None)
         if labels is not None:
-            self.keep()  # another scan that is opened has nothing to do with these labels
+            self.keep()  # a scan that is opened later must not replace the scan of these labels
         self.changed.emit()

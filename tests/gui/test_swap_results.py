@@ -6,8 +6,8 @@ from conftest import a_scan
 from fakes import a_report
 from napari.components import ViewerModel
 
-from napari_meduet.gui.common.results import ResultView
 from napari_meduet.gui.layers import image_layer, is_scan, is_synthetic
+from napari_meduet.gui.swap.results import SwapView
 
 
 def a_result(scan, change, **measured):
@@ -29,7 +29,7 @@ def viewer() -> ViewerModel:
 def test_a_result_is_seen_as_its_scan_is(viewer):
     content = viewer.layers["CT"]
     content.contrast_limits, content.gamma, content.colormap = (-700, 300), 0.8, "magma"
-    layer = ResultView(viewer, content, "site").show(a_result(a_scan(0), 10), strength=1)
+    layer = SwapView(viewer, content, "site").show(a_result(a_scan(0), 10), strength=1)
     assert layer.contrast_limits == [-700, 300]
     assert (layer.gamma, layer.colormap.name) == (0.8, "magma")
     assert is_synthetic(layer)
@@ -39,17 +39,17 @@ def test_a_result_is_seen_as_its_scan_is(viewer):
 def test_the_sliders_move_to_a_result_that_would_not_be_seen(viewer):
     viewer.add_points([[-500.0, 0, 0], [500.0, 0, 0]], units="mm", axis_labels=("z", "y", "x"))
     viewer.dims.set_point(0, 400)
-    view = ResultView(viewer, viewer.layers["CT"], "site")
+    view = SwapView(viewer, viewer.layers["CT"], "site")
     layer = view.show(a_result(a_scan(0), 10), strength=1)
     low, high = layer.extent.world
     assert low[0] <= viewer.dims.point[0] <= high[0]
     viewer.dims.set_point(0, low[0])
     view.show(a_result(a_scan(0), 20), strength=0.5)
-    assert viewer.dims.point[0] == pytest.approx(low[0], abs=2)  # who looks at a slice goes on looking at it
+    assert viewer.dims.point[0] == pytest.approx(low[0], abs=2)  # a redraw does not change the slice
 
 
 def test_the_difference_is_symmetric_about_no_change_and_is_no_scan(viewer):
-    view = ResultView(viewer, viewer.layers["CT"], "site")
+    view = SwapView(viewer, viewer.layers["CT"], "site")
     change = np.zeros((12, 14, 8))
     change[:6], change[6:] = -30, 20
     view.show(a_result(a_scan(0), change), strength=1)
@@ -67,7 +67,7 @@ def test_the_difference_is_symmetric_about_no_change_and_is_no_scan(viewer):
 
 
 def test_without_a_change_there_is_still_a_difference_to_show(viewer):
-    view = ResultView(viewer, viewer.layers["CT"], "site")
+    view = SwapView(viewer, viewer.layers["CT"], "site")
     view.show(a_result(a_scan(0), 0), strength=0)
     view.show_difference(True)
     assert not viewer.layers[-1].data.any()

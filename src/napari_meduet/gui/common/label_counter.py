@@ -1,47 +1,45 @@
-"""Keeps count of the labels in a layer while somebody paints on it; another thread does the counting."""
+"""Keep the label counts of a layer up to date while the user paints on it. A worker thread counts."""
 
 from typing import Any
 
 import numpy as np
 from napari.layers import Labels
 from napari.qt.threading import create_worker
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, Signal
 
-from napari_meduet.gui.segmentation.label_places import LabelPlace, label_places
+from napari_meduet.gui.common.background import delayed
+from napari_meduet.gui.common.label_counts import LabelCount, count_labels
 
-COUNT_AFTER_MS = 400  # once the brush rests
+COUNT_AFTER_MS = 400  # after the latest brush stroke
 
 
-class LabelWatch(QObject):
-    """Emits `counted` when it follows another layer, and when that was painted on."""
+class LabelCounter(QObject):
+    """Emits `counted` after each count: of a new layer, or of the same layer after painting."""
 
     counted = Signal()
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
         self.layer: Labels | None = None
-        self.places: dict[int, LabelPlace] = {}  # of the layer's labels, by number
+        self.counts: dict[int, LabelCount] = {}
         self._counting: Any = None
-        self._is_painted = False  # since it is followed; from then on undo may change it too
-        self._soon = QTimer(self)
-        self._soon.setSingleShot(True)
-        self._soon.setInterval(COUNT_AFTER_MS)
-        self._soon.timeout.connect(self._count)
+        self._is_painted = False  # once the layer was painted on, undo can change it as well
+        self._soon = delayed(self._count, COUNT_AFTER_MS, self)
 
     @property
     def is_counting(self) -> bool:
-        """Whether another count will come."""
+        """Whether a count is running or scheduled."""
         return self._counting is not None or self._soon.isActive()
 
     def follow(self, layer: Labels | None) -> None:
-        """Keep count of this layer from now on; None: of none."""
+        """Count the labels of this layer from now on; None stops counting."""
         if layer is self.layer:
             return
         if self.layer is not None:
             self.layer.events.paint.disconnect(self._painted)
             self.layer.events.data.disconnect(self._painted)
             self.layer.events.set_data.disconnect(self._drawn)
-        self.layer, self.places, self._is_painted = layer, {}, False
+        self.layer, self.counts, self._is_painted = layer, {}, False
         self._soon.stop()
         if layer is not None:
             layer.events.paint.connect(self._painted)
@@ -61,19 +59,19 @@ class LabelWatch(QObject):
         if self.layer is None:
             return
         if self._counting is not None:
-            self._soon.start()  # once that is done
+            self._soon.start()  # try again after the current count
             return
         layer = self.layer
-        self._counting = create_worker(label_places, np.asarray(layer.data))
-        self._counting.returned.connect(lambda places: self._take(layer, places))
+        self._counting = create_worker(count_labels, np.asarray(layer.data))
+        self._counting.returned.connect(lambda counts: self._take(layer, counts))
         self._counting.finished.connect(self._rest)
         self._counting.start()
 
     def _rest(self) -> None:
         self._counting = None
 
-    def _take(self, layer: Labels, places: dict[int, LabelPlace]) -> None:
+    def _take(self, layer: Labels, counts: dict[int, LabelCount]) -> None:
         self._rest()
         if layer is self.layer:
-            self.places = places
+            self.counts = counts
             self.counted.emit()
