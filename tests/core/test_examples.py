@@ -11,8 +11,6 @@ import napari_meduet.core
 
 ROOT = napari_meduet.core
 MODULES = [module.name for module in pkgutil.walk_packages(ROOT.__path__, f"{ROOT.__name__}.")]
-    module.name for module in pkgutil.walk_packages(napari_meduet.core.__path__, "napari_meduet.core.")
-]
 
 
 @pytest.mark.parametrize("name", MODULES)

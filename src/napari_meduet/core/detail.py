@@ -4,7 +4,7 @@ The residual decode adds a change that is as smooth as the network's output and 
 unchanged. When one MR sequence becomes another, tissues exchange their brightness. Detail that keeps its old
 sign is then wrong: a dark sulcus stays dark in a T2 style. This file scales the detail by the local linear
 fit between change and reference, as in the guided filter (He et al., "Guided Image Filtering", ECCV 2010).
-The factor is exactly 0 where the swap changes nothing. `pipelines/style_swap` applies the factor.
+The factor is exactly 0 where the swap changes nothing. The swap pipeline applies the factor.
 """
 
 from jaxtyping import Float
