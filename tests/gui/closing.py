@@ -1,4 +1,4 @@
-"""Close the window or the dock while a job runs, and exit. test_closing.py runs this file as a separate process.
+"""Close the window or the dock while a job runs, and exit. test_closing.py runs this file as a process.
 
 usage: closing.py window|dock swap|teach
 """

@@ -15,6 +15,6 @@ def test_closing_in_the_middle_of_a_job_stops_it_and_leaves_no_trace(arguments):
     assert process.returncode == 0, process.stderr
     assert "Traceback" not in process.stderr, process.stderr
     assert "deleted" not in process.stderr, process.stderr
-    # The job never ends by itself, so the end of the process shows that it was stopped. The limit is CPU time,
-    # because a busy machine stretches wall time.
+    # The job never ends by itself, so the end of the process shows that it was stopped. The limit is CPU
+    # time, because a busy machine stretches wall time.
     assert float(process.stdout.splitlines()[-1]) < 5

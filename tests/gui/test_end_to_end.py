@@ -1,4 +1,4 @@
-"""The swap dock with the real pipeline: swap, change the strength, save and reopen; factors and prototypes."""
+"""The swap dock with the real pipeline: swap, change strength, save and reopen; factors and prototypes."""
 
 import json
 
