@@ -18,7 +18,7 @@ from napari_meduet.errors import InputError
 from napari_meduet.models.card import CARD_FILE, CLASSIFIER_FILE, GENERATOR_FILE, SEGMENTER_FILE, read_card
 from napari_meduet.models.loading import load_model
 from napari_meduet.models.saving import copy_model, save_metrics, save_model, save_segmenter
-from napari_meduet.models.segmenters import begin_classifier, begin_segmenter, build_segmenter
+from napari_meduet.models.segmenters import init_classifier, init_segmenter, build_segmenter
 from napari_meduet.volumes import writing
 
 SAVED = {SEGMENTER_FILE: save_tiny_segmenter, CLASSIFIER_FILE: save_tiny_classifier}
@@ -94,7 +94,7 @@ def test_a_flipped_bit_is_found(plain, file):
         ({"width": 12}, "not the weights that the card describes"),
         ({"wings": 2}, "wings"),
         ({"latent_channels": 6}, "latent_channels is 6, but the tokenizer writes 4 for each scan"),
-        ({"num_classes": 5}, "counts the classes"),
+        ({"num_classes": 5}, "must be the number of classes"),
     ],
 )
 def test_weights_that_do_not_fit_the_card_are_refused(plain, file, change, sentence):
@@ -108,13 +108,13 @@ def test_weights_that_do_not_fit_the_card_are_refused(plain, file, change, sente
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda card, what, file: card.update({what: None}), "come with"),
-        (lambda card, what, file: card["files"].pop(file), "come with"),
+        (lambda card, what, file: card.update({what: None}), "needs both its entry here and"),
+        (lambda card, what, file: card["files"].pop(file), "needs both its entry here and"),
         (lambda card, what, file: card[what].update(modalities=["PET"]), "modalities"),
-        (lambda card, what, file: card[what].update(classes=card[what]["classes"][:1] * 3), "of its own"),
+        (lambda card, what, file: card[what].update(classes=card[what]["classes"][:1] * 3), "each class needs another"),
         (
             lambda card, what, file: card.update(modalities=["CT"], profiles={"CT": card["profiles"]["CT"]}),
-            "some of the model's",
+            "must be modalities of the model",
         ),
     ],
 )
@@ -131,8 +131,8 @@ def test_a_segmenter_that_does_not_fit_is_refused_and_nothing_changes(plain, mis
     weights = build_segmenter(config, read_card(plain).tokenizer).state_dict()
     classes, modalities, before = CLASSES, ("CT",), contents_of(plain)
     sentence = {
-        "classes": "counts the classes",
-        "background": "the first is the background",
+        "classes": "must be the number of classes",
+        "background": "the first class must be the background",
         "weights": "its weights are not those of its sizes",
         "latents": "the tokenizer writes 4",
         "modality": "'CT' or 'MR'",
@@ -221,7 +221,7 @@ def test_a_segmenter_begins_with_the_encoder_or_without_and_with_the_decoder_eit
     model = load_model(plain, "cpu")
     config = UNETRConfig(grid=(3, 2, 2), width=24, depth=4, heads=2, features=8, num_classes=3)
     network = build_segmenter(config, model.card.tokenizer)
-    begin_segmenter(network, model, start)
+    init_segmenter(network, model, start)
     began = network.encoder.state_dict()
     given = model.meduet.encoder.state_dict()
     assert all(torch.equal(began[name], weight) for name, weight in given.items()) == (start == "meduet")
@@ -238,7 +238,7 @@ def test_two_copies_of_a_scan_embed_as_the_scan_did(plain):
         latent_channels=8, grid=(2, 2, 2), width=24, depth=4, heads=2, features=8, num_classes=3
     )
     network = build_segmenter(config, model.card.tokenizer)
-    begin_segmenter(network, model, "meduet")
+    init_segmenter(network, model, "meduet")
     latent = torch.randn(1, 4, 8, 8, 8)
     twice = network.encoder.embed(torch.cat([latent, latent], dim=1))
     torch.testing.assert_close(twice, model.meduet.encoder.embed(latent))
@@ -248,4 +248,4 @@ def test_an_encoder_of_another_width_is_no_beginning(plain):
     model = load_model(save_tiny_classifier(plain), "cpu")
     config = replace(model.classifier.config, width=36)
     with pytest.raises(ValueError, match="differ in width"):
-        begin_classifier(type(model.classifier)(config), model, "meduet")
+        init_classifier(type(model.classifier)(config), model, "meduet")

@@ -52,12 +52,12 @@ def test_nothing_is_fetched_before_the_licence_is_accepted(monkeypatch):
         raise FileNotFoundError
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_connection)
-    with pytest.raises(InputError, match=r"0\.1 MB, licence: CC BY 4\.0.*accept the licence"):
+    with pytest.raises(InputError, match=r"0\.1 MB, licence: CC BY 4\.0.*Accept the licence"):
         fetch(WEIGHTS)
 
 
 def test_out_of_reach_is_one_sentence():
-    with pytest.raises(InputError, match="could not be fetched"):
+    with pytest.raises(InputError, match="could not be downloaded"):
         fetch(WEIGHTS, licence_accepted=True)
     with pytest.raises(InputError, match="gave no answer"):
         look_up("someone/autoencoder", "models/weights.pt")

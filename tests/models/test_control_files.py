@@ -87,9 +87,9 @@ def test_a_control_that_does_not_fit_is_refused_and_nothing_changes(folder, tmp_
     ("change", "sentence"),
     [
         (lambda card: card["control"].update(generator_sha256="0" * 64), "another generator"),
-        (lambda card: card.update(control=None), "come with control.safetensors"),
-        (lambda card: card["files"].pop(CONTROL_FILE), "come with control.safetensors"),
-        (lambda card: card["control"]["classes"][1].update(label=0), "label of its own"),
+        (lambda card: card.update(control=None), "needs both its classes here and control.safetensors"),
+        (lambda card: card["files"].pop(CONTROL_FILE), "needs both its classes here and control.safetensors"),
+        (lambda card: card["control"]["classes"][1].update(label=0), "each class needs another label"),
     ],
 )
 def test_a_card_that_contradicts_itself_is_refused(folder, change, sentence):

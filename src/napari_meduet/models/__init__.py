@@ -1,1 +1,1 @@
-"""Weights, and what they say of themselves."""
+"""Models on disk and in memory: cards, weights, styles, and where models are kept."""

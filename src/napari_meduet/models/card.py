@@ -1,11 +1,9 @@
 """The model card: plain data beside the weights of a model (specification, sections 2-4).
 
-File checks follow docs/reliability.md, section 2.
-
-A card holds everything that decides what a number in the latent means (tokenizer, standardisation, network,
-intensity profile, spacing), where the model comes from, what was measured of it, and the digest of every
-weight file. It is data: unknown keys are refused, and nothing in it is ever executed. Opening the weights is
-`files.py`'s business.
+A card holds everything that decides what a latent means (tokenizer, standardisation, network, intensity
+profiles, spacing), where the model comes from, its metrics, and the digest of every weight file. Unknown keys
+are refused, and nothing in a card is executed (docs/reliability.md, section 2). `loading.py` opens the
+weights.
 """
 
 import hashlib
@@ -40,20 +38,25 @@ Modality = Literal["CT", "MR"]
 
 
 class _Record(BaseModel):
-    """A part of the card: fixed once read, and without room for what nobody declared."""
+    """A part of the card. It cannot be changed after reading, and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class WeightFile(_Record):
-    """Digest and size of one file, checked before it is opened."""
+    """Digest and size of one weight file; both are checked before the file is opened."""
 
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     num_bytes: int = Field(gt=0)
 
 
 class TokenizerCard(_Record):
-    """Which tokenizer writes the latents, and the numbers that standardise them per channel."""
+    """The tokenizer of the model, and the standardisation of its latents.
+
+    Attributes:
+        name, config: as in the tokenizer registry (`tokenizers/registry.py`).
+        latent_mean, latent_std: mean and standard deviation of each latent channel.
+    """
 
     name: str
     config: dict[str, Any]
@@ -70,14 +73,19 @@ class TokenizerCard(_Record):
 
 
 class ProfileCard(_Record):
-    """The intensity profile of one modality (M-03): knots for CT; none for MR, fitted to every scan."""
+    """The intensity profile of one modality (M-03).
+
+    Attributes:
+        knots: pairs of value and normalised intensity for CT; None for MR, whose profile is fitted to each
+            scan.
+    """
 
     name: str
     knots: tuple[tuple[float, float], ...] | None = None
 
 
 class TrainingSource(_Record):
-    """One domain of the training data: how many scans it gave, and under which licence."""
+    """One domain of the training data, with its number of scans and their licence."""
 
     domain: str
     modality: Modality
@@ -86,7 +94,7 @@ class TrainingSource(_Record):
 
 
 class MaskClass(_Record):
-    """A class of masks: its number in a mask, and its name."""
+    """A class of a mask, with its number in the mask and its name."""
 
     label: int = Field(ge=0)
     name: str = Field(min_length=1)
@@ -95,7 +103,9 @@ class MaskClass(_Record):
 def _begin_with_background(classes: tuple[MaskClass, ...]) -> tuple[MaskClass, ...]:
     labels = [each.label for each in classes]
     if labels[0] != 0 or len(set(labels)) != len(labels):
-        raise ValueError("the first is the background, label 0, and each has a label of its own")
+        raise ValueError(
+            "the first class must be the background, label 0, and each class needs another label"
+        )
     return classes
 
 
@@ -105,12 +115,12 @@ MaskClasses = Annotated[
 
 
 class ControlCard(_Record):
-    """A ControlNet beside a generator (M-40).
+    """A ControlNet of a generator (M-40).
 
     Attributes:
-        classes: of the masks that it follows.
-        generator_sha256: of the weights it was trained with; it knows no others.
-        training: how it was made.
+        classes: the classes of its masks.
+        generator_sha256: digest of the generator weights that it was trained with. It works with no others.
+        training: how it was trained.
     """
 
     classes: MaskClasses
@@ -119,17 +129,18 @@ class ControlCard(_Record):
 
     @property
     def labels(self) -> tuple[int, ...]:
+        """The label of each class, in order."""
         return tuple(each.label for each in self.classes)
 
 
 class _AnalystCard(_Record):
-    """A network that says what is in a scan.
+    """A segmenter or a classifier.
 
     Attributes:
-        config: its sizes.
-        modalities: of the scans it was trained on.
-        training: how it was made.
-        figures: what was measured of it.
+        config: sizes of the network.
+        modalities: modalities of the training scans.
+        training: how the network was trained.
+        metrics: measured quality of the network.
     """
 
     config: dict[str, Any]
@@ -139,10 +150,12 @@ class _AnalystCard(_Record):
 
 
 class SegmenterCard(_AnalystCard):
-    """A latent UNETR. Output k of the network scores the k-th of the classes.
+    """A latent UNETR. Output channel k of the network is the score of class k.
 
     Attributes:
-        sequences: of the scans of a patient that it reads together, in this order; none where it reads one.
+        classes: the classes in the order of the output channels, the background first.
+        sequences: names of the MR sequences that the network reads together, in the order of its input; empty
+            if it reads one scan.
     """
 
     classes: MaskClasses
@@ -150,25 +163,36 @@ class SegmenterCard(_AnalystCard):
 
 
 class ClassifierCard(_AnalystCard):
-    """A classifier of scans. Output k of the network scores the k-th of the classes."""
+    """A classifier of scans. Output k of the network is the score of class k."""
 
     classes: tuple[str, ...] = Field(min_length=2)
 
     @model_validator(mode="after")
     def _each_class_once(self) -> "ClassifierCard":
         if len(set(self.classes)) != len(self.classes) or not all(self.classes):
-            raise ValueError("each of the classes has a name of its own")
+            raise ValueError("each class needs another name")
         return self
 
 
 class ModelCard(_Record):
-    """The card. `files` names the digest of every weight file in the folder.
+    """The model card.
 
     Attributes:
-        generator: the sizes of a generator that reads this model's factors, where the folder has one.
-        generator_training: how it was made.
-        control: the classes of a ControlNet on that generator, where the folder has one.
-        segmenter, classifier: sizes and classes of networks on this model's latents, where it has them.
+        name, description: for the reader.
+        modalities: the modalities that the model was trained on.
+        tokenizer: tokenizer and standardisation of its latents.
+        meduet: sizes of the MeDUET network.
+        generator: sizes of the generator; None if the folder has none.
+        generator_training: how the generator was trained.
+        control: the ControlNet of the generator; None if the folder has none.
+        segmenter, classifier: networks that read the model's latents; None if the folder has none.
+        profiles: the intensity profile of each modality.
+        working_spacing_mm: voxel size of the working grid.
+        domains: names of the domains of the domain classifiers.
+        training_data: the domains of the training data.
+        training, seeds, commit: how the model was trained.
+        metrics: measured quality of the model.
+        files: size and digest of every weight file in the folder.
     """
 
     name: str = Field(min_length=1)
@@ -195,21 +219,23 @@ class ModelCard(_Record):
     @model_validator(mode="after")
     def _a_profile_per_modality(self) -> "ModelCard":
         if set(self.profiles) != set(self.modalities):
-            raise ValueError("profiles needs one entry for each of the modalities, and no other")
+            raise ValueError("profiles needs exactly one entry for each modality")
         if any(name == "CT" and profile.knots is None for name, profile in self.profiles.items()):
-            raise ValueError("profiles: a CT profile is fixed in HU and needs its knots")
+            raise ValueError("profiles: a CT profile needs knots in HU")
         return self
 
     @model_validator(mode="after")
     def _a_generator_with_its_weights(self) -> "ModelCard":
         if (self.generator is not None) != (GENERATOR_FILE in self.files):
-            raise ValueError(f"generator: the sizes of a generator come with {GENERATOR_FILE} in files")
+            raise ValueError(
+                f"generator: a generator needs both its sizes here and {GENERATOR_FILE} in files"
+            )
         return self
 
     @model_validator(mode="after")
     def _a_control_of_its_generator(self) -> "ModelCard":
         if (self.control is not None) != (CONTROL_FILE in self.files):
-            raise ValueError(f"control: the classes of a ControlNet come with {CONTROL_FILE} in files")
+            raise ValueError(f"control: a ControlNet needs both its classes here and {CONTROL_FILE} in files")
         generator = self.files.get(GENERATOR_FILE)
         if self.control and (generator is None or self.control.generator_sha256 != generator.sha256):
             raise ValueError("control: the ControlNet was trained with another generator than this model's")
@@ -222,20 +248,19 @@ class ModelCard(_Record):
             ("classifier", self.classifier, CLASSIFIER_FILE),
         ):
             if (card is not None) != (file in self.files):
-                raise ValueError(f"{name}: its sizes and classes come with {file} in files")
+                raise ValueError(f"{name}: it needs both its entry here and {file} in files")
             if card is not None and card.config.get("num_classes") != len(card.classes):
-                raise ValueError(f"{name}: num_classes of its config counts the classes")
+                raise ValueError(f"{name}: num_classes in config must be the number of classes")
             if card is not None and not set(card.modalities) <= set(self.modalities):
-                raise ValueError(f"{name}: its modalities are some of the model's")
+                raise ValueError(f"{name}: its modalities must be modalities of the model")
         return self
 
     @property
     def sha256(self) -> str:
-        """The identity of the model: a digest of all that decides what a latent or a style vector means.
+        """The identity of the model: a digest of everything that decides what latents and styles mean.
 
-        Prose, figures, the list of known styles and the networks that only read them (generator, segmenter,
-        classifier) are left out, so that correcting a sentence of the card does not orphan the prototypes
-        people have made.
+        Descriptions, metrics, known styles and the networks that only read latents (generator, ControlNet,
+        segmenter, classifier) are left out, so that style files stay valid when these change.
         """
         deciding = self.model_dump(
             mode="json", include={"tokenizer", "meduet", "profiles", "working_spacing_mm"}
@@ -248,16 +273,25 @@ class ModelCard(_Record):
 
 
 def read_card(folder: Path) -> ModelCard:
-    """The card of a model folder, every field checked.
+    """Return the card of a model folder after checking every field.
 
     Raises:
-        InputError: there is no card, or it says something it cannot mean.
+        InputError: there is no card, or a field is invalid.
+
+    Examples:
+        >>> card = read_card(Path("models/mine"))
+        >>> card.tokenizer.name, card.profiles["CT"].name
+        ('wavelet', 'ct-full')
     """
     path = folder / CARD_FILE
     if not path.is_file():
-        raise InputError(f"{folder.name}: this folder holds no {CARD_FILE}, so it is no model.")
+        raise InputError(
+            f"{folder.name}: this folder holds no {CARD_FILE}, so it is no model. Choose a model folder."
+        )
     if path.stat().st_size > LARGEST_CARD_BYTES:
-        raise InputError(f"{folder.name}/{CARD_FILE}: too large for a model card.")
+        raise InputError(
+            f"{folder.name}/{CARD_FILE}: larger than 4 MiB, which is too large for a model card."
+        )
     try:
         card = ModelCard.model_validate_json(path.read_bytes())
     except ValidationError as error:
@@ -272,5 +306,5 @@ def read_card(folder: Path) -> ModelCard:
             raise InputError(f"{folder.name}/{CARD_FILE}: files: {name} is missing.")
     for name in card.files:
         if name not in WEIGHT_FILES:
-            raise InputError(f"{folder.name}/{CARD_FILE}: files: {name} is no file of a model.")
+            raise InputError(f"{folder.name}/{CARD_FILE}: files: {name} is no weight file of this version.")
     return card

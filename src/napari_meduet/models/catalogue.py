@@ -1,8 +1,8 @@
-"""Published weights that this project can use and does not ship: where, under which licence, how large.
+"""Published tokenizer weights that this project can use but does not ship, with licences and digests.
 
-Nothing is fetched before the user has seen `sentence` and accepted the licence. What arrives is compared with
-its digest before anything opens it, and a file that the user brings is recognised by its digest. The licences
-were read on the model hub, whose pages are what binds.
+Nothing is downloaded before the user has read `sentence` and accepted the licence. A downloaded file is
+compared with its digest before it is opened, and a file that the user supplies is recognised by its digest.
+The licences were read on the model hub; the text there is binding.
 """
 
 import hashlib
@@ -14,7 +14,15 @@ from napari_meduet.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedWeights:
-    """One file on the model hub, and what one must know before fetching it."""
+    """One file of weights on the model hub.
+
+    Attributes:
+        repository, file: where the hub stores it.
+        licence: the licence as the hub states it.
+        sha256: digest of the file.
+        megabytes: size of the file.
+        tokenizer: the tokenizer that reads the weights (`tokenizers/registry.py`).
+    """
 
     repository: str
     file: str
@@ -25,7 +33,7 @@ class PublishedWeights:
 
     @property
     def sentence(self) -> str:
-        """What a user reads before accepting the licence."""
+        """File, size and licence, to read before accepting the licence."""
         return f"{self.file} of {self.repository}: {self.megabytes:g} MB, licence: {self.licence}."
 
 
@@ -48,22 +56,22 @@ PUBLISHED = {
 
 
 def recognise(path: Path) -> PublishedWeights | None:
-    """The catalogue's entry for a file on this machine, found by its digest; None where it has none."""
+    """Return the catalogue entry of a local file, found by its digest, or None."""
     digest = _sha256(path)
     return next((weights for weights in PUBLISHED.values() if weights.sha256 == digest), None)
 
 
 def look_up(repository: str, file: str) -> PublishedWeights:
-    """What the hub says of a file that the catalogue does not know. Asks the hub; fetches no weights.
+    """Return what the hub states about a file outside the catalogue. No weights are downloaded.
 
     Raises:
-        InputError: the hub does not answer, or has no such file, or states no licence or digest for it.
+        InputError: the hub does not answer, has no such file, or states no licence or digest for it.
     """
     from huggingface_hub import model_info
 
     try:
         answer = model_info(repository, files_metadata=True)
-    except Exception as error:  # whatever the hub's HTTP library raises today
+    except Exception as error:  # the HTTP library of the hub raises many different errors
         raise InputError(f"{repository}: the model hub gave no answer ({type(error).__name__}).") from error
     found = next((entry for entry in answer.siblings or () if entry.rfilename == file), None)
     if found is None:
@@ -72,7 +80,7 @@ def look_up(repository: str, file: str) -> PublishedWeights:
     licence = card.get("license_name") or card.get("license")
     if not licence or not found.lfs or not found.size:
         raise InputError(
-            f"{repository}: the hub states no licence or no digest for {file}. Fetch it yourself."
+            f"{repository}: the hub states no licence or no digest for {file}. Download it yourself."
         )
     return PublishedWeights(
         repository=repository,
@@ -84,13 +92,20 @@ def look_up(repository: str, file: str) -> PublishedWeights:
 
 
 def fetch(weights: PublishedWeights, *, licence_accepted: bool = False) -> Path:
-    """The file on this machine, checked against its digest. What is there already is not fetched again.
+    """Return the local path of a file, checked against its digest. A missing file is downloaded.
 
     Args:
-        licence_accepted: the user has read `weights.sentence` and agreed. Without it no connection is made.
+        licence_accepted: the user has read `weights.sentence` and accepted the licence. Otherwise nothing is
+            downloaded.
 
     Raises:
-        InputError: not on this machine and not agreed to, out of reach, or not the file that was published.
+        InputError: the file is not on this machine and the licence was not accepted, the download failed, or
+            the file differs from the published one.
+
+    Examples:
+        >>> print(PUBLISHED["maisi-ct"].sentence)
+        models/autoencoder_v1.pt of nvidia/NV-Generate-CT: 83.8 MB, licence: NVIDIA Open Model License.
+        >>> path = fetch(PUBLISHED["maisi-ct"], licence_accepted=True)
     """
     from huggingface_hub import hf_hub_download
 
@@ -99,14 +114,15 @@ def fetch(weights: PublishedWeights, *, licence_accepted: bool = False) -> Path:
     except FileNotFoundError:
         if not licence_accepted:
             raise InputError(
-                f"{weights.sentence} It is not on this machine: accept the licence to fetch it, or name one."
+                f"{weights.sentence} It is not on this machine. Accept the licence to download it, or give a "
+                "local file."
             ) from None
         path = _download(weights)
     digest = _sha256(path)
     if digest != weights.sha256:
         raise InputError(
             f"{path.name}: this is not the file that {weights.repository} published (sha256 {digest[:12]}… "
-            f"instead of {weights.sha256[:12]}…). Delete it from the hub's cache and fetch it again."
+            f"instead of {weights.sha256[:12]}…). Delete it from the hub's cache and download it again."
         )
     return path
 
@@ -116,10 +132,10 @@ def _download(weights: PublishedWeights) -> Path:
 
     try:
         return Path(hf_hub_download(weights.repository, weights.file))
-    except Exception as error:  # whatever the hub's HTTP library raises today
+    except Exception as error:  # the HTTP library of the hub raises many different errors
         raise InputError(
-            f"{weights.file} of {weights.repository} could not be fetched ({type(error).__name__}). "
-            "Are you online, and logged in where the repository asks for it? A file from elsewhere will do."
+            f"{weights.file} of {weights.repository} could not be downloaded ({type(error).__name__}). "
+            "Check the network connection and the login to the hub, or give a local file."
         ) from error
 
 

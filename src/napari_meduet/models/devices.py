@@ -1,4 +1,4 @@
-"""Which processor a model runs on. Torch is imported only when a device is really chosen."""
+"""The torch device of a model. Torch is imported only when a device is chosen."""
 
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -12,10 +12,10 @@ DEVICES: tuple[str, ...] = get_args(DeviceName)
 
 
 def choose_device(name: str = "auto") -> "torch.device":
-    """The torch device of that name; `auto` is the first of CUDA, Apple's MPS and the CPU that is there.
+    """Return the torch device of this name. `auto` chooses the first available of CUDA, Apple's MPS and CPU.
 
     Raises:
-        InputError: the device is unknown, or this machine does not have it.
+        InputError: the name is unknown, or this machine has no such device.
     """
     import torch
 
@@ -25,5 +25,7 @@ def choose_device(name: str = "auto") -> "torch.device":
     if name not in present:
         raise InputError(f"device must be one of {', '.join(DEVICES)}; got {name!r}.")
     if not present[name]:
-        raise InputError(f"device {name!r} was asked for, but torch finds none here. Use 'auto' or 'cpu'.")
+        raise InputError(
+            f"device is {name!r}, but torch finds no such device on this machine. Use 'auto' or 'cpu'."
+        )
     return torch.device(name)

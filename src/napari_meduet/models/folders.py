@@ -1,4 +1,4 @@
-"""Where this person's models are kept, and which are there. No weight is read."""
+"""Where the models of this user are stored, and which models exist. No weights are read."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from napari_meduet.models.card import read_card
 
 
 def data_folder() -> Path:
-    """The folder that this system gives a program for what belongs to its user."""
+    """Return the folder for user data of this program on this operating system."""
     home = Path.home()
     if sys.platform == "darwin":
         base = home / "Library" / "Application Support"
@@ -22,17 +22,17 @@ def data_folder() -> Path:
 
 
 def models_folder() -> Path:
-    """Where the plugin looks for models: `MEDUET_MODELS`, or `models` in the person's data folder."""
+    """Return the folder of the user's models: `MEDUET_MODELS`, or `models` in the user data folder."""
     return Path(os.environ.get("MEDUET_MODELS") or data_folder() / "models").expanduser()
 
 
 def demo_model_path() -> Path:
-    """The folder of the embedded model."""
+    """Return the folder of the embedded model."""
     return Path(str(package_files("napari_meduet.models").joinpath("demo")))
 
 
 def installed_models() -> list[tuple[str, Path]]:
-    """Name and folder of each model there, by name. What is no model is left out."""
+    """Return name and folder of each model of this user, sorted by name. Other folders are left out."""
     found = []
     for folder in models_folder().glob("[!.]*"):
         try:

@@ -62,8 +62,7 @@ class Model:
     def window_voxels(self) -> tuple[int, int, int]:
         """Voxels of the working grid in one window of `meduet`, along each axis."""
         x, y, z = (
-            tokens * voxels
-            for tokens, voxels in zip(self.meduet.config.grid, self.token_voxels, strict=True)
+            tokens * voxels for tokens, voxels in zip(self.meduet.config.grid, self.token_voxels, strict=True)
         )
         return x, y, z
 

@@ -1,6 +1,6 @@
 """Segmenter and classifier of a model: build them as the card says, and start them from the model's weights.
 
-`saving.py` and `loading.py` write and read them.
+`loading.py` and `saving.py` read and write them.
 """
 
 from typing import Literal
@@ -18,48 +18,51 @@ Start = Literal["meduet", "scratch"]
 
 
 def build_segmenter(config: UNETRConfig, tokenizer: TokenizerCard) -> LatentUNETR:
-    """A segmenter of scans that this tokenizer encodes, its weights still random.
+    """Return a segmenter for the latents of this tokenizer, with random weights.
 
     Raises:
-        ValueError: it reads other latents, or its head does not reach the tokenizer's voxels.
+        ValueError: the number of latent channels does not fit the tokenizer, or the head its stride.
     """
     check_latents(config.latent_channels, tokenizer)
     return LatentUNETR(config, build_head(config, tokenizer.name, tokenizer.config))
 
 
 def build_classifier(config: ClassifierConfig, tokenizer: TokenizerCard) -> ScanClassifier:
-    """A classifier of scans that this tokenizer encodes, its weights still random.
+    """Return a classifier for the latents of this tokenizer, with random weights.
 
     Raises:
-        ValueError: it reads other latents.
+        ValueError: the number of latent channels does not fit the tokenizer.
     """
     check_latents(config.latent_channels, tokenizer)
     return ScanClassifier(config)
 
 
 def check_latents(latent_channels: int, tokenizer: TokenizerCard) -> None:
-    """Refuse a network that reads other latents than those of k scans (M-06).
+    """Check that a network reads the latents of one scan, or of several scans together (M-06).
 
     Raises:
-        ValueError: with both numbers of channels.
+        ValueError: the number of channels is no multiple of the tokenizer's.
     """
-    of_a_scan = len(tokenizer.latent_mean)
-    if latent_channels < 1 or latent_channels % of_a_scan:
+    per_scan = len(tokenizer.latent_mean)
+    if latent_channels < 1 or latent_channels % per_scan:
         raise ValueError(
-            f"latent_channels is {latent_channels}, but the tokenizer writes {of_a_scan} for each scan"
+            f"latent_channels is {latent_channels}, but the tokenizer writes {per_scan} for each scan"
         )
 
 
 def scans_read(network: LatentUNETR | ScanClassifier, model: Model) -> int:
-    """How many scans of a patient the network reads together (M-06)."""
+    """Return the number of scans of a patient that the network reads together (M-06)."""
     return network.config.latent_channels // model.tokenizer.channels
 
 
-def begin_segmenter(network: LatentUNETR, model: Model, start: Start) -> None:
-    """Set the weights a segmenter begins with.
+def init_segmenter(network: LatentUNETR, model: Model, start: Start) -> None:
+    """Initialise a segmenter before its training.
 
-    The head takes what fits of the tokenizer's decoder either way, so that with and without MeDUET differ in
-    the encoder alone.
+    The head copies the fitting weights of the tokenizer's decoder for both values of `start`, so that runs
+    with and without MeDUET differ only in the encoder.
+
+    Args:
+        start: "meduet" copies the encoder of the model; "scratch" keeps its random weights.
 
     Raises:
         ValueError: the encoder's weights do not fit.
@@ -69,8 +72,11 @@ def begin_segmenter(network: LatentUNETR, model: Model, start: Start) -> None:
         warm_start_encoder(network.encoder, model.meduet.encoder)
 
 
-def begin_classifier(network: ScanClassifier, model: Model, start: Start) -> None:
-    """Set the weights a classifier begins with.
+def init_classifier(network: ScanClassifier, model: Model, start: Start) -> None:
+    """Initialise a classifier before its training.
+
+    Args:
+        start: "meduet" copies the encoder of the model; "scratch" keeps its random weights.
 
     Raises:
         ValueError: the encoder's weights do not fit.
@@ -80,5 +86,5 @@ def begin_classifier(network: ScanClassifier, model: Model, start: Start) -> Non
 
 
 def _module(tokenizer: object) -> nn.Module:
-    assert isinstance(tokenizer, nn.Module), "every tokenizer of the registry is one"
+    assert isinstance(tokenizer, nn.Module), "every tokenizer of the registry is a module"
     return tokenizer

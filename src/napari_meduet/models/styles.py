@@ -1,8 +1,8 @@
-"""Styles on disk: what a scanner's look amounts to, without an image (Eq. 25, specification, sections 7-8).
+"""Styles on disk: the appearance of scans of one scanner or site, without any image (Eq. 25).
 
-A style is the mean and spread of style tokens, and the energies of the bands of texture that no latent
-carries: a few kB that a hospital can share. It means something only to the model that made it, so it names
-that model, and loading it for another is refused. Making one from scans is `pipelines/factors.py`'s business.
+A style holds mean and standard deviation of style tokens, and the energies of the texture bands that latents
+do not carry: a few kB that a hospital can share (specification, sections 7-8). A style is valid only for the
+model that made it, so it stores the digest of that model. `pipelines/factors.py` makes styles from scans.
 """
 
 import json
@@ -34,12 +34,12 @@ class Style:
 
     Attributes:
         statistics: mean s0 and standard deviation of the style tokens, each (Ds,).
-        spread: root-mean-square distance of the sub-volumes' mean styles from s0.
-        texture: energies of the bands of what the model cannot decode, with their frequencies.
+        spread: root-mean-square distance between the mean style of each sub-volume and s0.
+        texture: energies of the texture bands that the model cannot decode, with the pixel size.
         modality: CT or MR.
-        num_scans: how many scans it was made from.
-        model_sha256: identity of the model whose style space this is.
-        working_spacing_mm: the grid on which the scans were encoded.
+        num_scans: number of scans that it was made from.
+        model_sha256: identity of the model that made it.
+        working_spacing_mm: voxel size of the grid on which the scans were encoded.
     """
 
     statistics: StyleStatistics
@@ -51,25 +51,34 @@ class Style:
     working_spacing_mm: float
 
     def check_model(self, model_sha256: str, name: str) -> None:
-        """Refuse a style that lives in another model's space."""
+        """Check that a model made this style.
+
+        Raises:
+            InputError: another model made it.
+        """
         if self.model_sha256 != model_sha256:
             raise InputError(
                 f"{name}: this style was made by another model ({self.model_sha256[:8]}, not "
-                f"{model_sha256[:8]}). Make it again from its scans, or choose that model."
+                f"{model_sha256[:8]}). Make the style again from its scans, or choose that model."
             )
 
 
 def load_style(path: Path) -> Style:
-    """The style in a `.style` file.
+    """Return the style in a `.style` file.
 
     Raises:
-        InputError: the file is missing, damaged or no style.
+        InputError: the file is missing or damaged, or holds no style.
+
+    Examples:
+        >>> style = load_style(Path("site-a.style"))
+        >>> style.modality, style.num_scans
+        ('CT', 12)
     """
     name = shown_name(path)
     with open_regular(path) as file:
         content = file.read(LARGEST_STYLE_BYTES + 1)
     if len(content) > LARGEST_STYLE_BYTES:
-        raise InputError(f"{name}: too large for a style, which has a few kB.")
+        raise InputError(f"{name}: larger than 16 MiB, which is too large for a style.")
     styles = unpack_styles(content, name)
     if list(styles) != ["style"]:
         raise InputError(f"{name}: a {STYLE_SUFFIX} file holds one style; this one holds {len(styles)}.")
@@ -77,7 +86,7 @@ def load_style(path: Path) -> Style:
 
 
 def pack_styles(styles: Mapping[str, Style], provenance: Mapping[str, Any] | None = None) -> bytes:
-    """Styles by name as the bytes of one safetensors file."""
+    """Return named styles as the bytes of one safetensors file."""
     tensors: dict[str, np.ndarray] = {}
     records: dict[str, dict[str, Any]] = {}
     for name, style in styles.items():
@@ -102,8 +111,15 @@ def pack_styles(styles: Mapping[str, Style], provenance: Mapping[str, Any] | Non
 
 
 def unpack_styles(content: bytes, file_name: str) -> dict[str, Style]:
-    """The styles in the bytes of a safetensors file, every number finite."""
-    damaged = InputError(f"{file_name}: no style, or a damaged one. Fetch or make it again.")
+    """Return the styles in the bytes of a safetensors file, by name.
+
+    Args:
+        file_name: the name of the file in error messages.
+
+    Raises:
+        InputError: the bytes hold no styles, or numbers that are not finite.
+    """
+    damaged = InputError(f"{file_name}: not a style file, or damaged. Copy it again, or make it again.")
     try:
         tensors = load(content)
         length = int.from_bytes(content[:8], "little")
@@ -126,11 +142,11 @@ def _style(tensors: Mapping[str, np.ndarray], name: str, record: Mapping[str, An
     mean, std = (torch.from_numpy(tensors[f"{name}/{part}"].copy()) for part in ("mean", "std"))
     texture, deviations = record["texture"], tuple(record["texture"]["deviations"])
     if mean.ndim != 1 or mean.shape != std.shape or len(deviations) not in (0, len(BAND_EDGES_MM)):
-        raise ValueError("mean and std are vectors of one length, and each band has an energy")
+        raise ValueError("mean and std must be vectors of equal length, with one energy for each band")
     if tuple(texture["bands_mm"]) != BAND_EDGES_MM:
-        raise ValueError("the bands are those of this version")
+        raise ValueError("the bands must be those of this version")
     if not all(math.isfinite(number) for number in (*deviations, texture["pixel_mm"], record["spread"])):
-        raise ValueError("every number is finite")
+        raise ValueError("every number must be finite")
     return Style(
         statistics=StyleStatistics(mean=mean, std=std),
         spread=record["spread"],
