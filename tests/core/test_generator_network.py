@@ -9,8 +9,8 @@ from napari_meduet.core.synthesis.generator import (
     GeneratorConfig,
     modulated,
     modulated_block,
-    time_embedding,
 )
+from napari_meduet.core.time_embedding import time_embedding
 from napari_meduet.core.transformer import Block
 
 TIME = torch.tensor([0.3, 0.9])

@@ -20,12 +20,11 @@ from napari_meduet.core.pretexts.masked_diffusion import (
 )
 from napari_meduet.core.pretexts.residual_unet import ResidualUNetConfig
 from napari_meduet.core.pretexts.time_conditioning import (
-    TIME_WIDTH,
     FiLM,
     TokenFiLM,
     VolumeFiLM,
-    sinusoids,
 )
+from napari_meduet.core.time_embedding import TIME_WIDTH, time_embedding
 
 LATENT = MeDUETConfig.tiny(
     grid=(2, 2, 2), width=24, depth=2, heads=2, content_width=24, style_width=6,
@@ -207,7 +206,7 @@ def test_features_are_scaled_and_shifted_by_hand(film, axes):
 
 
 def test_times_are_told_apart():
-    embedded = sinusoids(TIMES)
+    embedded = time_embedding(TIMES)
     assert embedded.shape == (11, TIME_WIDTH)
     assert embedded[0].tolist() == [1.0] * 128 + [0.0] * 128
     assert torch.pdist(embedded).min() > 1

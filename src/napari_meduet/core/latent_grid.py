@@ -26,3 +26,18 @@ class LatentGrid:
         """Channels and voxels of the latents."""
         x, y, z = (tokens * self.patch_size for tokens in self.grid)
         return self.latent_channels, x, y, z
+
+    def check_window(self, shape: tuple[int, ...]) -> None:
+        """Refuse latents of another shape.
+
+        Args:
+            shape: channels and voxels of the latents.
+
+        Raises:
+            ValueError: the shape is not `latent_shape`.
+        """
+        if tuple(shape) != self.latent_shape:
+            raise ValueError(
+                f"This latent has shape {tuple(shape)}, but the network reads windows of "
+                f"{self.latent_shape}. Cut it into windows first."
+            )

@@ -235,11 +235,7 @@ class MeDUET(nn.Module):
         Raises:
             ValueError: the latents have another shape than the configured windows.
         """
-        if tuple(latent.shape[1:]) != self.config.latent_shape:
-            raise ValueError(
-                f"This latent has shape {tuple(latent.shape[1:])}, but the network reads windows of "
-                f"{self.config.latent_shape}. Cut it into windows first."
-            )
+        self.config.check_window(latent.shape[1:])
         return self.disentangle(self.encoder(latent), mask)
 
     def decode(

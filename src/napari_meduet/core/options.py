@@ -8,6 +8,7 @@ from typing import Literal
 
 GuidanceForm = Literal["paper", "compositional", "nested"]  # synthesis/guidance.py
 Precision = Literal["float32", "bfloat16", "int8"]  # synthesis/acceleration.py
+Ablation = Literal["domain", "mftd", "siqc", "disentangle", "demix"]  # terms that objective.py can leave out
 CtProfileName = Literal["ct-full", "ct-wide", "ct-soft"]  # napari_meduet/volumes/intensity.py
 
 # Range of the strength of a swap (specification, section 8). Values outside [0, 1] extrapolate the style.

@@ -89,11 +89,7 @@ class LatentUNETR(nn.Module):
         Raises:
             ValueError: the latent has another shape than the configured windows.
         """
-        if tuple(latent.shape[1:]) != self.config.latent_shape:
-            raise ValueError(
-                f"This latent has shape {tuple(latent.shape[1:])}, but the network reads windows of "
-                f"{self.config.latent_shape}. Cut it into windows first."
-            )
+        self.config.check_window(latent.shape[1:])
         first, second, third, last = self._tapped(latent)
         coarse = self.between(self._spread(self.deep(last), 2) + self._spread(self.middle(third), 2))
         fine = rise(self.rise(coarse))

@@ -1,15 +1,10 @@
 """Time conditioning: a sinusoidal embedding that scales and shifts features (specification, section 11)."""
 
-import math
-
-import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-TIME_WIDTH = 256  # specification, section 11
-TIME_SCALE = 1000.0  # maps t in [0, 1] to the 1000 steps for which such embeddings are designed
-LONGEST_PERIOD = 10_000.0  # Vaswani et al. 2017
+from napari_meduet.core.time_embedding import TIME_WIDTH, time_embedding
 
 
 class TimeEmbedding(nn.Module):
@@ -22,19 +17,7 @@ class TimeEmbedding(nn.Module):
         )
 
     def forward(self, time: Float[Tensor, "B"]) -> Float[Tensor, "B T"]:
-        return self.mlp(sinusoids(time))
-
-
-def sinusoids(time: Float[Tensor, "B"]) -> Float[Tensor, "B T"]:
-    """Return cosines and sines of the time at geometrically spaced frequencies.
-
-    Args:
-        time: 0 is data, 1 is noise.
-    """
-    half = TIME_WIDTH // 2
-    exponents = torch.arange(half, device=time.device, dtype=torch.float32) / half
-    angles = TIME_SCALE * time.float()[:, None] * torch.exp(-math.log(LONGEST_PERIOD) * exponents)
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
+        return self.mlp(time_embedding(time))
 
 
 class FiLM(nn.Module):

@@ -8,7 +8,6 @@ generator returns exactly 0. The modulation is a sum over time and conditions, s
 parts once (`time_modulation`, `condition_modulation`) and not again at each evaluation.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
@@ -24,10 +23,9 @@ from napari_meduet.core.latent_grid import LatentGrid
 from napari_meduet.core.patches import patchify, unpatchify
 from napari_meduet.core.positions import interpolated_positions, sincos_positions
 from napari_meduet.core.synthesis.conditioning import FactorCondition
+from napari_meduet.core.time_embedding import TIME_WIDTH, time_embedding
 from napari_meduet.core.transformer import Block, Transformer, initialise
 
-FREQUENCIES = 256  # sines and cosines of the time embedding (DiT)
-TIME_SCALE = 1000.0  # the embedding is designed for steps of 0 to 1000
 PER_BLOCK = 6  # scale, shift and gate of attention and of the MLP
 
 Prediction = Literal["velocity", "data", "noise"]
@@ -153,14 +151,6 @@ class Conditions:
     mask: Float[Tensor, "B K X Y Z"] | None = None
 
 
-def time_embedding(time: Float[Tensor, " B"]) -> Float[Tensor, "B F"]:
-    """Return cosines and sines of a time from 0 to 1 at 128 frequencies (DiT)."""
-    half = FREQUENCIES // 2
-    rates = torch.exp(-math.log(10_000) * torch.arange(half, device=time.device) / half)
-    angles = TIME_SCALE * time.float().unsqueeze(-1) * rates
-    return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
 def modulated(
     tokens: Float[Tensor, "B L D"], scale: Float[Tensor, "B D"], shift: Float[Tensor, "B D"]
 ) -> Float[Tensor, "B L D"]:
@@ -248,7 +238,7 @@ class Generator(nn.Module):
         self.transformer = Transformer(
             width=width, depth=config.depth, num_heads=config.heads, mlp_ratio=config.mlp_ratio
         )
-        self.time = nn.Sequential(nn.Linear(FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.time = nn.Sequential(nn.Linear(TIME_WIDTH, width), nn.SiLU(), nn.Linear(width, width))
         self.content = FactorCondition(config.content_width)
         self.style = FactorCondition(config.style_width)
         numbers = config.num_modulations * width
