@@ -1,15 +1,25 @@
 """Check that no view is mirrored, with a phantom of a red, a green and a blue cube in the real canvas."""
 
+import itertools
+
 import nibabel as nib
 import numpy as np
 import pytest
+from napari.layers import Labels
 from napari.utils import DirectLabelColormap
 
+from napari_meduet.gui.io.writer import write_nifti
 from napari_meduet.gui.layers import labels_layer
+from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.volume import Volume
 
 COLOURS = {1: (0.5, 0.5, 0.5), 2: (1, 0, 0), 3: (0, 1, 0), 4: (0, 0, 1)}
 RAS = np.eye(3)
+ALL_ORDERS = [
+    "".join(letters)
+    for axes in itertools.permutations(("RL", "AP", "SI"))
+    for letters in itertools.product(*axes)
+]
 
 
 def phantom(order: str) -> Volume:
@@ -54,13 +64,48 @@ def blobs(picture: np.ndarray) -> dict[str, np.ndarray]:
     return centres
 
 
+def coloured_layer(order: str) -> Labels:
+    data, state, _ = labels_layer(phantom(order), "phantom")
+    colours = {None: (0, 0, 0, 0), 0: (0, 0, 0, 0)} | {label: (*c, 1) for label, c in COLOURS.items()}
+    return Labels(data, **state, colormap=DirectLabelColormap(color_dict=colours), opacity=1)
+
+
 @pytest.fixture
 def viewer(make_napari_viewer):
     viewer = make_napari_viewer(show=True)
-    data, state, _ = labels_layer(phantom("LAS"), "phantom")
-    colours = {None: (0, 0, 0, 0), 0: (0, 0, 0, 0)} | {label: (*c, 1) for label, c in COLOURS.items()}
-    viewer.add_labels(data, **state, colormap=DirectLabelColormap(color_dict=colours), opacity=1)
+    viewer.add_layer(coloured_layer("LAS"))
     return viewer
+
+
+def test_every_voxel_order_is_drawn_alike_and_saved_as_it_was_stored(make_napari_viewer, tmp_path):
+    viewer = make_napari_viewer(show=True)
+    expected = {}
+    for number, order in enumerate(["RAS", *ALL_ORDERS]):
+        if number <= 1:  # the controls of the first layer change the size of the canvas
+            expected.clear()
+        viewer.dims.ndisplay = 2
+        layer = viewer.add_layer(coloured_layer(order))
+        viewer.reset_view()
+        for axis in range(3):
+            viewer.dims.order = (axis, *(other for other in range(3) if other != axis))
+            viewer.dims.set_point(axis, 0)
+            viewer.reset_view()
+            seen = blobs(viewer.screenshot(canvas_only=True, flash=False))
+            for name, centre in expected.setdefault(axis, seen).items():
+                assert np.allclose(seen[name], centre, atol=2), (order, axis, name)
+            assert len(seen) == 2, (order, axis)
+        viewer.dims.order = (0, 1, 2)
+        viewer.dims.ndisplay = 3
+        viewer.reset_view()
+        seen = blobs(viewer.screenshot(canvas_only=True, flash=False))
+        assert seen.keys() == expected.setdefault("3-D", seen).keys(), order
+
+        stored = phantom(order)
+        (saved,) = write_nifti(str(tmp_path / f"{order}.nii.gz"), *layer.as_layer_data_tuple()[:2])
+        back = read_volume(saved, modality="MR")
+        assert np.array_equal(back.voxels, stored.voxels), order
+        assert np.array_equal(back.affine, stored.affine), order
+        viewer.layers.clear()
 
 
 def test_slices_are_radiological_and_space_is_not_mirrored(viewer):

@@ -11,8 +11,10 @@ from napari.layers import Image, Layer
 from napari_meduet.errors import InputError
 from napari_meduet.gui.io.writer import write_nifti
 from napari_meduet.gui.layers import (
+    empty_labels,
     image_layer,
     labels_layer,
+    labels_on,
     layer_matrix,
     ras_affine,
     scan_of,
@@ -244,3 +246,31 @@ def test_ct_opens_in_the_soft_tissue_window_and_mr_between_its_percentiles():
     values = np.linspace(0, 1000, 4 * 5 * 6).reshape(4, 5, 6).astype(np.float32)
     mr = layer_of(a_scan(voxels=values, modality="MR", unit="arbitrary"))
     assert np.allclose(mr.contrast_limits, [10, 995], atol=0.1)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_labels_painted_on_a_scan_come_back_in_the_stored_order_of_the_scan(order, tmp_path):
+    scan = a_scan(in_order(order))
+    layer = layer_of(scan)
+    painted = Layer.create(*empty_labels(layer, "painted"))
+    painted.data[np.asarray(layer.data) == scan.voxels[1, 2, 3]] = 7
+    expected = np.zeros(scan.voxels.shape, np.uint8)
+    expected[1, 2, 3] = 7
+    assert np.array_equal(labels_on(painted, layer), expected)
+
+    (saved,) = write_nifti(str(tmp_path / "painted.nii.gz"), *painted.as_layer_data_tuple()[:2])
+    back = read_volume(saved, modality="MR")
+    assert np.array_equal(back.voxels, expected)
+    assert np.allclose(back.affine, scan.affine, atol=1e-4)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_moved_layer_keeps_its_stored_order(order):
+    scan = a_scan(in_order(order))
+    layer = layer_of(scan)
+    layer.affine = nib.affines.from_matvec(np.eye(3), [-3.0, 0.0, 0.0]) @ layer.affine.affine_matrix
+    back = scan_of(layer)
+    assert np.array_equal(back.voxels, scan.voxels)
+    expected = scan.affine.copy()
+    expected[2, 3] += 3.0  # the first world axis of a layer points towards inferior
+    assert np.allclose(back.affine, expected)

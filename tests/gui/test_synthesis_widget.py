@@ -163,6 +163,6 @@ def test_the_dock_fits_and_what_cannot_be_asked_says_why(widget, generator, qtbo
     labels = widget.viewer.add_labels(
         np.array([[[0, 7, 7]]], np.uint8), features={"index": [7], "name": ["Lung"]}
     )
-    assert mask_of(labels, {0: "background", 3: "liver", 5: "lung"}).ravel().tolist() == [0, 5, 5]
+    assert mask_of(labels, labels, {0: "background", 3: "liver", 5: "lung"}).ravel().tolist() == [0, 5, 5]
     with pytest.raises(InputError, match=r"no class for label 7 \(Lung\)"):
-        mask_of(labels, {0: "background", 3: "liver"})
+        mask_of(labels, labels, {0: "background", 3: "liver"})

@@ -2,8 +2,12 @@
 
 A layer holds a (Z, Y, X) array. Its world axes point towards inferior, posterior and left in millimetres, the
 negative of RAS. With napari's default camera this gives radiological slices and a 3-D view that is not
-mirrored. The layer's matrix comes from the file's affine, so scans of one patient overlay correctly, whatever
-their voxel order.
+mirrored. The layer's matrix comes from the file's affine, so scans of one patient overlay correctly.
+
+Files store voxels in any of 48 axis orders. napari cannot draw a layer in 2-D whose matrix permutes the axes,
+so a
+layer shows the voxels in the order closest to RAS: a view with swapped and flipped axes, without resampling.
+The way back to a scan restores the stored order.
 
 A layer made here stores its scan in `metadata["meduet"]["scan"]`. Where a model made the voxels, the rest of
 that dictionary is their provenance. The conversion back to a scan includes the user's later changes to data,
@@ -16,6 +20,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import nibabel as nib
 import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.transforms import Affine
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
 KEY = "meduet"  # in layer.metadata
+STORED_AXES = "meduet_stored_axes"  # in layer.metadata: nibabel orientation of the stored voxels
 AXIS_LABELS = ("z", "y", "x")
 DIFFERENCE = {"kind": "difference"}  # metadata of a difference layer, which has no scan
 SEGMENTATION = "segmentation"  # `kind` in the provenance of labels made by a model
@@ -40,6 +46,7 @@ LayerData = tuple[np.ndarray, dict[str, Any], str]
 
 _REVERSE_AXES = np.eye(4)[[2, 1, 0, 3]]  # (x, y, z, 1) <-> (z, y, x, 1)
 _RAS_TO_LPI = np.diag([-1.0, -1.0, -1.0, 1.0])
+_RAS_AXES = nib.orientations.axcodes2ornt("RAS")
 _NEGLIGIBLE_TILT = 1e-4  # of a column's length; napari warns about non-orthogonal slicing at any tilt
 
 
@@ -53,17 +60,29 @@ def ras_affine(matrix: np.ndarray) -> np.ndarray:
     return _REVERSE_AXES @ _RAS_TO_LPI @ matrix @ _REVERSE_AXES
 
 
-def to_layer_array(voxels: np.ndarray) -> np.ndarray:
-    """Return (X, Y, Z) voxels in the axis order of a layer, as a view."""
-    return voxels.transpose(2, 1, 0)
+def to_layer_array(voxels: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """Return stored voxels (X, Y, Z) as a layer's array (Z, Y, X): a view in the order closest to RAS.
+
+    Args:
+        axes: Orientation of the stored voxels (3, 2), as `nibabel.orientations.io_orientation` returns it.
+    """
+    return nib.orientations.apply_orientation(voxels, axes).transpose(2, 1, 0)
 
 
-to_voxels = to_layer_array  # reversing the three axes is its own inverse
+def to_stored_voxels(data: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """Return a layer's array as voxels (X, Y, Z) in their stored order. Inverse of `to_layer_array`."""
+    return nib.orientations.apply_orientation(data.transpose(2, 1, 0), _inverse(axes))
+
+
+def labels_on(labels: "Layer", scan: "Layer") -> np.ndarray:
+    """Return the voxels of a Labels layer in the stored order of a scan's layer on the same grid."""
+    stored = to_stored_voxels(np.asarray(labels.data), _axes_in(scan.metadata))
+    return np.ascontiguousarray(stored)
 
 
 def image_layer(volume: Volume, name: str) -> LayerData:
     """Return an Image layer of a scan in the scan's unit, with default contrast limits."""
-    data = to_layer_array(_shown(volume))
+    data = to_layer_array(_shown(volume), _axes_of(volume.affine))
     display = {"contrast_limits": default_limits(data, volume), "interpolation2d": "linear"}
     return data, _state(volume, name) | display, "image"
 
@@ -72,7 +91,11 @@ def labels_layer(volume: Volume, name: str) -> LayerData:
     """Return a Labels layer of a segmentation. Its array is a copy, because the user may paint on it."""
     names = known_names(volume.synthetic or {})
     named = {"features": name_features({0: "background"} | names)} if names else {}
-    return to_layer_array(volume.voxels).copy(), _state(volume, name) | named, "labels"
+    return (
+        to_layer_array(volume.voxels, _axes_of(volume.affine)).copy(),
+        _state(volume, name) | named,
+        "labels",
+    )
 
 
 def known_names(record: Mapping[str, Any]) -> dict[int, str]:
@@ -84,25 +107,46 @@ def known_names(record: Mapping[str, Any]) -> dict[int, str]:
 
 
 def empty_labels(layer: "Layer", name: str) -> LayerData:
-    """Return an empty Labels layer on the voxel grid of another layer."""
+    """Return an empty Labels layer on the voxel grid of another layer, to be saved in its stored order."""
     data, state, _ = layer.as_layer_data_tuple()
     geometry = ("affine", "scale", "translate", "rotate", "shear", "units", "axis_labels")
-    return np.zeros(data.shape, np.uint8), {"name": name, **{key: state[key] for key in geometry}}, "labels"
+    metadata = {STORED_AXES: _axes_in(state["metadata"])}
+    own = {"name": name, "metadata": metadata} | {key: state[key] for key in geometry}
+    return np.zeros(data.shape, np.uint8), own, "labels"
 
 
 def _state(volume: Volume, name: str) -> dict[str, Any]:
     return {
         "name": name,
-        "affine": _drawn_matrix(volume.affine),
+        "affine": _drawn_matrix(volume),
         "units": LAYER_UNITS,
         "axis_labels": AXIS_LABELS,
-        "metadata": {KEY: {**(volume.synthetic or {}), "scan": volume}},
+        "metadata": {
+            KEY: {**(volume.synthetic or {}), "scan": volume},
+            STORED_AXES: _axes_of(volume.affine),
+        },
     }
 
 
-def _drawn_matrix(affine: np.ndarray) -> np.ndarray:
-    """Return `layer_matrix` without invisibly small tilts."""
-    matrix = layer_matrix(affine)
+def _axes_of(affine: np.ndarray) -> np.ndarray:
+    """Return the RAS axis and the direction of each stored axis (3, 2) of voxels with this affine."""
+    return nib.orientations.io_orientation(affine)
+
+
+def _axes_in(metadata: Mapping[str, Any]) -> np.ndarray:
+    """Return the stored orientation in a layer's metadata; RAS for a layer that was made elsewhere."""
+    return metadata.get(STORED_AXES, _RAS_AXES)
+
+
+def _inverse(axes: np.ndarray) -> np.ndarray:
+    """Return the orientation that undoes `axes`."""
+    return nib.orientations.ornt_transform(_RAS_AXES, axes)
+
+
+def _drawn_matrix(volume: Volume) -> np.ndarray:
+    """Return the layer's matrix for a volume, without invisibly small tilts."""
+    to_stored_index = nib.orientations.inv_ornt_aff(_axes_of(volume.affine), volume.voxels.shape)
+    matrix = layer_matrix(volume.affine @ to_stored_index)
     lengths = np.linalg.norm(matrix[:3, :3], axis=0)
     matrix[:3, :3][np.abs(matrix[:3, :3]) < _NEGLIGIBLE_TILT * lengths] = 0.0
     return matrix
@@ -138,14 +182,17 @@ def scan_later(layer: "Layer") -> Callable[[], Volume]:
 
 def volume_of(data: Any, state: Mapping[str, Any]) -> Volume:
     """Return the scan of a layer's data and state, in the form that napari passes to a writer."""
-    voxels = _voxels(data, state)
+    metadata = state.get("metadata", {})
+    axes = _axes_in(metadata)
+    voxels = _voxels(data, state, axes)
     matrix = _data_to_world(state) * _mm_per_unit(state)
-    base = state.get("metadata", {}).get(KEY, {}).get("scan")
+    affine = ras_affine(matrix) @ nib.orientations.inv_ornt_aff(_inverse(axes), np.shape(data)[::-1])
+    base = metadata.get(KEY, {}).get("scan")
     if base is None:
-        return _checked(_foreign_scan(voxels, ras_affine(matrix), state), state)
+        return _checked(_foreign_scan(voxels, affine, state), state)
     scan = _with_voxels(base, voxels)
-    if not np.array_equal(matrix, _drawn_matrix(base.affine)):
-        scan = replace(scan, affine=ras_affine(matrix))
+    if not np.array_equal(matrix, _drawn_matrix(base)):
+        scan = replace(scan, affine=affine)
     return scan if scan is base else _checked(scan, state)
 
 
@@ -201,7 +248,7 @@ def share_grid(one: "Layer", other: "Layer") -> bool:
     return shapes[0] == shapes[1] and np.allclose(*matrices, atol=1e-3)
 
 
-def _voxels(data: Any, state: Mapping[str, Any]) -> np.ndarray:
+def _voxels(data: Any, state: Mapping[str, Any], axes: np.ndarray) -> np.ndarray:
     name = state["name"]
     if state.get("multiscale"):
         raise InputError(f"Layer {name!r} holds several resolutions; open one of them as a layer of its own.")
@@ -211,7 +258,7 @@ def _voxels(data: Any, state: Mapping[str, Any]) -> np.ndarray:
         raise InputError(
             f"Layer {name!r} has {len(data.shape)} dimensions; a scan has 3. Open one volume of it."
         )
-    return to_voxels(np.asarray(data))
+    return to_stored_voxels(np.asarray(data), axes)
 
 
 def _checked(scan: Volume, state: Mapping[str, Any]) -> Volume:
@@ -244,6 +291,7 @@ def _with_voxels(base: Volume, voxels: np.ndarray) -> Volume:
     shown = _shown(base)
     if voxels.shape == shown.shape and np.array_equal(voxels, shown):
         return base
+    voxels = np.ascontiguousarray(voxels)
     changed = replace(base, voxels=voxels, slope=1.0, intercept=0.0, sha256=_digest(voxels))
     fits = voxels.shape == shown.shape and np.can_cast(voxels.dtype, shown.dtype, "same_kind")
     if fits and np.isfinite(voxels).all():

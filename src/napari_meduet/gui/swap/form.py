@@ -22,9 +22,9 @@ from napari_meduet.gui.common.section import Section
 from napari_meduet.gui.layers import (
     is_label_volume,
     is_scan,
+    labels_on,
     scan_of,
     share_grid,
-    to_voxels,
     uppermost_scan,
 )
 from napari_meduet.pipelines.requests import Decode, Mode, SwapRequest
@@ -142,9 +142,9 @@ class SwapForm(QWidget):
         Raises:
             InputError: A layer is not a scan, or the values do not fit together.
         """
-        style, labels = self.style_source.value(), self.labels.value()
+        content, style, labels = self.content.value(), self.style_source.value(), self.labels.value()
         return SwapRequest(
-            content=scan_of(self.content.value()),
+            content=scan_of(content),
             style=style if isinstance(style, Path) else scan_of(style),
             model=self.model.path(),
             device=self.device.value(),
@@ -152,7 +152,7 @@ class SwapForm(QWidget):
             strength=self.strength.value(),
             decode=self.decode.value(),
             texture=self.texture.isChecked(),
-            labels=None if labels is None else to_voxels(labels.data),
+            labels=None if labels is None else labels_on(labels, content),
         )
 
     def keep_choices(self) -> None:

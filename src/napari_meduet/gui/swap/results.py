@@ -87,7 +87,7 @@ class SwapView:
             extent = float(np.percentile(np.abs(change[::2, ::2, ::2]), _DIFFERENCE_PERCENTILE)) or 1.0
             _, state, _ = image_layer(scan_of(self._layer), f"difference: {self._name}")
             display = {
-                "metadata": {KEY: DIFFERENCE},
+                "metadata": state["metadata"] | {KEY: DIFFERENCE},
                 "contrast_limits": (-extent, extent),
                 "colormap": _DARKER_BRIGHTER,
                 "blending": "additive",

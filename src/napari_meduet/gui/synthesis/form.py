@@ -180,7 +180,7 @@ class SynthesisForm(QWidget):
             anatomy=self.anatomy.value(),
             mask=None
             if self.mask_labels.value() is ANY
-            else mask_of(self.mask_labels.value(), self._mask_classes),
+            else mask_of(self.mask_labels.value(), self.content.value(), self._mask_classes),
             content_weight=self.content_weight.value(),
             style_weight=self.style_weight.value(),
             guidance=self.guidance.value(),

@@ -10,22 +10,23 @@ import numpy as np
 
 from napari_meduet.errors import InputError
 from napari_meduet.gui.common.label_features import label_names
-from napari_meduet.gui.layers import to_voxels
+from napari_meduet.gui.layers import labels_on
 
 if TYPE_CHECKING:
-    from napari.layers import Labels
+    from napari.layers import Labels, Layer
 
 
-def mask_of(layer: "Labels", classes: Mapping[int, str]) -> np.ndarray:
-    """Return the model's class number of each voxel (X Y Z) on the layer's grid; 0 is background.
+def mask_of(layer: "Labels", scan: "Layer", classes: Mapping[int, str]) -> np.ndarray:
+    """Return the model's class number of each voxel (X Y Z) of a scan's grid; 0 is background.
 
     Args:
+        scan: Layer of a scan on the same grid; its stored order is that of the mask.
         classes: Name of each class, by number.
 
     Raises:
         InputError: The model has no class for a label.
     """
-    labels, names = to_voxels(np.asarray(layer.data)), label_names(layer)
+    labels, names = labels_on(layer, scan), label_names(layer)
     by_name = {name.casefold(): number for number, name in classes.items()}
     present = np.unique(labels)
     table = np.zeros(int(present.max()) + 1, np.int64)

@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.utils.notifications import show_info
 from qtpy.QtCore import Slot
 from qtpy.QtWidgets import QLabel, QPushButton, QWidget
@@ -16,7 +15,7 @@ from qtpy.QtWidgets import QLabel, QPushButton, QWidget
 from napari_meduet.gui.common.background import Problem, Relay
 from napari_meduet.gui.common.forms import fill_column
 from napari_meduet.gui.common.run_bar import RunBar
-from napari_meduet.gui.layers import scan_later, to_voxels
+from napari_meduet.gui.layers import labels_on, scan_later
 from napari_meduet.gui.segmentation.results import show_segmentation
 from napari_meduet.gui.segmentation.teach.apply_panel import ApplyPanel, ask_folder
 from napari_meduet.gui.segmentation.teach.curve import TrainingCurve
@@ -114,7 +113,7 @@ class FinetuningPanel(QWidget):
         pairs = self.form.samples.pairs()
         names = self.form.names
         background = names.background() if self.form.unpainted.value() else None
-        examples = [(scan_later(scan), to_voxels(np.array(labels.data))) for scan, labels in pairs]
+        examples = [(scan_later(scan), labels_on(labels, scan).copy()) for scan, labels in pairs]
         options = {
             "steps": self.form.steps.value(),
             "model": self._model.path(),

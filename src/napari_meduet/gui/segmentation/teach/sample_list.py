@@ -91,7 +91,8 @@ class SampleList(QWidget):
         if scan is None:
             return
         data, state, _ = empty_labels(scan, f"labels of {scan.name}")
-        layer = Labels(data, **state, metadata={KEY: PAINTING}, colormap=label_colormap())
+        state["metadata"] |= {KEY: PAINTING}
+        layer = Labels(data, **state, colormap=label_colormap())
         self._viewer.add_layer(layer)
         bring_into_view(self._viewer, layer)
         row.scan.choose(scan)
