@@ -1,16 +1,17 @@
-"""What the documents promise exists: linked files, shown commands and options, code that runs."""
+"""Check the documents: links, named paths, modules, commands and options exist, and examples run."""
 
+import pkgutil
 import re
 import shlex
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
 import typer
 
-from napari_meduet.cli import app
-
 ROOT = Path(__file__).parents[2]
+PROGRAMS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
 SAMPLES = ROOT / "src" / "napari_meduet" / "samples"
 DOCUMENTS = [
     *ROOT.glob("*.md"),
@@ -18,6 +19,8 @@ DOCUMENTS = [
     *ROOT.glob("training/*.md"),
     *SAMPLES.glob("*.md"),
 ]
+PATH = re.compile(r"(?<![\w/.-])(?:src|training|scripts|benchmarks|tests|docs)/[\w./-]*\w")
+MODULE = re.compile(r"\b(?:napari_meduet|meduet_training)(?:\.\w+)+")
 BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 
 
@@ -30,10 +33,11 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 def commands(path: Path) -> list[list[str]]:
-    """The words of every call of `meduet` in the document's shell blocks."""
-    lines = "\n".join(blocks(path, "bash")).replace("\\\n", " ").splitlines()
-    calls = [shlex.split(line, comments=True) for line in lines if re.match(r"\s*meduet\s", line)]
-    return [call[1 : call.index("|")] if "|" in call else call[1:] for call in calls]
+    """Return the words of every call of a program of this project in the document's shell blocks."""
+    shell = "\n".join(blocks(path, "bash") + blocks(path, "console")).replace("\\\n", " ")
+    lines = [line.strip().removeprefix("$ ") for line in shell.splitlines()]
+    calls = [shlex.split(line, comments=True) for line in lines if line.split(" ")[0] in PROGRAMS]
+    return [call[: call.index("|")] if "|" in call else call for call in calls]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
@@ -44,16 +48,28 @@ def test_every_link_leads_somewhere(path):
     assert [target for target in local if not (path.parent / target).exists()] == []
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_every_named_path_and_module_exists(path):
+    text = path.read_text("utf-8")
+    assert {named for named in PATH.findall(text) if not (ROOT / named).exists()} == set()
+    for module in set(MODULE.findall(text)):
+        pkgutil.resolve_name(module)
+
+
 @pytest.mark.parametrize("path", [path for path in DOCUMENTS if commands(path)], ids=name)
 def test_every_command_and_option_exists(path):
-    program = typer.main.get_group(app)
     for words in commands(path):
-        command = program.commands[words[0]] if not words[0].startswith("-") else program
+        command = typer.main.get_command(pkgutil.resolve_name(PROGRAMS[words[0]]))
+        parameters = list(command.params)
+        for word in words[1:]:
+            if word in getattr(command, "commands", {}):
+                command = command.commands[word]
+                parameters += command.params
         known = {
-            option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)
+            option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)
         }
         shown = {word.split("=")[0] for word in words if re.match(r"-{1,2}[a-z]", word)}
-        assert shown <= known, f"meduet {' '.join(words)}"
+        assert shown <= known | {"--help"}, " ".join(words)
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/how-to/python.md"])
