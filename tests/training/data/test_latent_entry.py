@@ -216,3 +216,27 @@ class _MeanOfCubes(nn.Module):
 
     def decode(self, latent):
         return F.interpolate(latent, scale_factor=4)
+
+
+class _MeanOfFlatBlocks(_MeanOfCubes):
+    stride = (8, 8, 4)
+
+    def encode(self, volume):
+        mean = F.avg_pool3d(volume, self.stride)
+        return mean, torch.zeros_like(mean)
+
+
+def test_an_entry_respects_a_stride_per_axis(opened, tmp_path):
+    volume = read_volume(save_phantom(tmp_path / "a.nii.gz"), modality="CT")
+    spec = opened[1].model_copy(update={"stride": (8, 8, 4), "channels": 1})
+    encoded = encode_entry(_MeanOfFlatBlocks(), spec, volume)
+    record = encoded.record
+    assert encoded.latent.shape == (3, WINDOW, WINDOW, WINDOW)  # the scan is thinner than a window
+    assert record["spacing_mm"] == (12.0, 12.0, 6.0)
+    affine = np.array(record["affine"])
+    assert np.linalg.norm(affine[:3, :3], axis=0) == pytest.approx((12.0, 12.0, 6.0))
+    body = encoded.latent[-1]
+    centre = (torch.nonzero(body > 0.5).double().mean(dim=0)).numpy()
+    native = np.array(volume.voxels.shape) / 2
+    expected = volume.affine @ np.append(native, 1)
+    assert (affine @ np.append(centre, 1))[:3] == pytest.approx(expected[:3], abs=6.0)

@@ -12,6 +12,7 @@ from meduet_training.data.caches.prepared import save_prepared
 from meduet_training.data.caches.windows import cached_windows
 from napari_meduet.errors import InputError
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer
+from napari_meduet.volumes.intensity import CT_FULL, CT_SOFT
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +140,14 @@ def test_what_holds_no_windows_is_refused(tmp_path):
     for name in ("cut", "scan"):
         with pytest.raises(InputError, match=rf"{name}\.safetensors: no latent windows, damaged"):
             load_windows(tmp_path / f"{name}.safetensors")
+
+
+def test_windows_keep_the_intensity_profile_that_they_were_made_with(tokenizer, tmp_path):
+    soft, full = (
+        make_windows([working_scan("CT")], tokenizer, groups=1, seed=0, device=CPU, ct_profile=profile)
+        for profile in (CT_SOFT, CT_FULL)
+    )
+    save_windows(soft, tmp_path / "windows.safetensors")
+    assert load_windows(tmp_path / "windows.safetensors").ct_profile == CT_SOFT
+    assert full.ct_profile == CT_FULL
+    assert not torch.equal(soft.mean, full.mean)

@@ -13,7 +13,7 @@ from meduet_training.data.augmentation.intensity import to_units
 from meduet_training.data.caches.prepared import WorkingScan
 from meduet_training.data.tokenizer_files import load_tokenizer
 from meduet_training.runtime.fabric import make_fabric
-from meduet_training.tasks.pretraining.linear_start import start_tokenizer_linearly
+from meduet_training.tasks.tokenizer.linear_start import start_tokenizer_linearly
 from meduet_training.tasks.tokenizer.run import run_tokenizer_training
 from meduet_training.tasks.tokenizer.training import TokenizerTraining, log_error, train_tokenizer
 from napari_meduet.tokenizers.wavelet import WaveletConfig, WaveletTokenizer
@@ -115,5 +115,5 @@ def test_what_lies_beyond_1000_hu_counts_in_units_alone():
 
 
 def test_crops_that_do_not_fold_are_refused():
-    with pytest.raises(ValueError, match="cubes of 4 voxels; got 18"):
+    with pytest.raises(ValueError, match="multiple of 4 voxels, the stride of the tokenizer; got 18"):
         TokenizerTraining(side=18)

@@ -64,7 +64,7 @@ class VoxelSource:
         self.paths, self.seed, self.shape = tuple(paths), seed, shape
         self._ct_profile = ct_profile
         self.latent_shape = (1, *shape)
-        digest, labels, sums = hashlib.sha256(str(shape).encode()), [], torch.zeros(3).double()
+        digest, labels, sums = hashlib.sha256(f"{shape} {ct_profile.name}".encode()), [], torch.zeros(3).double()
         self._samples: list[str] = []
         self._modalities: list[str] = []
         self._sizes: list[tuple[int, ...]] = []

@@ -23,7 +23,7 @@ from meduet_training.engine.config import TrainingConfig
 from meduet_training.runtime.fabric import run_on_rank_zero
 from meduet_training.runtime.folders import make_folder
 from meduet_training.runtime.messages import print_to_stderr
-from meduet_training.tasks.config import DataConfig
+from meduet_training.tasks.pretraining.config import PretrainingData
 from meduet_training.tasks.pretraining.presets import GROUPS
 from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.objective import ObjectiveConfig
@@ -35,14 +35,14 @@ from napari_meduet.volumes.intensity import CT_FULL, IntensityProfile, profile_n
 
 def open_source(
     fabric: Fabric,
-    data: DataConfig,
+    data: PretrainingData,
     tokenizer: Tokenizer | None,
     spec: LatentSpec | None,
     training: TrainingConfig,
 ) -> tuple[BatchSource[Any], LatentSpec | None]:
     """Return the data source of a run and the specification of its latents. All processes call it together.
 
-    The CT profile of the specification is that of `data.ct_profile`, or else that of the cache or the windows.
+    The CT profile of the specification is `data.ct_profile`, or else that of the cache or of the windows.
 
     Args:
         tokenizer, spec: what `load_tokenizer` returned; None for a pretext on voxels.
@@ -77,32 +77,32 @@ def open_source(
 def check_domains(
     source: BatchSource[Any], training: TrainingConfig, say: Callable[[str], None] = print_to_stderr
 ) -> None:
-    """Whether content and style can be told apart in these data.
+    """Check that the data have enough domains to separate content from style.
 
     Args:
-        say: hears which domains have one scan, whose style is that of one patient as well.
+        say: called with a warning about domains with a single scan.
 
     Raises:
-        InputError: there are too few domains for what is asked.
+        InputError: the objective needs two domains, and the data have one.
     """
     objective = training.objective
     if not isinstance(training.network, MeDUETConfig):
-        return  # it has no style
+        return  # other networks have no style
     needs_two = isinstance(objective, ObjectiveConfig) and (
         objective.classifies_domains or objective.pairing == "cross_domain"
     )
     if needs_two and len(source.domains) < 2:
         raise InputError(
-            f"All scans are of one domain ({', '.join(source.domains) or 'no label'}), and what scanners do "
-            "differently cannot be learnt from one; add another, or train --without domain with "
-            "training.objective.pairing=random."
+            f"All scans are of one domain ({', '.join(source.domains) or 'no label'}). Differences between "
+            "scanners need at least two. Add scans of another domain, or train with --without domain and "
+            "--set training.objective.pairing=random."
         )
-    lonely = [name for name, count in source.num_scans.items() if count == 1]
-    if lonely:
-        are = "has" if len(lonely) == 1 else "have"
+    single = [name for name, count in source.num_scans.items() if count == 1]
+    if single:
+        are = "has" if len(single) == 1 else "have"
         say(
-            f"{len(lonely)} of {len(source.domains)} domains {are} one scan each ({', '.join(lonely)}): "
-            "their style cannot be told from their patient's anatomy."
+            f"{len(single)} of {len(source.domains)} domains {are} one scan each ({', '.join(single)}): "
+            "the style of such a domain cannot be separated from the anatomy of its patient."
         )
 
 
@@ -124,7 +124,7 @@ def keep_tokenizer(tokenizer: Tokenizer, spec: LatentSpec, folder: Path) -> None
 
 
 def _open_cache(
-    folder: Path, data: DataConfig, spec: LatentSpec, training: TrainingConfig
+    folder: Path, data: PretrainingData, spec: LatentSpec, training: TrainingConfig
 ) -> tuple[CacheSource, LatentSpec]:
     source = CacheSource(folder, training.seed, side=training.network.latent_shape[1])
     if data.ct_profile is None and "CT" in spec.profiles and "CT" in source.spec.profiles:
@@ -137,7 +137,7 @@ def _open_cache(
     return source, spec
 
 
-def _with_profile_of(made_with: IntensityProfile, data: DataConfig, spec: LatentSpec) -> LatentSpec:
+def _with_profile_of(made_with: IntensityProfile, data: PretrainingData, spec: LatentSpec) -> LatentSpec:
     """Return the specification with the CT profile of some windows.
 
     Raises:
@@ -154,7 +154,7 @@ def _with_profile_of(made_with: IntensityProfile, data: DataConfig, spec: Latent
 
 
 def _windows_of_scans(
-    fabric: Fabric, data: DataConfig, tokenizer: Tokenizer, spec: LatentSpec, seed: int
+    fabric: Fabric, data: PretrainingData, tokenizer: Tokenizer, spec: LatentSpec, seed: int
 ) -> LatentWindows:
     """Return the windows of the scans. The first process makes missing windows; all processes read them."""
 
@@ -168,5 +168,5 @@ def _windows_of_scans(
     return made[0] if made else windows()
 
 
-def _prepared(data: DataConfig) -> list[Path]:
+def _prepared(data: PretrainingData) -> list[Path]:
     return prepare_cohort(trainable(read_cohort(cast(Path, data.scans))), data.cache_dir / "prepared")

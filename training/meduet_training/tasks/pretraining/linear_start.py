@@ -1,8 +1,9 @@
-"""A start from the best linear code, for trainings of minutes (ours, docs/departures.md).
+"""Initial weights of a linear autoencoder, for trainings of minutes (ours, docs/departures.md).
 
-A network needs thousands of steps to find what principal components give at once: which few of many numbers
-matter. Tokenizer and network are set to them, all that is not linear begins silent, and the training begins
-where a linear autoencoder ends.
+A network needs thousands of steps to learn a projection that principal components give at once. The linear
+layers of the network are set to these components, and all other layers start with an output of zero. So the
+training starts with the error of a linear autoencoder. `tasks/tokenizer/linear_start.py` does the same for
+the wavelet tokenizer.
 """
 
 from collections.abc import Iterable
@@ -17,12 +18,10 @@ from meduet_training.engine.config import TrainingConfig
 from napari_meduet.core.objective import Objective
 from napari_meduet.core.patches import patchify
 from napari_meduet.core.transformer import Block
-from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 
-GAIN = 4.0  # of tokens over positions, so that positions do not drown the fine components
+GAIN = 4.0  # scale of the tokens relative to the positions, which would mask the small components otherwise
 RIDGE = 1e-3
 NUM_VOLUMES = 64  # from which the linear code of a network is computed
-LOG_VARIANCE = -5.0  # of the untrained code: a standard deviation of 0.08
 
 
 def init_weights(objective: nn.Module, *, config: TrainingConfig, source: BatchSource[Any]) -> None:
@@ -33,30 +32,11 @@ def init_weights(objective: nn.Module, *, config: TrainingConfig, source: BatchS
 
 
 @torch.no_grad()
-def start_tokenizer_linearly(tokenizer: WaveletTokenizer, volume: Float[Tensor, "B 1 X Y Z"]) -> None:
-    """Set a tokenizer to the whitened principal components of these volumes' coefficients."""
-    coefficients = tokenizer.coefficients_of(volume).flatten(0, 3) * tokenizer.scale  # (N, 64), true energies
-    mean = coefficients.mean(dim=0)
-    variances, components = torch.linalg.eigh(torch.cov(coefficients.T))
-    chosen = slice(-tokenizer.channels, None)
-    spread = variances[chosen].sqrt()
-    to_latent = components[:, chosen].T / spread[:, None]  # (C, 64)
-    tokenizer.linear_code.weight.copy_(to_latent * tokenizer.scale)
-    tokenizer.linear_code.bias.copy_(-to_latent @ mean)
-    tokenizer.linear_decode.weight.copy_(components[:, chosen] * spread / tokenizer.scale[:, None])
-    tokenizer.linear_decode.bias.copy_(mean / tokenizer.scale)
-    for layer in (tokenizer.squeeze, tokenizer.coefficients):
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    tokenizer.squeeze.bias[tokenizer.channels :] = LOG_VARIANCE
-
-
-@torch.no_grad()
 def start_network_linearly(objective: Objective, latent: Float[Tensor, "B C X Y Z"]) -> None:
-    """Set student and teacher to a linear autoencoder of these latents' patches.
+    """Set student and teacher to a linear autoencoder of the patches of these latents.
 
-    The embedding becomes the principal components, every block begins as the identity, and the prediction is
-    fitted in closed form to what reaches it.
+    The embedding becomes the principal components, every block starts as the identity, and the prediction is
+    fitted in closed form to its inputs.
     """
     student = objective.student
     config = student.config
@@ -81,14 +61,14 @@ def start_network_linearly(objective: Objective, latent: Float[Tensor, "B C X Y 
 def _fit_prediction(
     objective: Objective, latent: Float[Tensor, "B C X Y Z"], patches: Float[Tensor, "N P"]
 ) -> None:
-    """Ridge regression of the patches on what the decoder's last layer sees of them."""
-    student, seen = objective.student, []
+    """Fit the last layer of the decoder by ridge regression of the patches on its inputs."""
+    student, tokens_in = objective.student, []
     handle = student.decoder.prediction.register_forward_hook(
-        lambda module, inputs, output: seen.append(inputs[0])
+        lambda module, inputs, output: tokens_in.append(inputs[0])
     )
     student.decode(*student.encode(latent))
     handle.remove()
-    features = torch.cat([tokens.flatten(0, 1) for tokens in seen])  # (N, decoder width)
+    features = torch.cat([tokens.flatten(0, 1) for tokens in tokens_in])  # (N, decoder width)
     features = torch.cat([features, torch.ones(len(features), 1)], dim=1)
     gram = features.T @ features / len(features) + RIDGE * torch.eye(features.shape[1])
     solution = torch.linalg.solve(gram, features.T @ patches / len(features))  # (decoder width + 1, P)
@@ -97,6 +77,6 @@ def _fit_prediction(
 
 
 def _set_to_identity(layer: nn.Linear, *, keep_from: int | None = None, gain: float = 1.0) -> None:
-    """Pass the first inputs on; inputs from `keep_from` on keep their random weights."""
+    """Set a layer to the identity on its first inputs. Inputs from `keep_from` on keep their weights."""
     columns = layer.weight.shape[1] if keep_from is None else keep_from
     layer.weight[:, :columns] = gain * torch.eye(layer.weight.shape[0], columns)

@@ -1,4 +1,7 @@
-"""Runs one tokenizer training: progress, and weights as it goes and at the end."""
+"""Run one training of the wavelet tokenizer: show progress, and save the weights during and after training.
+
+`training.py` holds the training loop; `data/tokenizer_files.py` holds the file format.
+"""
 
 from pathlib import Path
 
@@ -16,7 +19,7 @@ SAVE_EVERY = 200  # steps
 def run_tokenizer_training(
     fabric: Fabric, scans: list[WorkingScan], training: TokenizerTraining, folder: Path
 ) -> None:
-    """Train, and write `tokenizer.safetensors` and `log.jsonl` into the folder."""
+    """Train a tokenizer, and write `tokenizer.safetensors` and `log.jsonl` into the folder."""
     make_folder(folder)
     with training_progress("Tokenizer", training.steps, folder) as on_step:
         for step, losses, tokenizer in train_tokenizer(fabric, scans, training):

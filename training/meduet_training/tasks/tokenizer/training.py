@@ -1,9 +1,10 @@
-"""How the wavelet tokenizer learns: crops in, crops back out, a latent that small noise does not hurt.
+"""The training of the wavelet tokenizer: reconstruct crops from latents with noise.
 
-The error that counts is in HU over [-1000, 1000] for CT and in profile units for MR, since that is how a
-reader sees it; a share in profile units keeps soft tissue sharp. Its logarithm is minimised, a PSNR, so that
-MR, ten times harder, does not drown CT. A weak KL term gives the latent a variance, so that a network which
-misses a latent value by little misses the picture by little. The training starts from the best linear code.
+The reconstruction error of CT is measured in HU over [-1000, 1000], as a reader sees the image. A part of the
+error in normalised intensity keeps soft tissue sharp. The error of MR is measured in normalised intensity.
+The loss is the logarithm of the error, so that MR, whose error is ten times larger, does not dominate CT. A
+weak KL term gives the latent a variance, so that small errors in the latent cause small errors in the image.
+The training starts from the best linear code (`linear_start.py`).
 """
 
 from collections.abc import Iterator
@@ -18,40 +19,55 @@ from meduet_training.data.augmentation.crops import CropSampler
 from meduet_training.data.augmentation.intensity import to_hu, to_units
 from meduet_training.data.caches.prepared import WorkingScan
 from meduet_training.runtime.optimizer import adamw
-from meduet_training.tasks.pretraining.linear_start import start_tokenizer_linearly
+from meduet_training.tasks.tokenizer.linear_start import start_tokenizer_linearly
 from napari_meduet.core.schedules import warmup_cosine
 from napari_meduet.tokenizers.wavelet import STRIDE, WaveletConfig, WaveletTokenizer
 
-HU_RANGE = (-1000.0, 1000.0)  # where the figures of issue and card are measured
+HU_RANGE = (-1000.0, 1000.0)  # the range of the metrics on the model card
 BETAS = (0.9, 0.99)
-SMALLEST_ERROR = 1e-6  # 60 dB: a batch of air must not rule the step
+SMALLEST_ERROR = 1e-6  # 60 dB; without it, a batch of air would dominate the step
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerTraining:
-    """One training of the wavelet tokenizer."""
+    """Configuration of one training of the wavelet tokenizer.
+
+    Attributes:
+        network: sizes of the tokenizer.
+        steps: optimizer steps.
+        batch: crops of each modality in a step.
+        side: voxels along each axis of a crop.
+        learning_rate, end_learning_rate: at the start and at the end of a cosine schedule.
+        weight_decay: of AdamW.
+        kl_weight: weight of the KL term.
+        unit_weight: weight of the squared error in normalised intensity, beside that in HU.
+        start_crops: crops of each modality from which the linear code is computed.
+        seed: seed of crops and weights.
+    """
 
     network: WaveletConfig = field(default_factory=WaveletConfig)
     steps: int = 3_000
-    batch: int = 4  # crops a step, of each modality
-    side: int = 48  # voxels
+    batch: int = 4
+    side: int = 48
     learning_rate: float = 1.5e-3
     end_learning_rate: float = 1e-6
     weight_decay: float = 1e-4
     kl_weight: float = 1e-2
-    unit_weight: float = 0.25  # of the squared error in profile units, beside the one in HU
-    start_crops: int = 96  # of each modality, from which the linear code is computed
+    unit_weight: float = 0.25
+    start_crops: int = 96
     seed: int = 2025
 
     def __post_init__(self) -> None:
         if self.side % STRIDE:
-            raise ValueError(f"side is folded into cubes of {STRIDE} voxels; got {self.side}.")
+            raise ValueError(
+                f"side must be a multiple of {STRIDE} voxels, the stride of the tokenizer; got {self.side}."
+            )
 
 
 def train_tokenizer(
     fabric: Fabric, scans: list[WorkingScan], training: TokenizerTraining
 ) -> Iterator[tuple[int, dict[str, Tensor], WaveletTokenizer]]:
-    """Train on prepared scans; after each step hand out (step, losses, tokenizer)."""
+    """Train on prepared scans, and yield (step, losses, tokenizer) after each step."""
     fabric.seed_everything(training.seed, verbose=False)
     by_modality = {name: [scan for scan in scans if scan.modality == name] for name in ("CT", "MR")}
     samplers = [
@@ -69,18 +85,18 @@ def train_tokenizer(
     model.mark_forward_method("encode")
     model.mark_forward_method("decode")
     for step in range(training.steps):
-        share = warmup_cosine(step, training.steps, end=training.end_learning_rate / training.learning_rate)
+        factor = warmup_cosine(step, training.steps, end=training.end_learning_rate / training.learning_rate)
         for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate * share
+            group["lr"] = training.learning_rate * factor
         units = [to_units(sampler.draw(training.batch), sampler.modality) for sampler in samplers]
         volume = torch.cat(units)[:, None]  # (B, 1, side, side, side), one modality after the other
         mean, log_variance = model.encode(volume)
         latent = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
-        made = model.decode(latent)
+        decoded = model.decode(latent)
         errors = [
-            log_error(made_part, true_part, sampler.modality, training.unit_weight)
-            for sampler, made_part, true_part in zip(
-                samplers, made.split(training.batch), volume.split(training.batch), strict=True
+            log_error(decoded_part, true_part, sampler.modality, training.unit_weight)
+            for sampler, decoded_part, true_part in zip(
+                samplers, decoded.split(training.batch), volume.split(training.batch), strict=True
             )
         ]
         losses = {
@@ -96,13 +112,13 @@ def train_tokenizer(
 
 
 def log_error(
-    made: Float[Tensor, "B 1 X Y Z"], true: Float[Tensor, "B 1 X Y Z"], modality: str, unit_weight: float
+    decoded: Float[Tensor, "B 1 X Y Z"], true: Float[Tensor, "B 1 X Y Z"], modality: str, unit_weight: float
 ) -> Float[Tensor, ""]:
-    """Logarithm of the mean squared error where it counts (module docstring)."""
-    made = made.float()
-    error = (made - true).square().mean()
+    """Return the logarithm of the mean squared error, in the unit of the modality (see the module header)."""
+    decoded = decoded.float()
+    error = (decoded - true).square().mean()
     if modality == "CT":
         span = HU_RANGE[1] - HU_RANGE[0]
-        made_hu, true_hu = (to_hu(units).clamp(*HU_RANGE) / span for units in (made, true))
-        error = (made_hu - true_hu).square().mean() + unit_weight * error
+        decoded_hu, true_hu = (to_hu(units).clamp(*HU_RANGE) / span for units in (decoded, true))
+        error = (decoded_hu - true_hu).square().mean() + unit_weight * error
     return torch.log(error + SMALLEST_ERROR)
