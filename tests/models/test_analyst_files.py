@@ -18,7 +18,7 @@ from napari_meduet.errors import InputError
 from napari_meduet.models.card import CARD_FILE, CLASSIFIER_FILE, GENERATOR_FILE, SEGMENTER_FILE, read_card
 from napari_meduet.models.loading import load_model
 from napari_meduet.models.saving import copy_model, save_metrics, save_model, save_segmenter
-from napari_meduet.models.segmenters import init_classifier, init_segmenter, build_segmenter
+from napari_meduet.models.segmenters import build_segmenter, init_classifier, init_segmenter
 from napari_meduet.volumes import writing
 
 SAVED = {SEGMENTER_FILE: save_tiny_segmenter, CLASSIFIER_FILE: save_tiny_classifier}
@@ -111,7 +111,10 @@ def test_weights_that_do_not_fit_the_card_are_refused(plain, file, change, sente
         (lambda card, what, file: card.update({what: None}), "needs both its entry here and"),
         (lambda card, what, file: card["files"].pop(file), "needs both its entry here and"),
         (lambda card, what, file: card[what].update(modalities=["PET"]), "modalities"),
-        (lambda card, what, file: card[what].update(classes=card[what]["classes"][:1] * 3), "each class needs another"),
+        (
+            lambda card, what, file: card[what].update(classes=card[what]["classes"][:1] * 3),
+            "each class needs another",
+        ),
         (
             lambda card, what, file: card.update(modalities=["CT"], profiles={"CT": card["profiles"]["CT"]}),
             "must be modalities of the model",
