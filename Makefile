@@ -55,7 +55,7 @@ model: $(VENV)/.installed-train
 	$(BIN)/meduet-train export-generator caches/generator --into src/napari_meduet/models/demo
 	$(BIN)/python scripts/make_segmenter_labels.py ../shared/data caches/segmenter_labels
 	$(BIN)/meduet-train segmenter --preset tiny --model src/napari_meduet/models/demo --data caches/segmenter_labels \
-		--modality CT --patience 0 --steps 3000 --set upkeep.validate_every=250 -o caches/segmenter
+		--modality CT --patience 0 --steps 3000 --set trainer.validate_every=250 -o caches/segmenter
 	$(BIN)/meduet-train export-segmenter caches/segmenter --into src/napari_meduet/models/demo
 
 system-python:

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, cast
 
@@ -41,9 +42,8 @@ from meduet_training.evaluation.metrics.volume_features import VolumeExtractor, 
 from meduet_training.evaluation.synthesis.generated_crops import ConditionalSampler, CropConditions, decoded
 from meduet_training.evaluation.synthesis.real_crops import RealCrops, sample_crops
 from meduet_training.runtime.fabric import make_fabric
-from meduet_training.tasks.generator.config import for_model
 from meduet_training.tasks.generator.presets import tiny
-from meduet_training.tasks.generator.run import begin
+from meduet_training.tasks.generator.run import adapt_to_model, init_weights
 from meduet_training.tasks.generator.validation import NUM_CROPS, GeneratorValidation
 from napari_meduet.core.synthesis.generator import GeneratorConfig
 from napari_meduet.core.synthesis.objective import GenerationObjective
@@ -150,9 +150,7 @@ def looked_at(
             Path(folder),
             options=TrainerOptions(checkpoint_every=training.total_steps, validate_every=every),
             callback=looker,
-            init_weights=lambda objective: begin(
-                cast(GenerationObjective, objective), training, model, source
-            ),
+            init_weights=partial(init_weights, training=training, model=model, source=source),
         ).fit()
     return looker.looks
 
@@ -218,7 +216,7 @@ def main() -> None:
     for seed in range(SEED, SEED + options.seeds):
         pairs[seed] = {}
         for start in STARTS:
-            whole = for_model(replace(training, seed=seed), model.meduet.config, model.sha256, start)
+            whole = adapt_to_model(replace(training, seed=seed), model.meduet.config, model.sha256, start)
             pairs[seed][start] = looked_at(whole, model, entries, held_out, options.every)
     report(pairs, held_out, training)
 

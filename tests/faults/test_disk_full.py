@@ -117,7 +117,7 @@ def test_a_run_and_its_model(given, small_disk, monkeypatch):
     (given / "elsewhere").mkdir()
     sources = ["--windows", given / "windows.safetensors", "--tokenizer", given / "tokenizer"]
     options = ["--steps", 21, "--device", "cpu", "--set", "hardware.workers=0"]
-    command = ["run", *sources, "-o", output, *options, "--set", "upkeep.validate_every=1000"]
+    command = ["run", *sources, "-o", output, *options, "--set", "trainer.validate_every=1000"]
     shutil.copy2(given / "tokenizer" / "tokenizer.safetensors", output)
     fill_up(small_disk, 12288)
     check_told(call(pretrain.app, *command), "run")

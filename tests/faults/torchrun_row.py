@@ -26,7 +26,7 @@ SETTINGS = (
     "training.network.width=24", "training.network.depth=1", "training.network.heads=2",
     "training.network.content_width=24", "training.network.style_width=12",
     "training.network.decoder_width=24", "training.network.decoder_depth=1",
-    "training.network.decoder_heads=2", "hardware.workers=0", "upkeep.checkpoint_every=1000",
+    "training.network.decoder_heads=2", "hardware.workers=0", "trainer.checkpoint_every=1000",
 )  # fmt: skip
 STEPS = 120
 WITHIN_S = 25.0  # torchrun kills after 30

@@ -36,7 +36,7 @@ def configuration(folder: Path, batch: int) -> Path:
         "data": {"windows": str(folder / "windows.safetensors"), "tokenizer": str(folder / "tokenizer")},
         "training": {"batch": batch, "network": NARROW, "objective": {"total_steps": STEPS}},
         "hardware": {"device": "cpu", "workers": 0},
-        "upkeep": {"validate_every": STEPS, "checkpoint_every": STEPS},
+        "trainer": {"validate_every": STEPS, "checkpoint_every": STEPS},
     }
     (folder / "narrow.yaml").write_text(yaml.safe_dump(config))
     return folder / "narrow.yaml"

@@ -23,6 +23,7 @@ from napari_meduet.core.disentanglement import domain_cross_entropy, domain_loss
 from napari_meduet.core.factors import style_statistics, weighted_mean
 from napari_meduet.core.meduet import MeDUET, MeDUETConfig
 from napari_meduet.core.mftd import factor_distillation, mixed_factor_distillation, token_distance
+from napari_meduet.core.options import Ablation
 from napari_meduet.core.siqc import (
     INITIAL_LOG_SCALE,
     LARGEST_LOG_SCALE,
@@ -42,7 +43,6 @@ from napari_meduet.core.siqc import (
 from napari_meduet.core.swapping import shift_style
 from napari_meduet.core.teacher import teacher_decay, update_teacher
 
-Ablation = Literal["domain", "mftd", "siqc", "disentangle", "demix"]
 ContrastScale = Literal["shared", "per_factor"]
 TeacherInput = Literal["clean", "recovered"]
 

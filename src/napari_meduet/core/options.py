@@ -6,6 +6,10 @@ the same for samplers.
 
 from typing import Literal
 
+StyleMode = Literal["shift", "prototype", "adain", "token"]  # swapping.py
+Decode = Literal["residual", "full"]  # of a swap (specification, section 8)
+Through = Literal["tokenizer", "meduet"]  # of a round trip
+Anatomy = Literal["same", "similar"]  # spatial or pooled content (specification, section 9)
 GuidanceForm = Literal["paper", "compositional", "nested"]  # synthesis/guidance.py
 Precision = Literal["float32", "bfloat16", "int8"]  # synthesis/acceleration.py
 Ablation = Literal["domain", "mftd", "siqc", "disentangle", "demix"]  # terms that objective.py can leave out

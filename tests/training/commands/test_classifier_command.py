@@ -115,7 +115,7 @@ def test_an_exported_classifier_classifies_a_scan_as_the_run_did(given, trained)
     before = load_model(given / "model", "cpu").sha256
     done = call("export-classifier", trained[0], "--into", given / "model")
     assert done.exit_code == 0, done.output
-    assert "It tells brain, lung" in " ".join(done.output.split())
+    assert "Its classes are brain, lung" in " ".join(done.output.split())
     model = load_model(given / "model", "cpu")
     assert model.sha256 == before
     assert model.card.classifier.training["validation_balanced_accuracy"] is not None
@@ -140,7 +140,7 @@ def test_a_start_from_meduet_begins_with_the_encoder_and_one_from_scratch_does_n
     for start in ("meduet", "scratch"):
         done = train(
             given, tmp_path / start, "--start", start, "--set", "training.learning_rate=1e-12",
-            "--set", "training.end_learning_rate=0", "--set", "upkeep.validate_every=9", "--steps", 1,
+            "--set", "training.end_learning_rate=0", "--set", "trainer.validate_every=9", "--steps", 1,
         )  # fmt: skip
         assert done.exit_code == 0, done.output
         weights = newest_checkpoint(tmp_path / start).tensors
@@ -183,7 +183,7 @@ def test_crops_of_one_scan_lie_side_by_side_and_classes_are_alike(given, trained
         ("diagnosis", ["--classes", "lung,liver"], "no scan's diagnosis is liver"),
         ("diagnosis", ["--modality", "CT"], "one class alone, lung"),
         ("diagnosis", ["--styles", "all"], "knows no styles of CT and MR"),
-        ("diagnosis", ["--set", "hardware.strategy=fsdp"], "use ddp"),
+        ("diagnosis", ["--set", "hardware.strategy=fsdp"], "Use ddp"),
         ("diagnosis", ["--set", "training.network.wide=3"], "did you mean width?"),
         ("", [], "target"),
     ],

@@ -110,7 +110,7 @@ def test_a_control_of_another_generator_is_not_exported(given, trained, tmp_path
     [
         (["--model", "plain"], "has no generator"),
         (["--data", "unlabelled"], "None of the scans to train on has labels"),
-        (["--set", "hardware.strategy=fsdp"], "use ddp"),
+        (["--set", "hardware.strategy=fsdp"], "Use ddp"),
         (["--set", "training.objective.drop_styl=0"], "did you mean drop_style?"),
     ],
 )

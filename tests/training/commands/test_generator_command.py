@@ -126,7 +126,7 @@ def test_a_warm_start_begins_with_the_encoder_and_a_cold_one_does_not(given, tmp
     for start in ("warm", "scratch"):
         done = train(
             given, tmp_path / start, "--start", start, "--set", "training.learning_rate=1e-12",
-            "--set", "training.end_learning_rate=0", "--set", "upkeep.validate_every=9",
+            "--set", "training.end_learning_rate=0", "--set", "trainer.validate_every=9",
         )  # fmt: skip
         assert done.exit_code == 0, done.output
         checkpoint = newest_checkpoint(tmp_path / start)
@@ -172,7 +172,7 @@ def test_a_generator_of_another_model_is_not_exported(given, trained, tmp_path):
             ["--set", "training.network.grid=[9,9,9]"],
             "No scan is as large as a crop of the generator, 9 x 9 x 9",
         ),
-        (["--set", "hardware.strategy=fsdp"], "use ddp"),
+        (["--set", "hardware.strategy=fsdp"], "Use ddp"),
         (["--batch", 0], "batch must be at least 1"),
     ],
 )

@@ -257,7 +257,7 @@ TOKENIZER = ["--tokenizer", "tokenizer"]
         ([*WINDOWS, *TOKENIZER, "-o", "tokenizer.safetensors"], "this folder cannot be created"),
         ([*WINDOWS, *TOKENIZER, "-o", "other"], "holds the tokenizer of another run"),
         ([*WINDOWS, *TOKENIZER, "--preset", "huge"], "'huge' is not one of"),
-        ([*WINDOWS, *TOKENIZER, "--without", "style"], "'style' is not one of"),
+        ([*WINDOWS, *TOKENIZER, "--without", "style"], "without.0 cannot be 'style': input should be 'domain'"),
         ([*WINDOWS, *TOKENIZER, "--epochs", "3"], "No such option"),
         ([*WINDOWS, *TOKENIZER, "--config", "gone.yaml"], "gone.yaml: the configuration cannot be read"),
         ([*WINDOWS, *TOKENIZER, "--set", "training.bach=2"], "no option training.bach; did you mean batch?"),

@@ -131,7 +131,7 @@ def settings(folder):
 
 def test_a_run_says_its_classes_and_who_judges_it(trained):
     folder, output = trained
-    assert "Classes, by the numbers in what it will write: 0 background, 1 organ, 4 bone." in output
+    assert "Classes, by their numbers in the predicted label map: 0 background, 1 organ, 4 bone." in output
     assert "there are too few patients to hold one out" in output
     assert "patient 0" not in output
     objective = settings(folder)["objective"]
@@ -218,7 +218,7 @@ def test_a_run_that_was_told_to_end_goes_on_exactly_with_the_folder_alone(
 def test_a_run_that_gets_no_better_ends_with_its_best_weights_and_stays_ended(given, tmp_path):
     still = ["--set", "training.learning_rate=1e-12", "--set", "training.end_learning_rate=0"]
     ended = train(
-        given, tmp_path / "run", "--patience", 2, "--steps", 40, "--set", "upkeep.validate_every=1", *still
+        given, tmp_path / "run", "--patience", 2, "--steps", 40, "--set", "trainer.validate_every=1", *still
     )
     assert ended.exit_code == 0, ended.output
     assert "Ended after step 3 of 40: the validation Dice has not improved for 2 validations" in " ".join(
@@ -293,10 +293,10 @@ def test_a_folder_of_nnunet_is_read_as_it_is(given, tmp_path):
         (["--set", "data.classes={organ: 3}"], "data.classes.organ cannot be 3"),
         (["--set", "data.clases=[organ]"], "there is no option data.clases; did you mean classes?"),
         (["--set", "training.network.hed=light"], "training.network.hed; did you mean head?"),
-        (["--set", "training.objective.ema_decay=2"], "ema_decay lies from 0"),
+        (["--set", "training.objective.ema_decay=2"], "ema_decay must be from 0"),
         (["--set", "training.objective.augmentation={probability: 0.5}"], "something else than styles: auto"),
         (["--patience", -1], "patience cannot be -1"),
-        (["--set", "hardware.strategy=fsdp"], "use ddp"),
+        (["--set", "hardware.strategy=fsdp"], "Use ddp"),
         (["--modality", "MR"], "None of the 0 scans may be trained on"),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`meduet-train label-budgets`: whom it learns from, what it compares, how it goes on, what it refuses."""
+"""`meduet-train label-efficiency`: whom it learns from, what it compares, how it goes on, what it refuses."""
 
 import json
 import shutil
@@ -22,8 +22,8 @@ from meduet_training.studies.label_efficiency.gains import over_seeds, paired_ga
 from meduet_training.studies.label_efficiency.runner import planned_runs
 from meduet_training.studies.label_efficiency.subsets import Budget, budgets_in, draw_patients
 from meduet_training.studies.label_efficiency.tables import Finished, Study, as_data, as_markdown
-from meduet_training.tasks.classifier.config import read_classifier_run
 from meduet_training.tasks.classifier.run import requested_classes
+from meduet_training.tasks.classifier.task import CLASSIFIER
 from meduet_training.tasks.finetuning.config import FinetuningData
 from meduet_training.tasks.finetuning.requested_scans import requested_scans
 from meduet_training.tasks.segmenter import presets as recipes
@@ -233,7 +233,7 @@ def narrow_preset(monkeypatch):
 
 
 def call(given, output, *more):
-    words = ["label-budgets", "--model", given / "model", "--data", given, "--cache", given / "made"]
+    words = ["label-efficiency", "--model", given / "model", "--data", given, "--cache", given / "made"]
     words += ["-o", output, "--steps", 1, "--device", "cpu", "--set", "hardware.workers=0", *more]
     return CliRunner().invoke(app, [str(word) for word in words])
 
@@ -373,7 +373,7 @@ def sorted_scans(tmp_path_factory):
 
 
 def classify(scans, output, *more):
-    words = ["label-budgets", "--task", "classification", "--model", scans / "model", "--data", scans]
+    words = ["label-efficiency", "--task", "classification", "--model", scans / "model", "--data", scans]
     words += ["--cache", scans / "made", "-o", output, "--steps", 1, "--batch", 4, "--device", "cpu"]
     words += ["--set", "hardware.workers=0", "--budgets", "one", "--seeds", 1, "--arms", "scratch", *more]
     return CliRunner().invoke(app, [str(word) for word in words])
@@ -390,7 +390,7 @@ def test_classes_of_scans_take_two_patients_each_of_whom_one_watches(sorted_scan
 
 def test_an_unseen_domain_is_left_to_the_test_of_a_classifier(sorted_scans):
     data = {"model": sorted_scans / "model", "scans": sorted_scans, "target": "diagnosis"}
-    run = read_classifier_run(None, {"data": data | {"unseen": ["site 1"]}})
+    run = CLASSIFIER.read(None, {"data": data | {"unseen": ["site 1"]}})
     _, classified = requested_classes(run)
     splits = [(each.scan.path.name, each.scan.split) for each in classified]
     assert splits == [

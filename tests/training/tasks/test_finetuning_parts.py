@@ -11,8 +11,8 @@ from meduet_training.data.cohort.scan import Scan
 from meduet_training.data.labels.scans import LabelledScan
 from meduet_training.data.labels.task import LabelTask
 from meduet_training.data.sources.labelled_crops import HELD_POSES
-from meduet_training.tasks.finetuning.shared import augmentation_for, held_out, style_bank
-from meduet_training.tasks.segmenter.run import divided
+from meduet_training.tasks.finetuning.shared import style_augmentation, style_bank, validation_patients
+from meduet_training.tasks.segmenter.run import split_scans
 from napari_meduet.core.analysis.style_augmentation import HALF, ONE_SHOT, TENTH, StyleAugmentation
 from napari_meduet.core.factors import StyleStatistics
 from napari_meduet.errors import InputError
@@ -21,20 +21,23 @@ KINDS = {f"patient {number}": {"liver"} for number in range(10)}
 
 
 def test_a_fifth_of_the_patients_judges_where_there_are_five_or_more():
-    found = {count: len(held_out(dict.fromkeys(list(KINDS)[:count], ()), KINDS)) for count in (1, 4, 5, 10)}
+    patients = list(KINDS)
+    found = {
+        count: len(validation_patients(dict.fromkeys(patients[:count], ()), KINDS)) for count in (1, 4, 5, 10)
+    }
     assert found == {1: 0, 4: 0, 5: 1, 10: 2}
 
 
 def test_nobody_judges_who_alone_shows_a_class():
-    rare = next(iter(held_out(dict.fromkeys(KINDS, ()), KINDS)))
+    rare = next(iter(validation_patients(dict.fromkeys(KINDS, ()), KINDS)))
     kinds = KINDS | {rare: {"liver", "tumour"}}
-    assert rare not in held_out(dict.fromkeys(kinds, ()), kinds)
+    assert rare not in validation_patients(dict.fromkeys(kinds, ()), kinds)
 
 
 def test_who_judges_depends_on_nobody_who_comes_or_goes():
-    everyone = held_out(dict.fromkeys(KINDS, ()), KINDS)
+    everyone = validation_patients(dict.fromkeys(KINDS, ()), KINDS)
     fewer = {name: () for name in KINDS if name in everyone or int(name[-1]) % 2}
-    assert everyone & held_out(fewer, KINDS)
+    assert everyone & validation_patients(fewer, KINDS)
 
 
 @pytest.mark.parametrize(
@@ -50,13 +53,13 @@ def test_who_judges_depends_on_nobody_who_comes_or_goes():
 def test_the_column_of_table_12_is_that_of_the_labels_or_the_one_that_is_said(
     styles, num_labelled, num_scans, expected
 ):
-    assert augmentation_for(styles, None, num_labelled, num_scans) == expected
-    assert augmentation_for(styles, expected, num_labelled, num_scans) == expected
+    assert style_augmentation(styles, None, num_labelled, num_scans) == expected
+    assert style_augmentation(styles, expected, num_labelled, num_scans) == expected
 
 
 def test_two_things_said_of_the_styles_are_refused():
     with pytest.raises(InputError, match="something else than styles: off"):
-        augmentation_for("off", StyleAugmentation(probability=0.5), 1, 1)
+        style_augmentation("off", StyleAugmentation(probability=0.5), 1, 1)
 
 
 def scan(domain: str, split: str) -> Scan:
@@ -88,13 +91,13 @@ def labelled(patient: str) -> LabelledScan:
 
 def test_all_scans_of_a_patient_learn_or_all_judge_and_few_scans_judge_themselves_in_other_poses():
     task = LabelTask(labels=(0, 1), sources={"liver": ("liver",)})
-    many = divided(task, [labelled(f"p{number // 2}") for number in range(12)])
-    learned, judges = ({each.first.patient for each in some} for some in (many.learned, many.judges))
+    many = split_scans(task, [labelled(f"p{number // 2}") for number in range(12)])
+    learned, judges = ({each.first.patient for each in some} for some in (many.train, many.validation))
     assert (len(learned), len(judges), learned & judges) == (5, 1, set())
-    assert (len(many.judges), many.judges_poses) == (2, (0,))
-    assert many.note == "Crops of patients of the train split who are held out: 1 of 6."
-    few = divided(task, [labelled("p0"), labelled("p1")])
-    assert few.judges == few.learned
-    assert not set(few.poses) & set(few.judges_poses)
-    assert few.judges_poses == HELD_POSES
+    assert (len(many.validation), many.validation_poses) == (2, (0,))
+    assert many.note == "Crops of 1 of 6 patients of the train split, who are held out for the validation."
+    few = split_scans(task, [labelled("p0"), labelled("p1")])
+    assert few.validation == few.train
+    assert not set(few.train_poses) & set(few.validation_poses)
+    assert few.validation_poses == HELD_POSES
     assert "too few patients" in few.note

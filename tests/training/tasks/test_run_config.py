@@ -4,14 +4,9 @@ import pytest
 import yaml
 
 from meduet_training.runtime.fabric import _started_by
-from meduet_training.tasks.config import (
-    CONFIG,
-    changes_of,
-    merged,
-    read_run_config,
-    write_run_config,
-)
+from meduet_training.tasks.config import CONFIG, merged, parse_settings, write_run_config
 from meduet_training.tasks.pretraining.presets import base, small
+from meduet_training.tasks.pretraining.task import PRETRAINING
 from napari_meduet.core.objective import ObjectiveConfig
 from napari_meduet.core.pretexts.masked import MaskedConfig
 from napari_meduet.core.pretexts.masked_diffusion import MaskedDiffusionConfig
@@ -22,7 +17,7 @@ DATA = {"data": {"windows": "windows.safetensors", "tokenizer": "tokenizer"}}
 
 
 def config(*settings: str, path=None, **said):
-    return read_run_config(path, merged(DATA | said, changes_of(list(settings))))
+    return PRETRAINING.read(path, merged(DATA | said, parse_settings(list(settings))))
 
 
 def test_a_file_goes_over_the_preset_and_the_command_line_over_both(tmp_path):
@@ -38,9 +33,9 @@ def test_a_file_goes_over_the_preset_and_the_command_line_over_both(tmp_path):
     "said", [{}, {"preset": "base", "objective": "paper"}, {"pretext": "mae"}, {"pretext": "mdae"}], ids=str
 )
 def test_what_a_run_keeps_is_the_same_configuration(tmp_path, said):
-    before = config("hardware.strategy=fsdp", "upkeep.keep=5", **said)
+    before = config("hardware.strategy=fsdp", "trainer.keep=5", **said)
     write_run_config(before, tmp_path)
-    assert read_run_config(tmp_path / CONFIG, {}) == before
+    assert PRETRAINING.read(tmp_path / CONFIG, {}) == before
     assert set(yaml.safe_load((tmp_path / CONFIG).read_text())["training"]) > {"learning_rate", "seed"}
 
 
@@ -71,10 +66,10 @@ def test_the_papers_words_and_the_other_pretexts():
         ("hardware.workers=-1", "workers is a number of processes, 0 or more; got -1"),
         ("hardware.accumulate=0", "accumulate is the number of parts of a batch, at least 1; got 0"),
         ("hardware.timeout_s=0", "a number of seconds above 0"),
-        ("upkeep.keep=0", "keep must be at least 1; got 0"),
+        ("trainer.keep=0", "keep must be at least 1; got 0"),
         ("data.cache=latents", "Give one of --cache"),
         ("data.tokenizer=null", "Give --tokenizer"),
-        ("pretext=mdae-voxel", "mdae-voxel learns from scans as they are: give --data"),
+        ("pretext=mdae-voxel", "mdae-voxel learns from scans, not from latents: give --data"),
         ("training.batch", "--set training.batch: give a name and a value"),
         ("training..batch=3", "give a name and a value"),
         ("training.batch=[", "--set training.batch=[: no YAML"),
@@ -109,7 +104,7 @@ def test_nothing_in_a_file_is_run(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("preset: !!python/object/apply:os.system ['true']")
     with pytest.raises(InputError, match="no YAML"):
-        read_run_config(path, DATA)
+        PRETRAINING.read(path, DATA)
 
 
 @pytest.mark.parametrize(

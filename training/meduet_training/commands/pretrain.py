@@ -1,28 +1,37 @@
 """`meduet-pretrain`: from latents to a model that the plugin loads, on one GPU or on many nodes.
 
-A run lives in a folder: its configuration, checkpoints, log, panels, report, and the tokenizer whose latents
-it learns from. The same command again goes on where the newest checkpoint ends. Torch is imported inside the
+The folder of a run holds its configuration, checkpoints, log, panels and report, and the tokenizer that wrote
+its latents. The same command resumes the run from the newest checkpoint. Torch is imported inside the
 commands, so that `--help` opens at once.
 """
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from meduet_training.commands.jobs import app as jobs_app
-from napari_meduet.core.options import CtProfileName
+from meduet_training.commands.launch import app as launch_app
+from meduet_training.commands.options import (
+    BatchOption,
+    ConfigOption,
+    RunDeviceOption,
+    RunFolderArgument,
+    RunFolderOption,
+    SettingsOption,
+    StepsOption,
+)
+from meduet_training.tasks.choices import ObjectiveVersion, Pretext, PretrainingPreset
+from napari_meduet.core.options import Ablation, CtProfileName
 
 if TYPE_CHECKING:
-    from meduet_training.tasks.config import RunConfig
-from meduet_training.commands.launch import app as launch_app
+    from meduet_training.tasks.pretraining.config import PretrainingRun
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Pretraining, from latents to a model that the plugin loads, on one GPU or on many nodes.",
+    help="Pretrain a network on latents, and export it as a model, on one GPU or on many nodes.",
 )
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(launch_app, name="launch")
@@ -32,105 +41,74 @@ DESCRIPTION = (
     "It is no medical device and must not be used for diagnosis."
 )
 
-
-class Preset(StrEnum):
-    tiny = "tiny"
-    small = "small"
-    base = "base"
-
-
-class Text(StrEnum):
-    corrected = "corrected"
-    paper = "paper"
-
-
-class Pretext(StrEnum):
-    meduet = "meduet"
-    mae = "mae"
-    mdae = "mdae"
-    mdae_voxel = "mdae-voxel"
-
-
-class Term(StrEnum):
-    domain = "domain"
-    mftd = "mftd"
-    siqc = "siqc"
-    disentangle = "disentangle"
-    demix = "demix"
-
-
-class Device(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")]
-Config = Annotated[
-    Path | None, typer.Option(help="A YAML file (docs/how-to/pretrain.md); other options go over it.")
+TokenizerOption = Annotated[
+    Path | None,
+    typer.Option(help="Tokenizer that wrote the latents: a folder of meduet-train tokenizer, or a model."),
 ]
-Tokenizer = Annotated[
-    Path | None, typer.Option(help="Folder of meduet-train tokenizer, or a model: what wrote the latents.")
+CacheOption = Annotated[Path | None, typer.Option(help="Folder of latents that meduet-cache wrote.")]
+WindowsOption = Annotated[Path | None, typer.Option(help="File of latent windows.")]
+ScansOption = Annotated[
+    Path | None,
+    typer.Option(help="Scans to make latent windows from: a manifest, or a folder with an index.json."),
 ]
-Cache = Annotated[Path | None, typer.Option(help="Latents of meduet-cache.")]
-Windows = Annotated[Path | None, typer.Option(help="Latent windows made before.")]
-Data = Annotated[
-    Path | None, typer.Option(help="Scans: a manifest or a folder with an index.json, to make windows from.")
-]
-CtProfile = Annotated[
+CtProfileOption = Annotated[
     CtProfileName | None,
     typer.Option(
-        help="Intensity profile for CT, for latents made from --data. Default: the tokenizer's own. A cache or "
-        "windows already have a profile."
+        help="Intensity profile for CT, for latents made from --data. Default: that of the tokenizer. A "
+        "cache and windows already have a profile."
     ),
 ]
-PresetOption = Annotated[Preset | None, typer.Option(help="Size of network, batch and run; tiny by default.")]
-TextOption = Annotated[
-    Text | None, typer.Option("--objective", help="The paper's text, or with our corrections, the default.")
+PresetOption = Annotated[
+    PretrainingPreset | None, typer.Option(help="Network, batch and length of the run. Default: tiny.")
+]
+ObjectiveOption = Annotated[
+    ObjectiveVersion | None,
+    typer.Option(help="Objective of the paper's text, or with our corrections. Default: corrected."),
 ]
 PretextOption = Annotated[
-    Pretext | None, typer.Option(help="meduet by default; mdae-voxel needs --data alone.")
+    Pretext | None,
+    typer.Option(help="Pretext task. mdae-voxel reads scans and needs --data alone. Default: meduet."),
 ]
-Steps = Annotated[int | None, typer.Option(help="Length of the run.")]
-Batch = Annotated[int | None, typer.Option(help="Volumes a step, over all processes.")]
-Without = Annotated[
-    list[Term] | None, typer.Option(help="Leave a term out, as Tables 5 and 6 do; may be repeated.")
-]
-DeviceOption = Annotated[Device | None, typer.Option(help="auto takes a GPU where there is one.")]
-Settings = Annotated[
+WithoutOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any other, as training.clip=0.5; may be repeated."),
+    typer.Option(
+        metavar="|".join(get_args(Ablation)),
+        help="Leave out a term of the objective, as in Tables 5 and 6. May be repeated.",
+    ),
 ]
 
 
 @app.command()
 def run(
-    output: Output,
-    config: Config = None,
-    tokenizer: Tokenizer = None,
-    cache: Cache = None,
-    windows: Windows = None,
-    data: Data = None,
-    ct_profile: CtProfile = None,
+    output: RunFolderOption,
+    config: ConfigOption = None,
+    tokenizer: TokenizerOption = None,
+    cache: CacheOption = None,
+    windows: WindowsOption = None,
+    data: ScansOption = None,
+    ct_profile: CtProfileOption = None,
     preset: PresetOption = None,
-    objective: TextOption = None,
+    objective: ObjectiveOption = None,
     pretext: PretextOption = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    without: Without = None,
-    device: DeviceOption = None,
-    settings: Settings = None,
+    steps: StepsOption = None,
+    batch: BatchOption = None,
+    without: WithoutOption = None,
+    device: RunDeviceOption = None,
+    settings: SettingsOption = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Print what the run will need, and do not begin it.")
+        bool, typer.Option("--plan", help="Print what the run needs, and do not start it.")
     ] = False,
 ) -> None:
-    """Pretrain, or go on with the run in the folder."""
-    from meduet_training.runtime.messages import report_on_rank_zero, exit_with_message
-    from meduet_training.tasks.config import CONFIG, changes_of, merged, read_run_config
-    from meduet_training.tasks.pretraining.run import run_from_config
+    """Pretrain a network, or resume the run in the folder.
 
-    changes = _changes(preset, objective, pretext, steps, batch, without, device)
-    changes["data"] = {
+    docs/how-to/pretrain.md describes the configuration.
+    """
+    from meduet_training.runtime.messages import exit_with_message, report_on_rank_zero
+    from meduet_training.tasks.pretraining.run import run_pretraining
+    from meduet_training.tasks.pretraining.task import PRETRAINING
+
+    options = _options(preset, objective, pretext, steps, batch, without, device)
+    options["data"] = {
         "tokenizer": tokenizer,
         "cache": cache,
         "windows": windows,
@@ -139,51 +117,53 @@ def run(
     }
     with exit_with_message():
         with report_on_rank_zero():
-            said = merged(_said(changes), changes_of(settings or []))
-            if not config and "data" not in said and (output / CONFIG).is_file():
-                config = output / CONFIG
-            chosen = read_run_config(config, said)
+            chosen = PRETRAINING.requested(output, config, options, settings)
         if plan:
-            _show_plan(chosen, output, processes=1)
+            _print_plan(chosen, output, num_processes=1)
         else:
-            run_from_config(chosen, output)
+            run_pretraining(chosen, output)
 
 
 @app.command()
 def plan(
-    output: Output = Path("."),
-    config: Config = None,
+    output: RunFolderOption = Path("."),
+    config: ConfigOption = None,
     preset: PresetOption = None,
-    objective: TextOption = None,
+    objective: ObjectiveOption = None,
     pretext: PretextOption = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    without: Without = None,
-    device: DeviceOption = None,
-    settings: Settings = None,
-    processes: Annotated[int, typer.Option(min=1, help="That will share each batch.")] = 1,
+    steps: StepsOption = None,
+    batch: BatchOption = None,
+    without: WithoutOption = None,
+    device: RunDeviceOption = None,
+    settings: SettingsOption = None,
+    processes: Annotated[int, typer.Option(min=1, help="Number of processes that share each batch.")] = 1,
 ) -> None:
-    """Print what a run will need, before it begins: parameters, memory, time, disk."""
+    """Print what a run needs before it starts: parameters, memory, time and disk space."""
     from meduet_training.runtime.messages import exit_with_message
-    from meduet_training.tasks.config import changes_of, merged, read_run_config
+    from meduet_training.tasks.config import drop_none, merged, parse_settings
+    from meduet_training.tasks.pretraining.task import PRETRAINING
 
-    changes = _changes(preset, objective, pretext, steps, batch, without, device)
+    options = _options(preset, objective, pretext, steps, batch, without, device)
     with exit_with_message():
-        said = merged(_said(changes), changes_of(settings or []))
-        _show_plan(read_run_config(config, said), output, processes)
+        request = merged(drop_none(options), parse_settings(settings or []))
+        _print_plan(PRETRAINING.read(config, request), output, processes)
 
 
 @app.command()
 def export(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="Folder of a run.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the model; its name is its own.")],
+    run_folder: RunFolderArgument,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Model folder. Its name becomes the name of the model.")
+    ],
     data: Annotated[
         Path | None,
-        typer.Option(help="The scans it learned from: the model then knows the styles of their domains."),
+        typer.Option(help="Scans of the training. With them the model knows the styles of their domains."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model that is there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a model that the folder already holds.")
+    ] = False,
 ) -> None:
-    """Write a run's network, finished or not, as a model folder that meduet and napari load."""
+    """Write the network of a run, finished or not, as a model folder that meduet and napari load."""
     from meduet_training.data.cohort.scans import read_cohort, trainable
     from meduet_training.data.tokenizer_files import load_tokenizer
     from meduet_training.engine.resume import load_trained
@@ -209,56 +189,41 @@ def export(
         typer.echo(f"Wrote {output}: the network after {trained.step} of {steps} steps.")
 
 
-def _changes(
-    preset: Preset | None,
-    objective: Text | None,
+def _options(
+    preset: PretrainingPreset | None,
+    objective: ObjectiveVersion | None,
     pretext: Pretext | None,
     steps: int | None,
     batch: int | None,
-    without: list[Term] | None,
-    device: Device | None,
+    without: list[str] | None,
+    device: str | None,
 ) -> dict[str, Any]:
-    """The options that `run` and `plan` share, where they stand in a configuration."""
+    """Return the options that `run` and `plan` share, nested like a configuration file."""
     return {
         "preset": preset,
         "objective": objective,
         "pretext": pretext,
-        "training": {"batch": batch, "objective": {"total_steps": steps, "without": without}},
+        "training": {"batch": batch, "objective": {"total_steps": steps, "without": without or None}},
         "hardware": {"device": device},
     }
 
 
-def _show_plan(config: "RunConfig", folder: Path, processes: int) -> None:
+def _print_plan(config: "PretrainingRun", folder: Path, num_processes: int) -> None:
     from meduet_training.engine.planning import plan_run, plan_table
     from meduet_training.runtime.messages import page, print_to_stderr
 
-    print_to_stderr("Counting, then measuring a few steps here; a large network takes minutes without a GPU.")
+    print_to_stderr("Counting operations, then timing a few steps. A large network takes minutes on a CPU.")
     found = plan_run(
         config.training,
         config.hardware,
-        config.upkeep,
+        config.trainer,
         folder,
-        num_processes=processes,
+        num_processes=num_processes,
         cache=config.data and (config.data.cache or config.data.windows),
     )
     page().print(plan_table(found))
     for warning in found.warnings:
         print_to_stderr(warning)
-
-
-def _said(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given, as plain data."""
-    from meduet_training.tasks.config import without_unsaid
-
-    return _plain(without_unsaid(options))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return value.value if isinstance(value, StrEnum) else value
 
 
 if __name__ == "__main__":

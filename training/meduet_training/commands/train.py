@@ -1,35 +1,103 @@
-"""`meduet-train`: the smaller trainings, each a command. `meduet-pretrain` has a program of its own."""
+"""`meduet-train`: trainings for a model, and the tokenizer. `meduet-pretrain` is a program of its own.
 
-from enum import StrEnum
+Torch is imported inside the commands, so that `--help` opens at once.
+"""
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+from meduet_training.commands.options import (
+    EMBEDDED_MODEL,
+    SHARED_DATA,
+    BatchOption,
+    CacheDirOption,
+    ConfigOption,
+    DataOption,
+    DeviceOption,
+    LabelledDataOption,
+    LabelNamesOption,
+    ModalityOption,
+    ModelOption,
+    RunDeviceOption,
+    RunFolderArgument,
+    RunFolderOption,
+    SettingsOption,
+    StepsOption,
+)
+from meduet_training.tasks.choices import (
+    FinetuningPreset,
+    FinetuningStart,
+    FinetuningTask,
+    GeneratorPreset,
+    GeneratorStart,
+    Styles,
+)
 
-Data = Annotated[Path, typer.Option(help="Folder of scans with an index.json, or a manifest.")]
-Cache = Annotated[Path, typer.Option(help="Where stages are kept, so that an interrupted run goes on.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-RunFolder = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")]
-Steps = Annotated[int | None, typer.Option(help="Length of the run.")]
-Batch = Annotated[int | None, typer.Option(help="Volumes a step, over all processes.")]
-RunDevice = Annotated[str | None, typer.Option(help="auto, cpu or cuda.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any other, as training.clip=0.5; may be repeated."),
+if TYPE_CHECKING:
+    from meduet_training.tasks.task import Task, TrainedWeights
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train tokenizers, generators, ControlNets, segmenters and classifiers, and export them to a model.",
+)
+
+CohortOption = Annotated[
+    Path, typer.Option("--data", help="Scans: a manifest, or a folder with an index.json.")
 ]
-SHARED_DATA = Path("../shared/data")
-EMBEDDED = Path("src/napari_meduet/models/demo")
+StageCacheOption = Annotated[
+    Path, typer.Option("--cache", help="Cache directory for finished stages. A second start continues there.")
+]
+IntoOption = Annotated[
+    Path,
+    typer.Option(
+        help="Model folder that the run was trained with. An earlier export of this kind is replaced."
+    ),
+]
+FinetuningPresetOption = Annotated[
+    FinetuningPreset | None,
+    typer.Option("--preset", help="Network head, batch and length of the run. Default: tiny."),
+]
+FinetuningStartOption = Annotated[
+    FinetuningStart | None,
+    typer.Option("--start", help="Initial weights: of the model's encoder, or random. Default: meduet."),
+]
+StylesOption = Annotated[
+    Styles | None,
+    typer.Option(
+        "--styles",
+        help="Column of Table 12: how many crops are shown in other styles. Default: auto, by the number of "
+        "labelled scans.",
+    ),
+]
+PatienceOption = Annotated[
+    int | None,
+    typer.Option(
+        "--patience",
+        help="Number of validations without improvement after which the run ends; 0: never. Default: 8.",
+    ),
+]
+TargetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--target", help="Column with the class of each scan, or one of domain, modality and sequence."
+    ),
+]
 
 
 @app.command()
 def tokenizer(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for weights and log.")],
-    data: Data = SHARED_DATA,
-    cache: Cache = Path("caches/demo"),
-    device: Device = "auto",
-    steps: Annotated[int | None, typer.Option(min=1, help="The default fits the device.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the weights and the log.")],
+    data: CohortOption = SHARED_DATA,
+    cache: StageCacheOption = Path("caches/demo"),
+    device: DeviceOption = "auto",
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of training steps. Default: 2600 (CPU) or 9000 (GPU)."),
+    ] = None,
 ) -> None:
     """Train the wavelet tokenizer on the train split of a cohort."""
     from dataclasses import replace
@@ -51,12 +119,12 @@ def tokenizer(
 
 @app.command()
 def demo(
-    data: Data = SHARED_DATA,
-    cache: Cache = Path("caches/demo"),
-    output: Annotated[Path, typer.Option("--output", "-o", help="The model folder.")] = EMBEDDED,
-    device: Device = "auto",
+    data: CohortOption = SHARED_DATA,
+    cache: StageCacheOption = Path("caches/demo"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model folder.")] = EMBEDDED_MODEL,
+    device: DeviceOption = "auto",
 ) -> None:
-    """Train the embedded model: tokenizer, latent windows, pretraining, card."""
+    """Train the embedded model in all stages: tokenizer, latent windows, pretraining, model folder."""
     from meduet_training.runtime.fabric import make_fabric
     from meduet_training.runtime.messages import exit_with_message
     from meduet_training.tasks.pretraining.demo_model import make_demo_model
@@ -67,406 +135,319 @@ def demo(
         make_demo_model(fabric, data, cache, output, recipe_for(fabric.device.type))
 
 
-class GeneratorPreset(StrEnum):
-    tiny = "tiny"
-    small = "small"
-    paper = "paper"
-
-
-class Start(StrEnum):
-    warm = "warm"
-    scratch = "scratch"
-
-
 @app.command()
 def generator(
-    output: RunFolder,
-    config: Annotated[
-        Path | None, typer.Option(help="A YAML file (docs/how-to/train-a-generator.md).")
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="A model folder: gives latents, factors and the warm start.")
-    ] = None,
-    data: Annotated[Path | None, typer.Option(help="A manifest, or a folder with an index.json.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Where latents and factors are kept.")] = None,
+    output: RunFolderOption,
+    config: ConfigOption = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+    cache: CacheDirOption = None,
     preset: Annotated[
-        GeneratorPreset | None, typer.Option(help="Size of network, batch and run; tiny by default.")
+        GeneratorPreset | None, typer.Option(help="Network, batch and length of the run. Default: tiny.")
     ] = None,
     start: Annotated[
-        Start | None, typer.Option(help="From the model's encoder, the default, or from scratch.")
+        GeneratorStart | None,
+        typer.Option(help="Initial weights: of the model's encoder, or random. Default: warm."),
     ] = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    device: RunDevice = None,
-    settings: Settings = None,
+    steps: StepsOption = None,
+    batch: BatchOption = None,
+    device: RunDeviceOption = None,
+    settings: SettingsOption = None,
 ) -> None:
-    """Train a generator of new volumes on a model's factors, or go on with the run in the folder."""
-    from meduet_training.runtime.messages import report_on_rank_zero, exit_with_message
-    from meduet_training.tasks.config import requested_run
-    from meduet_training.tasks.generator.config import read_generator_run
-    from meduet_training.tasks.generator.run import run_generator
+    """Train a generator of new volumes on a model's factors, or resume the run in the folder.
 
-    said = {
-        "preset": preset and preset.value,
-        "start": start and start.value,
+    docs/how-to/train-a-generator.md describes the configuration.
+    """
+    from meduet_training.runtime.messages import exit_with_message, report_on_rank_zero
+    from meduet_training.tasks.generator.run import run_generator
+    from meduet_training.tasks.generator.task import GENERATOR
+
+    options = {
+        "preset": preset,
+        "start": start,
         "data": {"model": model, "scans": data, "cache_dir": cache},
-        "training": {"batch": batch, "objective": {"total_steps": steps}},
-        "hardware": {"device": device},
+        **_shared(steps, batch, device),
     }
     with exit_with_message():
         with report_on_rank_zero():
-            chosen = requested_run(read_generator_run, output, config, said, settings)
-        run_generator(chosen, output)
+            run = GENERATOR.requested(output, config, options, settings)
+        run_generator(run, output)
 
 
 @app.command("export-generator")
-def export_generator(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="Folder of a run.")],
-    into: Annotated[
-        Path, typer.Option(help="The model folder whose factors it reads; a generator there is replaced.")
-    ],
-) -> None:
-    """Put a run's generator, finished or not, into its model, for meduet and napari."""
-    from meduet_training.runtime.messages import exit_with_message
-    from meduet_training.tasks.generator.export import export_generator as export
+def export_generator(run_folder: RunFolderArgument, into: IntoOption) -> None:
+    """Write the generator of a run, finished or not, into its model, for meduet and napari."""
+    from meduet_training.tasks.generator.task import GENERATOR
 
-    with exit_with_message():
-        done, steps = export(run_folder, into)
-        typer.echo(f"Wrote the generator after {done} of {steps} steps into {into}.")
+    _export(GENERATOR, run_folder, into)
 
 
 @app.command()
 def control(
-    output: RunFolder,
-    config: Annotated[
-        Path | None, typer.Option(help="A YAML file (docs/how-to/train-a-generator.md).")
-    ] = None,
-    model: Annotated[Path | None, typer.Option(help="A model folder that has a generator.")] = None,
+    output: RunFolderOption,
+    config: ConfigOption = None,
+    model: Annotated[Path | None, typer.Option(help="Model folder with a generator.")] = None,
     data: Annotated[
-        Path | None, typer.Option(help="A manifest, or a folder with an index.json; scans with labels count.")
+        Path | None,
+        typer.Option(help="Scans with labels: a manifest, or a folder with an index.json."),
     ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Where factors and masks are kept.")] = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    device: RunDevice = None,
-    settings: Settings = None,
+    cache: CacheDirOption = None,
+    steps: StepsOption = None,
+    batch: BatchOption = None,
+    device: RunDeviceOption = None,
+    settings: SettingsOption = None,
 ) -> None:
-    """Train a ControlNet, so that a model's generator follows masks, or go on with the run in the folder."""
-    from meduet_training.runtime.messages import report_on_rank_zero, exit_with_message
-    from meduet_training.tasks.config import requested_run
-    from meduet_training.tasks.control.config import read_control_run
-    from meduet_training.tasks.control.run import run_control
+    """Train a ControlNet, which makes a generator follow masks, or resume the run in the folder.
 
-    said = {
+    docs/how-to/train-a-generator.md describes the configuration.
+    """
+    from meduet_training.runtime.messages import exit_with_message, report_on_rank_zero
+    from meduet_training.tasks.control.run import run_control
+    from meduet_training.tasks.control.task import CONTROL
+
+    options = {
         "data": {"model": model, "scans": data, "cache_dir": cache},
-        "training": {"batch": batch, "objective": {"total_steps": steps}},
-        "hardware": {"device": device},
+        **_shared(steps, batch, device),
     }
     with exit_with_message():
         with report_on_rank_zero():
-            chosen = requested_run(read_control_run, output, config, said, settings)
-        run_control(chosen, output)
+            run = CONTROL.requested(output, config, options, settings)
+        run_control(run, output)
 
 
 @app.command("export-control")
-def export_control(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="Folder of a run.")],
-    into: Annotated[Path, typer.Option(help="The model folder it was trained for; one there is replaced.")],
-) -> None:
-    """Put a run's ControlNet, finished or not, into its model, for meduet and napari."""
-    from meduet_training.runtime.messages import exit_with_message
-    from meduet_training.tasks.control.export import export_control as export
+def export_control(run_folder: RunFolderArgument, into: IntoOption) -> None:
+    """Write the ControlNet of a run, finished or not, into its model, for meduet and napari."""
+    from meduet_training.tasks.control.task import CONTROL
 
-    with exit_with_message():
-        done, steps = export(run_folder, into)
-        typer.echo(f"Wrote the ControlNet after {done} of {steps} steps into {into}.")
-
-
-class TaskPreset(StrEnum):
-    tiny = "tiny"
-    paper = "paper"
-
-
-class TaskStart(StrEnum):
-    meduet = "meduet"
-    scratch = "scratch"
-
-
-class StyleColumn(StrEnum):
-    auto = "auto"
-    one_shot = "one-shot"
-    tenth = "tenth"
-    half = "half"
-    all = "all"
-    off = "off"
-
-
-class ModalityOption(StrEnum):
-    CT = "CT"
-    MR = "MR"
+    _export(CONTROL, run_folder, into)
 
 
 @app.command()
 def segmenter(
-    output: RunFolder,
-    config: Annotated[
-        Path | None, typer.Option(help="A YAML file (docs/how-to/train-a-segmenter.md).")
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="A model folder: gives latents, styles and the start.")
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="A manifest, or a folder with an index.json or an nnU-Net dataset.json."),
-    ] = None,
-    names: Annotated[
-        Path | None, typer.Option(help="YAML or JSON that names the labels, where the data do not.")
-    ] = None,
-    modality: Annotated[
-        ModalityOption | None, typer.Option(help="Learn from scans of this one alone.")
-    ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Where encoded scans are kept.")] = None,
-    preset: Annotated[
-        TaskPreset | None, typer.Option(help="Head, batch and length of the run; tiny by default.")
-    ] = None,
-    start: Annotated[
-        TaskStart | None, typer.Option(help="From the model's encoder, the default, or from scratch.")
-    ] = None,
-    styles: Annotated[
-        StyleColumn | None,
-        typer.Option(help="Column of Table 12; auto, the default, is that of the number of labelled scans."),
-    ] = None,
-    patience: Annotated[
-        int | None, typer.Option(help="Validations without a better Dice after which it ends; 0: never.")
-    ] = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    device: RunDevice = None,
-    settings: Settings = None,
+    output: RunFolderOption,
+    config: ConfigOption = None,
+    model: ModelOption = None,
+    data: LabelledDataOption = None,
+    names: LabelNamesOption = None,
+    modality: ModalityOption = None,
+    cache: CacheDirOption = None,
+    preset: FinetuningPresetOption = None,
+    start: FinetuningStartOption = None,
+    styles: StylesOption = None,
+    patience: PatienceOption = None,
+    steps: StepsOption = None,
+    batch: BatchOption = None,
+    device: RunDeviceOption = None,
+    settings: SettingsOption = None,
 ) -> None:
-    """Train a segmenter on a model's latents from labelled scans, or go on with the run in the folder."""
-    from meduet_training.runtime.messages import report_on_rank_zero, exit_with_message
-    from meduet_training.tasks.config import requested_run
-    from meduet_training.tasks.segmenter.config import read_segmenter_run
-    from meduet_training.tasks.segmenter.run import run_segmenter
+    """Train a segmenter on a model's latents from labelled scans, or resume the run in the folder.
 
-    said = {
-        "preset": preset and preset.value,
-        "start": start and start.value,
-        "styles": styles and styles.value,
+    docs/how-to/train-a-segmenter.md describes the configuration.
+    """
+    from meduet_training.runtime.messages import exit_with_message, report_on_rank_zero
+    from meduet_training.tasks.segmenter.run import run_segmenter
+    from meduet_training.tasks.segmenter.task import SEGMENTER
+
+    options = {
+        "preset": preset,
+        "start": start,
+        "styles": styles,
         "patience": patience,
         "data": {
-            "model": model,
-            "scans": data,
-            "names": names,
-            "modality": modality and modality.value,
-            "cache_dir": cache,
+            "model": model, "scans": data, "names": names, "modality": modality, "cache_dir": cache
         },
-        "training": {"batch": batch, "objective": {"total_steps": steps}},
-        "hardware": {"device": device},
-    }
+        **_shared(steps, batch, device),
+    }  # fmt: skip
     with exit_with_message():
         with report_on_rank_zero():
-            chosen = requested_run(read_segmenter_run, output, config, said, settings)
-        run_segmenter(chosen, output)
+            run = SEGMENTER.requested(output, config, options, settings)
+        run_segmenter(run, output)
 
 
 @app.command("export-segmenter")
-def export_segmenter(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="Folder of a run.")],
-    into: Annotated[
-        Path, typer.Option(help="The model folder whose latents it reads; a segmenter there is replaced.")
-    ],
-) -> None:
-    """Put a run's best segmenter, of a finished run or not, into its model, for meduet and napari."""
-    from meduet_training.runtime.messages import exit_with_message
-    from meduet_training.tasks.segmenter.export import export_segmenter as export
+def export_segmenter(run_folder: RunFolderArgument, into: IntoOption) -> None:
+    """Write the best segmenter of a run, finished or not, into its model, for meduet and napari."""
+    from meduet_training.tasks.segmenter.task import SEGMENTER
 
-    with exit_with_message():
-        done = export(run_folder, into)
-        judged = "" if done.dice is None else f", validation Dice {done.dice:.3f},"
-        typer.echo(f"Wrote the segmenter after {done.step} of {done.total_steps} steps{judged} into {into}.")
+    _export(SEGMENTER, run_folder, into, score="validation Dice")
 
 
 @app.command()
 def classifier(
-    output: RunFolder,
-    config: Annotated[Path | None, typer.Option(help="A YAML file (docs/how-to/classify.md).")] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="A model folder: gives latents, styles and the start.")
-    ] = None,
-    data: Annotated[Path | None, typer.Option(help="A manifest, or a folder with an index.json.")] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(help="Column that holds the class of each scan; or domain, modality, sequence."),
-    ] = None,
+    output: RunFolderOption,
+    config: ConfigOption = None,
+    model: ModelOption = None,
+    data: DataOption = None,
+    target: TargetOption = None,
     classes: Annotated[
-        str | None, typer.Option(help="These classes alone, with commas; all by default.")
+        str | None, typer.Option(help="Use only these classes, separated by commas. Default: all.")
     ] = None,
-    modality: Annotated[
-        ModalityOption | None, typer.Option(help="Learn from scans of this one alone.")
-    ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Where encoded scans are kept.")] = None,
-    preset: Annotated[
-        TaskPreset | None, typer.Option(help="Batch and length of the run; tiny by default.")
-    ] = None,
-    start: Annotated[
-        TaskStart | None, typer.Option(help="From the model's encoder, the default, or from scratch.")
-    ] = None,
-    styles: Annotated[
-        StyleColumn | None,
-        typer.Option(help="Column of Table 12; auto, the default, is that of the number of labelled scans."),
-    ] = None,
-    patience: Annotated[
-        int | None, typer.Option(help="Validations without a lower loss after which it ends; 0: never.")
-    ] = None,
-    steps: Steps = None,
-    batch: Batch = None,
-    device: RunDevice = None,
-    settings: Settings = None,
+    modality: ModalityOption = None,
+    cache: CacheDirOption = None,
+    preset: FinetuningPresetOption = None,
+    start: FinetuningStartOption = None,
+    styles: StylesOption = None,
+    patience: PatienceOption = None,
+    steps: StepsOption = None,
+    batch: BatchOption = None,
+    device: RunDeviceOption = None,
+    settings: SettingsOption = None,
 ) -> None:
-    """Train a classifier of scans on a model's latents, or go on with the run in the folder."""
-    from meduet_training.runtime.messages import report_on_rank_zero, exit_with_message
-    from meduet_training.tasks.classifier.config import read_classifier_run
-    from meduet_training.tasks.classifier.run import run_classifier
-    from meduet_training.tasks.config import requested_run
+    """Train a classifier of scans on a model's latents, or resume the run in the folder.
 
-    said = {
-        "preset": preset and preset.value,
-        "start": start and start.value,
-        "styles": styles and styles.value,
+    docs/how-to/classify.md describes the configuration.
+    """
+    from meduet_training.runtime.messages import exit_with_message, report_on_rank_zero
+    from meduet_training.tasks.classifier.run import run_classifier
+    from meduet_training.tasks.classifier.task import CLASSIFIER
+
+    options = {
+        "preset": preset,
+        "start": start,
+        "styles": styles,
         "patience": patience,
         "data": {
             "model": model,
             "scans": data,
             "target": target,
             "classes": [name.strip() for name in classes.split(",")] if classes else None,
-            "modality": modality and modality.value,
+            "modality": modality,
             "cache_dir": cache,
         },
-        "training": {"batch": batch, "objective": {"total_steps": steps}},
-        "hardware": {"device": device},
+        **_shared(steps, batch, device),
     }
     with exit_with_message():
         with report_on_rank_zero():
-            chosen = requested_run(read_classifier_run, output, config, said, settings)
-        run_classifier(chosen, output)
+            run = CLASSIFIER.requested(output, config, options, settings)
+        run_classifier(run, output)
 
 
 @app.command("export-classifier")
-def export_classifier(
-    run_folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="Folder of a run.")],
-    into: Annotated[
-        Path, typer.Option(help="The model folder whose latents it reads; a classifier there is replaced.")
-    ],
-) -> None:
-    """Put a run's best classifier, of a finished run or not, into its model, for meduet."""
-    from meduet_training.runtime.messages import exit_with_message
-    from meduet_training.tasks.classifier.export import export_classifier as export
+def export_classifier(run_folder: RunFolderArgument, into: IntoOption) -> None:
+    """Write the best classifier of a run, finished or not, into its model, for meduet."""
+    from meduet_training.tasks.classifier.task import CLASSIFIER
 
-    with exit_with_message():
-        done = export(run_folder, into)
-        judged = (
-            "" if done.balanced_accuracy is None else f", balanced accuracy {done.balanced_accuracy:.3f},"
-        )
-        typer.echo(
-            f"Wrote the classifier after {done.step} of {done.total_steps} steps{judged} into {into}. "
-            f"It tells {', '.join(done.classes)}."
-        )
+    trained = _export(CLASSIFIER, run_folder, into, score="balanced accuracy")
+    typer.echo(f"Its classes are {', '.join(trained.objective['classes'])}.")
 
 
-class Task(StrEnum):
-    segmentation = "segmentation"
-    classification = "classification"
-
-
-@app.command("label-budgets")
-def label_budgets(
+@app.command("label-efficiency")
+def label_efficiency(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the study.")],
-    task: Annotated[Task, typer.Option(help="What is learnt.")] = Task.segmentation,
+    task: Annotated[
+        FinetuningTask, typer.Option(help="Task that is trained with few and with many labels.")
+    ] = "segmentation",
     budgets: Annotated[
-        str, typer.Option(help="With commas: one (a patient for each class), or percent of the patients.")
+        str,
+        typer.Option(
+            help="Label budgets, separated by commas: `one` (one patient for each class), or percent of the "
+            "patients."
+        ),
     ] = "one,10,50,100",
     arms: Annotated[
-        str, typer.Option(help="Ways of learning, with commas; gains are over the first.")
+        str,
+        typer.Option(help="Trainings to compare, separated by commas. Gains are relative to the first."),
     ] = "scratch,meduet,meduet+style",
-    seeds: Annotated[int, typer.Option(min=1, help="So many draws of patients, weights and crops.")] = 5,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Number of repetitions, each with other patients, weights and crops.")
+    ] = 5,
     unseen: Annotated[
         list[str] | None,
-        typer.Option(metavar="DOMAIN", help="Test on this domain, learn from the others; may be repeated."),
+        typer.Option(
+            metavar="DOMAIN", help="Test on this domain and learn from the others. May be repeated."
+        ),
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="A YAML file as segmenter or classifier reads it, for all runs.")
-    ] = None,
-    model: Annotated[
-        Path | None, typer.Option(help="A model folder: gives latents, styles and the start.")
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="A manifest, or a folder with an index.json or an nnU-Net dataset.json."),
-    ] = None,
-    names: Annotated[
-        Path | None, typer.Option(help="Segmentation: YAML or JSON that names the labels.")
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="Classification: the column that holds the class of each scan.")
-    ] = None,
-    modality: Annotated[
-        ModalityOption | None, typer.Option(help="Learn from scans of this one alone.")
-    ] = None,
-    cache: Annotated[Path | None, typer.Option(help="Where encoded scans are kept.")] = None,
-    preset: Annotated[
-        TaskPreset | None, typer.Option(help="Batch and length of each run; tiny by default.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Length of each run.")] = None,
-    batch: Batch = None,
-    device: RunDevice = None,
-    settings: Settings = None,
+    config: ConfigOption = None,
+    model: ModelOption = None,
+    data: LabelledDataOption = None,
+    names: LabelNamesOption = None,
+    target: TargetOption = None,
+    modality: ModalityOption = None,
+    cache: CacheDirOption = None,
+    preset: FinetuningPresetOption = None,
+    steps: StepsOption = None,
+    batch: BatchOption = None,
+    device: RunDeviceOption = None,
+    settings: SettingsOption = None,
 ) -> None:
-    """Learn from few and from many labels, from scratch and from MeDUET, with and without other styles."""
-    from meduet_training.runtime.messages import is_rank_zero, report_on_rank_zero, exit_with_message
+    """Measure label efficiency: train with few and many labels, from scratch and from MeDUET, and compare.
+
+    docs/how-to/few-labels.md describes the study. --config is a file of `meduet-train segmenter` or
+    `meduet-train classifier`.
+    """
+    from meduet_training.runtime.messages import exit_with_message, is_rank_zero, report_on_rank_zero
     from meduet_training.studies.label_efficiency.options import budget_task, chosen_arms
     from meduet_training.studies.label_efficiency.runner import run_budgets
     from meduet_training.studies.label_efficiency.subsets import budgets_in
     from meduet_training.studies.label_efficiency.tables import as_markdown
 
-    said = {
-        "preset": preset and preset.value,
+    options = {
+        "preset": preset,
         "data": {
             "model": model,
             "scans": data,
             "names": names,
             "target": target,
-            "modality": modality and modality.value,
+            "modality": modality,
             "cache_dir": cache,
             "unseen": unseen or None,
         },
-        "training": {"batch": batch, "objective": {"total_steps": steps}},
-        "hardware": {"device": device},
+        **_shared(steps, batch, device),
     }
     with exit_with_message():
         with report_on_rank_zero():
-            chosen, ways = budgets_in(budgets), chosen_arms(arms)
-            asked = budget_task(task.value, output, config, said, settings)
-        study = run_budgets(asked, chosen, ways, seeds, output)
+            parsed_budgets, parsed_arms = budgets_in(budgets), chosen_arms(arms)
+            chosen = budget_task(task, output, config, options, settings)
+        study = run_budgets(chosen, parsed_budgets, parsed_arms, seeds, output)
         if is_rank_zero():
             typer.echo(as_markdown(study), nl=False)
 
 
 @app.command()
-def figures(
-    model: Annotated[Path, typer.Option(help="The model folder; its card is rewritten.")] = EMBEDDED,
-    data: Data = SHARED_DATA,
-    only: Annotated[str | None, typer.Option(help="Some of the figures, by name, with commas.")] = None,
-    document: Annotated[
-        Path | None, typer.Option(help="A page with markers for the tables, such as docs/benchmarks.md.")
+def metrics(
+    model: Annotated[
+        Path, typer.Option(help="Model folder. Its card is rewritten with the results.")
+    ] = EMBEDDED_MODEL,
+    data: CohortOption = SHARED_DATA,
+    only: Annotated[
+        str | None, typer.Option(help="Measure only these metrics, separated by commas. Default: all.")
     ] = None,
-    device: Device = "auto",
+    document: Annotated[
+        Path | None,
+        typer.Option(help="Markdown page with markers for the tables, such as docs/benchmarks.md."),
+    ] = None,
+    device: DeviceOption = "auto",
 ) -> None:
-    """Measure a model on patients it never saw, and write the figures into its card."""
+    """Measure a model on the patients of the test split, and write the metrics on its card."""
     from meduet_training.evaluation.card.metrics import SECTIONS, measure_model
     from meduet_training.runtime.messages import exit_with_message
 
     names = [name.strip() for name in only.split(",")] if only else list(SECTIONS)
     with exit_with_message():
         measure_model(model, data, names, device, document, typer.echo)
+
+
+def _shared(steps: int | None, batch: int | None, device: str | None) -> dict[str, Any]:
+    """Return the options that all trainings share, nested like a configuration file."""
+    return {
+        "training": {"batch": batch, "objective": {"total_steps": steps}},
+        "hardware": {"device": device},
+    }
+
+
+def _export(task: "Task[Any]", run_folder: Path, into: Path, score: str = "") -> "TrainedWeights":
+    """Export the weights of a run, print which weights they are, and return them.
+
+    Args:
+        score: name of the validation score; "" if the newest weights are exported.
+    """
+    from meduet_training.runtime.messages import exit_with_message
+
+    with exit_with_message():
+        trained = task.export(run_folder, into)
+        result = f", {score} {trained.score:.3f}," if trained.score is not None else ""
+        typer.echo(
+            f"Wrote the {task.name} after {trained.step} of {trained.total_steps} steps{result} into {into}."
+        )
+    return trained

@@ -1,4 +1,7 @@
-"""The best weights of a run, beside its checkpoints: what is exported where validations judged the run."""
+"""The weights of the best validation, in the folder of a run beside its checkpoints.
+
+Fine-tuning tasks export these weights. `early_stopping.py` decides which validation is the best.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +18,11 @@ BEST = "best.safetensors"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BestWeights:
-    """The average of the weights after the step with the best validation."""
+    """Averaged weights after the step with the best validation.
+
+    Attributes:
+        score: validation score of these weights.
+    """
 
     tensors: dict[str, Tensor]
     step: int
@@ -23,27 +30,27 @@ class BestWeights:
 
 
 def write_best(folder: Path, network: nn.Module, step: int, score: float) -> None:
-    """Keep a network's weights in the run's folder, in the place of those before."""
+    """Store the weights of a network in the folder of a run, and replace those of earlier validations."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with write_atomically(folder / BEST, overwrite=True) as temporary:
         save_file(tensors, temporary, {"step": str(step), "score": repr(score)})
 
 
 def read_best(folder: Path) -> BestWeights | None:
-    """What was kept; None where nothing was.
+    """Return the best weights in the folder of a run; None if there are none.
 
     Raises:
-        InputError: it is damaged.
+        InputError: the file is damaged.
     """
     path = folder / BEST
     if not path.is_file():
         return None
     try:
         with safe_open(path, framework="pt") as file:
-            words = file.metadata() or {}
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
-        return BestWeights(tensors=tensors, step=int(words["step"]), score=float(words["score"]))
+        return BestWeights(tensors=tensors, step=int(metadata["step"]), score=float(metadata["score"]))
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(
-            f"{folder.name}/{BEST} is damaged; delete it, and the newest checkpoint is taken."
+            f"{folder.name}/{BEST} is damaged; delete it, and the newest checkpoint is used."
         ) from error

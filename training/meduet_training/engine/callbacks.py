@@ -1,4 +1,8 @@
-"""What may look on while a network is trained. The loop tells it; it may ask for the end, no more."""
+"""Callbacks of the trainer: what is called during a training, on rank zero only.
+
+A callback may ask the trainer to end the run; it changes nothing else. `reporting/run_logger.py` is the
+callback that writes log, panels and card.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,14 +13,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StepRecord:
-    """One step that was taken. Tensors lie on the training's device: reading one waits for it.
+    """One step. Its tensors are on the device of the training, so reading one waits for the device.
 
     Attributes:
-        losses: of this step; over several processes, the mean of all of them.
-        gradient_norm: before it was clipped.
+        losses: losses of this step, averaged over all processes.
+        gradient_norm: norm of the gradient before clipping.
         feature_norms: mean norm of the tokens of each factor.
-        step_seconds: that the step took, data included, checkpoints and panels not.
-        data_wait_seconds: of which it waited for data.
+        step_seconds: duration of the step with data loading, without checkpoints and validation.
+        data_wait_seconds: part of `step_seconds` in which the step waited for data.
     """
 
     step: int
@@ -29,37 +33,39 @@ class StepRecord:
 
 
 class TrainerCallback(Protocol):
-    """Is told of a training as it goes, on the first process alone."""
+    """Methods that the trainer calls on rank zero."""
 
-    def on_step(self, record: StepRecord) -> None: ...
+    def on_step(self, record: StepRecord) -> None:
+        """A step was taken."""
+        ...
 
     def on_skip(self, step: int, samples: Sequence[str]) -> None:
-        """A step was skipped, because its loss or gradient was not finite.
+        """A step was skipped because its loss or gradient was not finite.
 
         Args:
-            samples: hashes of the scans that made it so, or of all in the batch where none did so alone.
+            samples: hashes of the scans that caused it, or of all scans of the batch if none did so alone.
         """
         ...
 
     def on_validation(self, step: int, objective: nn.Module) -> None:
-        """Every so many steps, with the whole network, in evaluation mode."""
+        """Validate the full objective, which is in evaluation mode, after `step` steps."""
         ...
 
     def lacks_validation(self, step: int) -> bool:
-        """Whether a run that goes on after so many steps was killed before their validation."""
+        """Return whether the validation after `step` steps is missing, because the run was killed."""
         ...
 
     def reason_to_end(self, step: int) -> str:
-        """What the validations of so many steps say for ending here, as a sentence; empty: go on."""
+        """Return a sentence if the validations up to `step` are a reason to end the run; otherwise ""."""
         ...
 
     def on_end(self, step: int, objective: nn.Module) -> None:
-        """Once, after the last step that was taken."""
+        """The run has ended after `step` steps. `objective` is in evaluation mode."""
         ...
 
 
 class NullCallback:
-    """Nobody looks on."""
+    """A callback that does nothing."""
 
     def on_step(self, record: StepRecord) -> None:
         pass
@@ -81,7 +87,11 @@ class NullCallback:
 
 
 class LossCallback(NullCallback):
-    """Hands the step and its losses to a function."""
+    """A callback that gives each step and its losses to a function.
+
+    Examples:
+        >>> callback = LossCallback(lambda step, losses: print(step, float(losses["total"])))
+    """
 
     def __init__(self, on_step: Callable[[int, dict[str, Tensor]], None]) -> None:
         self._on_step = on_step

@@ -1,8 +1,8 @@
-"""Checkpoints on disk: each is one safetensors file that is whole, or is known not to be.
+"""Checkpoint files: one safetensors file each, with a SHA-256 of its own content.
 
-A file carries the SHA-256 of all that it holds, so that no kill can part the two. It is written beside its
-name, flushed and renamed; the last few are kept, and the newest that is whole is the one that counts. What is
-in a checkpoint is its caller's business (`resume.py`). Nothing is unpickled.
+A file is written under a temporary name, flushed and renamed, so a killed process leaves no half-written
+checkpoint. The newest few are kept, and a run resumes from the newest that is intact. `resume.py` decides
+what a checkpoint contains. Nothing is unpickled.
 """
 
 import hashlib
@@ -26,19 +26,19 @@ from meduet_training.runtime.retry import retry_storage
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.files import write_atomically
 
-FOLDER = "checkpoints"  # in that of the run
+FOLDER = "checkpoints"  # in the folder of the run
 KEPT = 3
-HEADER_BYTES = 2**20  # more than names, shapes and the record take
+HEADER_BYTES = 2**20  # upper bound for names, shapes and the record
 NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """What was saved after `step` steps.
+    """A checkpoint after `step` steps.
 
     Attributes:
-        tensors: on the CPU, under the names they were given.
-        record: all that is no tensor, as JSON types.
+        tensors: tensors by name, on the CPU.
+        record: everything else, as JSON types.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class Checkpoint:
     record: dict[str, Any]
 
     def under(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors whose names begin so, without it."""
+        """Return the tensors whose names begin with a prefix, named without it."""
         return {
             name.removeprefix(prefix): value
             for name, value in self.tensors.items()
@@ -56,31 +56,31 @@ class Checkpoint:
 
 
 class CorruptedCheckpoint(InputError):
-    """A checkpoint that is not what was written."""
+    """A checkpoint file whose content is damaged."""
 
 
 def save_checkpoint(
     folder: Path, step: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any], keep: int = KEPT
 ) -> Path:
-    """Write one checkpoint into a run's folder, whole or not at all, then remove all but the last `keep`.
+    """Write a checkpoint into the folder of a run, remove all but the last `keep`, and return its path.
 
     Args:
-        step: so many steps were taken.
+        step: number of steps done.
 
     Raises:
-        InputError: the disk is full, or cannot be written; the earlier checkpoints are as they were.
+        InputError: the disk is full, or cannot be written. Earlier checkpoints are unchanged.
     """
     checkpoints = folder / FOLDER
     make_folder(checkpoints)
     path = checkpoints / f"step-{step:08d}.safetensors"
     held = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    words = {"step": str(step), "record": json.dumps(record, sort_keys=True)}
-    words["sha256"] = _digest(words, held)
+    metadata = {"step": str(step), "record": json.dumps(record, sort_keys=True)}
+    metadata["sha256"] = _digest(metadata, held)
     check_space(checkpoints, held)
 
     def write() -> None:
         with write_atomically(path, overwrite=True) as temporary:
-            safetensors.torch.save_file(held, temporary, metadata=words)
+            safetensors.torch.save_file(held, temporary, metadata=metadata)
         _flush_folder(checkpoints)
 
     try:
@@ -89,20 +89,20 @@ def save_checkpoint(
         raise InputError(
             f"{path}: could not be written ({error.__cause__ or error}); it needs "
             f"{_in_words(needed_bytes(held))} and {_in_words(shutil.disk_usage(checkpoints).free)} are free. "
-            "Earlier checkpoints are whole: make room, and the same command goes on from the newest."
+            "Earlier checkpoints are intact: make room, and the same command goes on from the newest."
         ) from error
     _keep_last(checkpoints, step, keep)
     return path
 
 
 def newest_checkpoint(folder: Path, say: Callable[[str], None] = print_to_stderr) -> Checkpoint | None:
-    """The newest checkpoint of a run that is whole; None where none was ever written.
+    """Return the newest intact checkpoint of a run; None if the run has no checkpoint.
 
     Args:
-        say: hears a sentence about each newer one that is damaged and was passed over.
+        say: receives a sentence about each newer checkpoint that is damaged.
 
     Raises:
-        InputError: there are checkpoints, but all are damaged.
+        InputError: all checkpoints are damaged.
     """
     damaged = []
     for path in reversed(checkpoint_paths(folder)):
@@ -123,36 +123,38 @@ def newest_checkpoint(folder: Path, say: Callable[[str], None] = print_to_stderr
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """One checkpoint, every byte of it checked against its SHA-256.
+    """Return a checkpoint after checking its content against its SHA-256.
 
     Raises:
-        DamagedCheckpoint: it is not what was written, or cannot be read.
+        CorruptedCheckpoint: the file is damaged, or cannot be read.
     """
     try:
         content = retry_storage(
             path.read_bytes
         )  # not mapped into memory, where a failing disk kills the process
-        words = _words(content)
+        metadata = _metadata(content)
         tensors = safetensors.torch.load(content)
-        step, record = int(words["step"]), json.loads(words["record"])
-        is_whole = words.pop("sha256") == _digest(words, tensors)
+        step, record = int(metadata["step"]), json.loads(metadata["record"])
+        is_whole = metadata.pop("sha256") == _digest(metadata, tensors)
     except OSError as error:
         raise CorruptedCheckpoint(f"{path.name}: cannot be read ({error.strerror}).") from error
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CorruptedCheckpoint(f"{path.name}: damaged, or no checkpoint of this version.") from error
     if not is_whole or path.name != f"step-{step:08d}.safetensors":
-        raise CorruptedCheckpoint(f"{path.name}: damaged, its content has another SHA-256 than was written.")
+        raise CorruptedCheckpoint(
+            f"{path.name}: damaged, its content has another SHA-256 than when it was written."
+        )
     return Checkpoint(path=path, step=step, tensors=tensors, record=record)
 
 
 def checkpoint_paths(folder: Path) -> list[Path]:
-    """The checkpoints of a run, whole or not, the oldest first."""
+    """Return the paths of a run's checkpoints, intact or damaged, the oldest first."""
     found = [path for path in (folder / FOLDER).glob("step-*.safetensors") if NAME.fullmatch(path.name)]
     return sorted(found, key=_step_of)
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Remove what killed saves left in a run's folder; how many files. Only for who holds the run's lock."""
+    """Remove temporary files of killed processes, and return their number. The caller holds the run lock."""
     leftovers = [path for path in (folder / FOLDER).glob(".*") if path.is_file()]
     for path in leftovers:
         path.unlink()
@@ -160,26 +162,26 @@ def remove_leftovers(folder: Path) -> int:
 
 
 def needed_bytes(tensors: Mapping[str, Tensor]) -> int:
-    """Room on the disk for a checkpoint of these tensors."""
+    """Return the size of a checkpoint of these tensors on the disk."""
     return HEADER_BYTES + sum(value.nbytes for value in tensors.values())
 
 
 def check_space(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse to begin what the disk cannot hold.
+    """Refuse to write a checkpoint that is larger than the free disk space.
 
     Raises:
-        InputError: there is less room than a checkpoint of these tensors needs.
+        InputError: with the two sizes.
     """
     needed, free = needed_bytes(tensors), shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
             f"{folder}: the disk is full; a checkpoint needs {_in_words(needed)} and {_in_words(free)} are "
-            "free. Earlier checkpoints are whole: make room, and the same command goes on from the newest."
+            "free. Earlier checkpoints are intact: make room, and the same command goes on from the newest."
         )
 
 
 def _keep_last(checkpoints: Path, step: int, keep: int) -> None:
-    """Remove all but the last `keep` up to this step; later ones were passed over as damaged."""
+    """Remove all but the last `keep` checkpoints up to this step, and later ones, which are damaged."""
     paths = checkpoint_paths(checkpoints.parent)
     earlier = [path for path in paths if _step_of(path) <= step]
     for path in set(paths) - set(earlier[-keep:]):
@@ -190,9 +192,9 @@ def _step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def _digest(words: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the words and of every tensor's name, type, shape and bytes."""
-    digest = hashlib.sha256(json.dumps(dict(words), sort_keys=True).encode())
+def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """Return a SHA-256 of the metadata and of the name, type, shape and bytes of every tensor."""
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
     for part in _parts(tensors):
         digest.update(part)
     return digest.hexdigest()
@@ -204,14 +206,14 @@ def _parts(tensors: Mapping[str, Tensor]) -> Iterator[Any]:
         yield value.reshape(-1).view(torch.uint8).numpy()
 
 
-def _words(content: bytes) -> dict[str, str]:
-    """What a safetensors file says beside its tensors: the header's length, then the header."""
+def _metadata(content: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file. The file begins with the length of its header."""
     length = int.from_bytes(content[:8], "little")
     return dict(json.loads(content[8 : 8 + length])["__metadata__"])
 
 
 def _flush_folder(folder: Path) -> None:
-    """Wait until the new name is on the disk, not only the bytes (Windows has no such call)."""
+    """Wait until the new file name is on the disk. Windows has no such call."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

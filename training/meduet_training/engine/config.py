@@ -55,9 +55,7 @@ class TrainingConfig:
         if self.batch < 1:
             raise ValueError(f"batch must be at least 1; got {self.batch}.")
         if self.linear_start and not isinstance(self.objective, ObjectiveConfig):
-            raise ValueError(
-                "linear_start is for the pretext meduet. Other pretexts have random weights."
-            )
+            raise ValueError("linear_start is for the pretext meduet. Other pretexts have random weights.")
         if self.start and isinstance(self.network, MeDUETConfig | ResidualUNetConfig):
             raise ValueError("start is for generators and fine-tuning. Pretraining has linear_start.")
 

@@ -1,8 +1,8 @@
-"""What a training step will take, counted without computing it: parameters, operations, memory.
+"""Parameters, operations and memory of a training step, counted without computing it.
 
-The pretext is built where tensors have shapes and no numbers. Operations are those of the products in forward
-and backward. Activations are the bytes that live at once between the two, in the precision of the run: every
-storage is seen from the operation that makes it to its end.
+The objective is built with tensors that have shapes but no values. Operations are those of the matrix
+products and convolutions in the forward and backward pass. Activations are the largest number of bytes that
+exist at one time, in the precision of the run. `planning.py` makes a table of these numbers.
 """
 
 import weakref
@@ -30,14 +30,14 @@ FEWEST_ROWS = 2  # a pair
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Numbers that a pretext holds.
+    """Numbers of values in an objective.
 
     Attributes:
-        trained: parameters with a gradient; `trained_tensors` of them.
-        teacher: parameters that follow the trained ones.
-        fixed: parameters that stay as they are, such as classifiers that nothing asks.
-        buffers: constants, made anew and never saved.
-        unsharded: of all parameters those that FSDP puts together at once: two blocks, and what is in none.
+        trained: values in parameters with a gradient; `trained_tensors` is the number of these parameters.
+        teacher: values in parameters of the teacher.
+        fixed: values in other parameters without a gradient.
+        buffers: values in constants, which are not saved.
+        unsharded: values that FSDP gathers at one time: two blocks, and all parameters outside of blocks.
     """
 
     trained: int
@@ -49,7 +49,7 @@ class Weights:
 
 
 def count_weights(training: TrainingConfig) -> Weights:
-    """What the pretext of a training holds."""
+    """Return the numbers of values in the objective of a training."""
     objective = _without_numbers(training)
     trained = [each.numel() for each in objective.parameters() if each.requires_grad]
     teacher = [each.numel() for name, each in objective.named_parameters() if name.startswith("teacher.")]
@@ -70,18 +70,18 @@ def count_weights(training: TrainingConfig) -> Weights:
 
 
 def count_operations(training: TrainingConfig, rows: int) -> int:
-    """Multiplications and additions of the products in one forward and backward of so many rows."""
+    """Return the multiplications and additions of one forward and backward pass of `rows` rows."""
     counter = FlopCounterMode(
         display=False, custom_mapping={torch.ops.aten.convolution_backward: _products_of_convolution_backward}
     )
-    # Of the kernels for attention this is the one whose products are counted.
+    # The counter knows only the products of this attention kernel.
     with _as_if_real(training, FEWEST_ROWS) as (objective, batch), sdpa_kernel(SDPBackend.MATH), counter:
         objective(batch, training.total_steps - 1)["total"].backward()
     return counter.get_total_flops() * rows // FEWEST_ROWS
 
 
 def count_activations(training: TrainingConfig, rows: int, *, bf16: bool, recompute: bool) -> int:
-    """Bytes that live at once, beside weights and gradients, in a forward and backward of so many rows."""
+    """Return the peak bytes of activations in a forward and backward pass of `rows` rows."""
     with _as_if_real(training, rows) as (objective, batch):
         for module in objective.modules():
             if isinstance(module, Transformer):
@@ -97,7 +97,7 @@ def count_activations(training: TrainingConfig, rows: int, *, bf16: bool, recomp
 
 
 def rows_of(training: TrainingConfig, rows: int = FEWEST_ROWS) -> dict[str, Tensor]:
-    """A batch of noise with every field that the pretext reads; partners lie side by side."""
+    """Return a batch of noise with every field that the objective reads. Partners are neighbours."""
     network, generator = training.network, generator_of(training.seed)
     drawn = [training.objective.draw(cast(Any, network), generator) for _ in range(rows)]
     batch = {name: torch.stack([row[name] for row in drawn]) for name in drawn[0]}
@@ -107,15 +107,15 @@ def rows_of(training: TrainingConfig, rows: int = FEWEST_ROWS) -> dict[str, Tens
     if isinstance(network, GeneratorConfig):
         batch["content"] = torch.randn(rows, network.content_width, generator=generator)
         batch["style"] = torch.randn(rows, network.style_width, generator=generator)
-        places = (rows, network.num_tokens, network.content_width)
-        batch["spatial_content"] = torch.randn(places, generator=generator)
+        shape = (rows, network.num_tokens, network.content_width)
+        batch["spatial_content"] = torch.randn(shape, generator=generator)
     if getattr(training.objective, "aligns", False):
         batch["aligned_target"] = batch["style_reference"] = batch["latent"]
     return batch
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all storages that are made while it is on, from their making to their end."""
+    """Counts the bytes of all tensor storages that exist while this mode is active, now and at the peak."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ def _without_numbers(training: TrainingConfig) -> nn.Module:
 
 @contextmanager
 def _as_if_real(training: TrainingConfig, rows: int) -> Iterator[tuple[nn.Module, dict[str, Tensor]]]:
-    """The pretext and a batch that say they lie on the CPU, and everything made beside them likewise."""
+    """Yield the objective and a batch as fake tensors on the CPU; new tensors are fake too."""
     objective, few = _without_numbers(training), rows_of(training)
     with FakeTensorMode():
         for module in objective.modules():
@@ -166,16 +166,17 @@ def _as_if_real(training: TrainingConfig, rows: int) -> Iterator[tuple[nn.Module
 def _products_of_convolution_backward(
     gradient: Sequence[int], inputs: Sequence[int], weight: Sequence[int], *arguments: Any, **_: Any
 ) -> int:
-    """As many as forward for each gradient that is wanted; torch's own count forgets groups, so that a
-    depthwise convolution would cost as many times too much as it has channels.
+    """Return the operations of the backward pass of a convolution: those of a forward pass for each gradient.
+
+    The count of torch ignores groups: it is too high by the number of channels for a depthwise convolution.
 
     Args:
         gradient, inputs, weight: shapes.
-        arguments: the operation's others; `transposed` and the mask of wanted gradients are among them.
+        arguments: other arguments of the operation, such as `transposed` and the mask of required gradients.
     """
-    transposed, wanted = arguments[4], arguments[7]
-    places = (inputs if transposed else gradient)[2:]
-    return 2 * inputs[0] * prod(places) * prod(weight) * sum(wanted[:2])
+    transposed, required = arguments[4], arguments[7]
+    positions = (inputs if transposed else gradient)[2:]
+    return 2 * inputs[0] * prod(positions) * prod(weight) * sum(required[:2])
 
 
 def _forget_gradient(parameter: Tensor) -> None:

@@ -1,8 +1,7 @@
-"""What a run will need, said before it begins: parameters, operations, memory, hours and disk.
+"""The plan of a run before it starts: parameters, operations, memory, time and disk space.
 
-Memory is counted (cost.py). Time is measured on this machine in a few real steps of few rows and scaled,
-so waiting for data and for other processes is not in it. What does not fit is said as a warning; nothing is
-refused here.
+`cost.py` counts the memory. The time of a step is measured on this machine with few rows and scaled, so it
+does not include waiting for data and for other processes. A run that does not fit gives a warning.
 """
 
 import shutil
@@ -35,19 +34,19 @@ from napari_meduet.models.devices import choose_device
 from napari_meduet.pipelines.common.memory import free_bytes
 
 FLOAT_BYTES = 4  # weights, gradients and moments are fp32 in every precision
-MOMENTS = 2  # of AdamW, for each trained number; beside them, one number a tensor
-ROWS_ON_GPU = 8  # fewer leave a GPU idle
+MOMENTS = 2  # AdamW has two for each trained value, and one value for each tensor
+ROWS_ON_GPU = 8  # rows of a timed step; with fewer rows a GPU would be idle
 TIMED_STEPS = 3
-LONG_ENOUGH_S = 30.0  # two steps are measured whatever they take
-LOG_BYTES = 1_500  # of a step that is logged, in log.jsonl and for TensorBoard
+LONG_ENOUGH_S = 30.0  # no further step is timed after this time; at least two are
+LOG_BYTES = 1_500  # of one logged step, in log.jsonl and for TensorBoard
 LOGGED_EVERY = 20  # steps
-PANEL_BYTES = 1_000_000  # of a validation
+PANEL_BYTES = 1_000_000  # of one validation
 GIB, GIGA = 2**30, 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes on one device, under one way of sharing and of keeping activations."""
+    """Bytes on one device with one strategy, with or without recomputed activations."""
 
     strategy: str
     recompute: bool
@@ -64,11 +63,11 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class StepTime:
-    """Seconds that this machine took.
+    """Measured duration of a step on this machine, in seconds.
 
     Attributes:
-        gradient_s: forward and backward of `rows` rows.
-        update_s: clipping, optimizer and teacher.
+        gradient_s: forward and backward pass of `rows` rows.
+        update_s: gradient clipping, optimizer and teacher.
     """
 
     rows: int
@@ -76,21 +75,21 @@ class StepTime:
     update_s: float
 
     def scaled(self, rows: int) -> float:
-        """Seconds of a step of so many rows."""
+        """Return the estimated seconds of a step of `rows` rows."""
         return self.gradient_s * rows / self.rows + self.update_s
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run will need.
+    """What a run needs.
 
     Attributes:
-        operations: of a step, over all processes.
-        memory: on each device, first as the run is configured, then other ways.
-        memory_free: of this machine's device; None where the system does not say.
-        step_time: None where the run does not fit here, and so nothing was measured.
-        step_s: of a step, on as many of this machine's devices as there are processes.
-        disk: bytes of checkpoints, cache and logs; a cache that is there already takes no more.
+        operations: operations of a step, summed over all processes.
+        memory: memory of each device, first as configured, then with other options.
+        memory_free: free bytes of this machine's device; None if the system does not report them.
+        step_time: measured time; None if the run does not fit on this machine.
+        step_s: seconds of a step if every process has a device like that of this machine.
+        disk: bytes of checkpoints, cache and logs.
     """
 
     training: TrainingConfig
@@ -107,7 +106,7 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """Of a batch that pass the network at once, on each device."""
+        """Rows of one forward pass on each device."""
         return self.training.batch // (self.num_processes * self.hardware.accumulate)
 
     @property
@@ -118,7 +117,7 @@ class Plan:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What does not fit, and what would help."""
+        """Sentences about what does not fit, and what would help."""
         found = []
         needed = self.memory[0].total
         if self.memory_free is not None and needed > self.memory_free:
@@ -140,28 +139,28 @@ class Plan:
                 return f"with {_named(other)} it is {other.total / GIB:.1f} GiB."
         held = self.memory[0].total - self.memory[0].activations
         if held > free:
-            return "its weights alone do not fit; choose a smaller preset, or share it among more devices."
+            return "its weights alone do not fit; choose a smaller preset, or use FSDP with more devices."
         return "raise hardware.accumulate, or choose a smaller batch."
 
 
 def plan_run(
     training: TrainingConfig,
     hardware: Hardware,
-    upkeep: TrainerOptions,
+    options: TrainerOptions,
     folder: Path,
     *,
     num_processes: int = 1,
     cache: Path | None = None,
 ) -> Plan:
-    """Count and measure what a run will need; a few steps are computed, nothing is written.
+    """Return what a run needs. A few steps are computed, and nothing is written.
 
     Args:
-        folder: of the run, there or not.
-        num_processes: that would share each batch.
-        cache: folder or file of latents that is there already.
+        folder: folder of the run; it need not exist.
+        num_processes: number of processes that share each batch.
+        cache: existing folder or file of latents.
 
     Raises:
-        InputError: this machine lacks the device, or the batch does not split.
+        InputError: this machine has no such device, or the batch cannot be split.
     """
     share = Shard(num_ranks=num_processes, accumulate=hardware.accumulate)
     try:
@@ -197,9 +196,9 @@ def plan_run(
         memory_free=memory_free,
         step_time=time_step(training, hardware, device, bf16=bf16) if fits else None,
         disk={
-            f"{upkeep.keep} checkpoints, and one being written": (upkeep.keep + 1) * checkpoint,
+            f"{options.keep} checkpoints, and one being written": (options.keep + 1) * checkpoint,
             "logs and panels, about": steps // LOGGED_EVERY * LOG_BYTES
-            + sum(upkeep.validates_after(done, steps) for done in range(1, steps + 1)) * PANEL_BYTES,
+            + sum(options.validates_after(done, steps) for done in range(1, steps + 1)) * PANEL_BYTES,
         }
         | ({"cache, there already": _size(cache)} if cache else {}),
         disk_free=shutil.disk_usage(_existing(folder)).free,
@@ -209,10 +208,10 @@ def plan_run(
 def memory_of(
     weights: Weights, activations: int, strategy: str, recompute: bool, num_processes: int
 ) -> Memory:
-    """Bytes on one device.
+    """Return the bytes on one device.
 
-    Under `fsdp` each holds a part of every weight, gradient and moment, and beside it the weights that are
-    put together while they are used.
+    With `fsdp` each device holds a shard of every weight, gradient and moment, and the weights that are
+    gathered while they are used.
     """
     parts = num_processes if strategy == "fsdp" else 1
     gathered = weights.unsharded if parts > 1 else 0
@@ -229,13 +228,13 @@ def memory_of(
 
 
 def checkpoint_bytes(weights: Weights) -> int:
-    """Of one checkpoint: weights, teacher, and the optimizer's moments."""
+    """Return the bytes of one checkpoint: weights, teacher, and the moments of the optimizer."""
     network = weights.trained + weights.teacher + weights.fixed
     return FLOAT_BYTES * (network + MOMENTS * weights.trained + weights.trained_tensors)
 
 
 def time_step(training: TrainingConfig, hardware: Hardware, device: torch.device, *, bf16: bool) -> StepTime:
-    """Take a few real steps of few rows of noise on this device; the median of those after the first."""
+    """Return the median time of a few steps with rows of noise on this device, without the first step."""
     rows = FEWEST_ROWS if device.type == "cpu" else ROWS_ON_GPU
     with torch.random.fork_rng(devices=[]):
         objective = cast(Any, training.objective).build(cast(Any, training.network)).to(device)
@@ -268,8 +267,8 @@ def time_step(training: TrainingConfig, hardware: Hardware, device: torch.device
 
 
 def plan_table(plan: Plan) -> Table:
-    """One table for a person."""
-    table = Table(title="What this run will need", title_justify="left")
+    """Return the plan as a table."""
+    table = Table(title="What this run needs", title_justify="left")
     table.add_column()
     for number, memory in enumerate(plan.memory):
         name = _named(memory)
@@ -346,7 +345,7 @@ def _free(device: torch.device) -> int | None:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+    """Return the folder, or its nearest parent that exists."""
     return next(each for each in (folder, *folder.resolve().parents) if each.exists())
 
 

@@ -1,10 +1,9 @@
-"""What a pretraining keeps in its checkpoints, so that it goes on as if it had never stopped.
+"""The content of a checkpoint, from which a run resumes bit for bit.
 
-Network, teacher, optimizer, the random numbers of every process and the settings it was begun with; the place
-in the data and in every schedule follow from the step. Weights and moments are gathered whole and under their
-names, so a run may go on with other processes, and with another way of sharing the network among them. It
-goes on only from a checkpoint of its own settings and data: to go on from another's would be neither run. How
-a checkpoint gets to the disk is `checkpoints.py`'s business.
+A checkpoint holds network, teacher, optimizer, the random state of every process and the settings of the run.
+The position in the data and in every schedule follows from the step. Weights and moments are gathered in full
+and by name, so a run may resume with another number of processes or another strategy. A run resumes only from
+a checkpoint with its own settings and data. `checkpoints.py` writes and reads the files.
 """
 
 import json
@@ -30,20 +29,20 @@ from napari_meduet.core.meduet import MeDUET, MeDUETConfig
 from napari_meduet.errors import InputError
 from napari_meduet.models.configs import with_tuples
 
-NETWORK, OPTIMIZER, RANDOM = "objective.", "optimizer.", "random."  # begin the names of tensors
-MEDUET_PARTS = {"student", "teacher", "log_scale"}  # of what is under NETWORK
-Moments = dict[str, dict[str, Tensor]]  # of each parameter, by its name
+NETWORK, OPTIMIZER, RANDOM = "objective.", "optimizer.", "random."  # prefixes of tensor names
+MEDUET_PARTS = {"student", "teacher", "log_scale"}  # first names under NETWORK
+Moments = dict[str, dict[str, Tensor]]  # moments of each parameter, by its name
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What a run was begun with, as plain data.
+    """Settings of a run, as plain data.
 
     Attributes:
-        training: the whole `TrainingConfig`.
-        data_sha256: of the latents it learns from.
-        latent_mean, latent_std: of each channel, by which latents are standardised.
-        processes, accumulate: a batch goes through the network in so many times so many parts.
+        training: the `TrainingConfig`.
+        data_sha256: hash of the latents.
+        latent_mean, latent_std: of each channel, for standardising the latents.
+        processes, accumulate: number of processes, and of parts into which each process splits its batch.
     """
 
     training: dict[str, Any]
@@ -57,21 +56,21 @@ class RunSettings:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainedNetwork:
-    """The student of a run, and how far it came."""
+    """The student of a run after `step` steps."""
 
     student: MeDUET
-    step: int  # so many were taken
+    step: int
     settings: RunSettings
 
 
 def gather_state(fabric: Fabric, objective: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """All that a checkpoint holds, whole, on the CPU of the first process; the others get nothing.
+    """Return the full content of a checkpoint on the CPU of rank zero, and an empty one on other ranks.
 
-    To be called on all processes together.
+    All processes call this together.
     """
-    whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    weights = get_model_state_dict(objective, options=whole)
-    moments = cast(Moments, get_optimizer_state_dict(objective, optimizer, options=whole).get("state", {}))
+    full = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights = get_model_state_dict(objective, options=full)
+    moments = cast(Moments, get_optimizer_state_dict(objective, optimizer, options=full).get("state", {}))
     tensors: dict[str, Any] = {
         f"{RANDOM}{name}": value.cpu() for name, value in _random_states(fabric).items()
     }
@@ -84,13 +83,13 @@ def gather_state(fabric: Fabric, objective: nn.Module, optimizer: Optimizer) -> 
 def find_checkpoint(
     folder: Path, settings: RunSettings, say: Callable[[str], None] = print_to_stderr
 ) -> Checkpoint | None:
-    """The run's newest whole checkpoint, if any.
+    """Return the checkpoint from which a run resumes; None if its folder has no checkpoint.
 
     Args:
-        say: hears what is not as it was: a damaged checkpoint, another number of processes.
+        say: receives a message if a checkpoint is damaged, or if the number of processes has changed.
 
     Raises:
-        InputError: the checkpoint belongs to a run with other settings, or all are damaged.
+        InputError: the checkpoint belongs to a run with other settings, or all checkpoints are damaged.
     """
     checkpoint = newest_checkpoint(folder, say)
     if checkpoint is None:
@@ -107,43 +106,43 @@ def find_checkpoint(
 
 
 def fill_network(checkpoint: Checkpoint, objective: nn.Module) -> None:
-    """Weights of student and teacher; before the network is shared among processes."""
+    """Load the weights of student and teacher, before Fabric sets up the objective."""
     objective.load_state_dict(checkpoint.under(NETWORK))
 
 
 def fill_optimizer(
     checkpoint: Checkpoint, fabric: Fabric, objective: nn.Module, optimizer: Optimizer
 ) -> None:
-    """Moments, each process taking its part of them; and the random numbers of this very process."""
-    whole = StateDictOptions(full_state_dict=True)  # offloaded, the first process alone would get the groups
-    fresh = get_optimizer_state_dict(objective, optimizer, options=whole)  # for its groups
+    """Load the moments, or the shard of this process, and the random state of this process."""
+    full = StateDictOptions(full_state_dict=True)  # with cpu_offload only rank zero would get the groups
+    fresh = get_optimizer_state_dict(objective, optimizer, options=full)  # for its parameter groups
     moments: Moments = {}
     for name, value in checkpoint.under(OPTIMIZER).items():
         parameter, field = name.rsplit(".", 1)
         moments.setdefault(parameter, {})[field] = value
-    set_optimizer_state_dict(objective, optimizer, cast(Any, {**fresh, "state": moments}), options=whole)
+    set_optimizer_state_dict(objective, optimizer, cast(Any, {**fresh, "state": moments}), options=full)
     random = checkpoint.under(RANDOM)
     if len(random["cpu"]) == fabric.world_size:
-        # cloned: torch copies the state by aligned moves, and a row of a file's tensor lies anywhere
+        # Cloned, because torch needs aligned memory, and a row of a file's tensor may start at any address.
         torch.set_rng_state(random["cpu"][fabric.global_rank].clone())
         if fabric.device.type == "cuda" and "cuda" in random:
             torch.cuda.set_rng_state(random["cuda"][fabric.global_rank].clone(), fabric.device)
 
 
 def load_trained(folder: Path) -> TrainedNetwork:
-    """The student of a run's newest whole checkpoint, finished or not.
+    """Return the student in the newest intact checkpoint of a run, finished or not.
 
     Raises:
-        InputError: there is no checkpoint, or all are damaged.
+        InputError: there is no checkpoint, or all checkpoints are damaged.
     """
     return trained_in(checkpoint_of(folder))
 
 
 def checkpoint_of(folder: Path) -> Checkpoint:
-    """The newest whole checkpoint of a run that has begun.
+    """Return the newest intact checkpoint of a run.
 
     Raises:
-        InputError: there is none, or all are damaged.
+        InputError: there is no checkpoint, or all checkpoints are damaged.
     """
     checkpoint = newest_checkpoint(folder)
     if checkpoint is None:
@@ -152,10 +151,10 @@ def checkpoint_of(folder: Path) -> Checkpoint:
 
 
 def trained_in(checkpoint: Checkpoint) -> TrainedNetwork:
-    """The student of one checkpoint.
+    """Return the student in a checkpoint.
 
     Raises:
-        InputError: another version wrote it, or its pretext trains another network, or more than one.
+        InputError: another version wrote the checkpoint, or its pretext trains another network.
     """
     settings = settings_of(checkpoint)
     try:
@@ -164,40 +163,45 @@ def trained_in(checkpoint: Checkpoint) -> TrainedNetwork:
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(
             f"{checkpoint.path.name}: holds no MeDUET network, so it has no content and style; it was "
-            "trained by another pretext, or by another version."
+            "trained with another pretext, or by another version of this program."
         ) from error
-    if beside := {name.split(".")[0] for name in checkpoint.under(NETWORK)} - MEDUET_PARTS:
+    if others := {name.split(".")[0] for name in checkpoint.under(NETWORK)} - MEDUET_PARTS:
         raise InputError(
             f"{checkpoint.path.name}: its pretext trained more than a MeDUET network (also "
-            f"{', '.join(sorted(beside))}), so what a model can hold of it is not what was trained."
+            f"{', '.join(sorted(others))}), and a model folder cannot hold these parts."
         )
     return TrainedNetwork(student=student.eval(), step=checkpoint.step, settings=settings)
 
 
 def settings_of(checkpoint: Checkpoint) -> RunSettings:
-    """What the run of a checkpoint was begun with.
+    """Return the settings of the run that wrote a checkpoint.
 
     Raises:
-        InputError: another version wrote it.
+        InputError: another version of this program wrote it.
     """
     try:
         return RunSettings(**checkpoint.record["settings"])
     except (KeyError, TypeError) as error:
         raise InputError(
-            f"{checkpoint.path.name}: written by another version of this program; go on with that one, or "
-            "give another output folder."
+            f"{checkpoint.path.name}: written by another version of this program. Resume with that version, "
+            "or give another output folder."
         ) from error
 
 
 def differing_settings(before: RunSettings, now: RunSettings) -> list[str]:
-    """The names of what is not the same, such as `objective.total_steps`; the processes may differ."""
+    """Return the names of settings that differ, such as `objective.total_steps`. Processes may differ."""
     old, new = (flat(json.loads(json.dumps(settings.training))) for settings in (before, now))
     differing = [name for name in sorted(old | new) if old.get(name) != new.get(name)]
     return differing + (["data"] if before.data_sha256 != now.data_sha256 else [])
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings under dotted names, such as `objective.total_steps`."""
+    """Return nested settings under dotted names.
+
+    Examples:
+        >>> flat({"batch": 8, "objective": {"total_steps": 300}})
+        {'batch': 8, 'objective.total_steps': 300}
+    """
     named = {}
     for name, value in settings.items():
         if isinstance(value, dict):
@@ -208,12 +212,12 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def record_of(settings: RunSettings) -> dict[str, Any]:
-    """What a checkpoint says of its run."""
+    """Return the record of a checkpoint: everything that is not a tensor."""
     return {"settings": asdict(settings)}
 
 
 def _random_states(fabric: Fabric) -> dict[str, Tensor]:
-    """The state of torch's random numbers on each process, one row each."""
+    """Return the random state of torch on every process, one row for each process."""
     states = {"cpu": torch.get_rng_state()}
     if fabric.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(fabric.device)
@@ -233,16 +237,16 @@ def _from_all(tensor: Tensor, num_processes: int) -> list[Tensor]:
 
 def _conversion(before: RunSettings, now: RunSettings) -> str:
     then, today = (f"{each.processes} processes x {each.accumulate} parts" for each in (before, now))
-    sentence = (
-        f"This run cut its batch for {then} and goes on with {today}: sums are taken in another order, so "
-        "its losses agree to rounding, no longer bit for bit."
+    message = (
+        f"This run split its batch for {then} and goes on with {today}. Sums are computed in another order, "
+        "so its losses agree to rounding, and no longer bit for bit."
     )
     if before.processes * before.accumulate != now.processes * now.accumulate:
-        sentence += (
-            " Contrast of scope `batch` is taken within a part, so it now compares "
-            f"{_rows(now)} volumes where it compared {_rows(before)}."
+        message += (
+            " The contrast of scope `batch` compares the volumes of one part: now "
+            f"{_rows(now)} volumes instead of {_rows(before)}."
         )
-    return sentence
+    return message
 
 
 def _rows(settings: RunSettings) -> int:

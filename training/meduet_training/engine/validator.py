@@ -1,4 +1,8 @@
-"""What there is to see of a run beside its losses. Who looks when, and where it goes, is reporting/run_logger.py's."""
+"""The protocol of a validator: what a task measures and shows during a run, beside its losses.
+
+`reporting/run_logger.py` calls the validator after the steps that `TrainerOptions` chooses, and writes its
+metrics and panels.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,44 +12,48 @@ from torch import nn
 
 
 class Validator(Protocol):
-    """What there is to see of a run, beside its losses."""
+    """What a task measures and shows during a run."""
 
     @property
     def note(self) -> str:
-        """A sentence for captions: where the crops come from."""
+        """A sentence about the source of the validation set, for captions."""
         ...
 
     def counts(self) -> dict[str, int]:
-        """Crops of each domain."""
+        """Return the number of crops or scans of each domain."""
         ...
 
-    def sees(self, objective: nn.Module) -> bool:
-        """Whether it is about networks of this kind."""
+    def can_measure(self, objective: nn.Module) -> bool:
+        """Return whether this validator can measure objectives of this class."""
         ...
 
     def pictures(self, objective: Any, done: int, total: int) -> Iterator[tuple[str, Any]]:
-        """Panels after so many steps, each under its name."""
+        """Yield the name and the panel of each picture after `done` of `total` steps."""
         ...
 
     def metrics(self, objective: Any, seed: int) -> tuple[dict[str, Any], dict[str, float]]:
-        """A row of validation.jsonl, and points of curves."""
+        """Return a row of validation.jsonl, and the points of TensorBoard curves."""
         ...
 
     def keep(self, objective: Any, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-        """Keep in the run's folder what a later validation may ask for; the last of the rows is today's."""
+        """Store what a later step needs in the folder of the run, such as the best weights.
+
+        Args:
+            rows: rows of all validations so far; the last one is that of `objective`.
+        """
         ...
 
     def reason_to_end(self, rows: Sequence[Mapping[str, Any]]) -> str:
-        """What all validations so far say for ending the run, as a sentence; empty: go on."""
+        """Return a sentence if the validations so far are a reason to end the run; otherwise ""."""
         ...
 
     def at_end(self, objective: Any, seed: int, folder: Path) -> None:
-        """What is written once, beside a run's panels."""
+        """Write the results of the finished run into its folder."""
         ...
 
 
 class NoEarlyStopping:
-    """The part of `Validator` of which a run's length does not depend."""
+    """The methods of a validator that never ends a run and stores nothing."""
 
     def keep(self, objective: Any, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
         pass

@@ -41,9 +41,10 @@ def pretraining(config: Path, folder: Path, processes: int) -> tuple[str, ...]:
         InputError: it cannot be run as it is configured; better said now than after a night in the queue.
     """
     from meduet_training.data.sources.step_batches import Shard
-    from meduet_training.tasks.config import ONE_SOURCE, read_run_config
+    from meduet_training.tasks.pretraining.config import ONE_SOURCE
+    from meduet_training.tasks.pretraining.task import PRETRAINING
 
-    wanted = read_run_config(config, {})
+    wanted = PRETRAINING.read(config, {})
     if wanted.data is None:
         raise InputError(f"{config.name}: {ONE_SOURCE}")
     for name in ("cache", "windows", "scans", "tokenizer"):

@@ -142,7 +142,7 @@ class PretrainingValidation(NoEarlyStopping):
     def counts(self) -> dict[str, int]:
         return self.crops.counts()
 
-    def sees(self, objective: nn.Module) -> bool:
+    def can_measure(self, objective: nn.Module) -> bool:
         """Return whether the pretext task has content and style."""
         return isinstance(objective, Objective)
 
@@ -209,7 +209,7 @@ class RunLogger:
 
     def on_validation(self, step: int, objective: nn.Module) -> None:
         """Write panels and metrics, if the validator supports the objective."""
-        if self._validation is None or not self._validation.sees(objective):
+        if self._validation is None or not self._validation.can_measure(objective):
             return
         logs, start = self._open_logs(step), time.monotonic()
         make_folder(self._folder / PANELS)
@@ -234,7 +234,7 @@ class RunLogger:
 
     def on_end(self, step: int, objective: nn.Module) -> None:
         """Write the analysis of the last step."""
-        if self._validation is None or not self._validation.sees(objective):
+        if self._validation is None or not self._validation.can_measure(objective):
             return
         self._open_logs(step)
         self._validation.at_end(objective, self._seed, self._folder)

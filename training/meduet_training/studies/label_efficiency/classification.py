@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from meduet_training.data.labels.scan_classes import class_names
-from meduet_training.studies.label_efficiency.task import check_base, metrics_in
+from meduet_training.studies.label_efficiency.task import check_base, read_metrics
 from meduet_training.tasks.classifier.config import ClassifierRun
 from meduet_training.tasks.classifier.run import (
-    learnable,
     requested_classes,
     run_classifier,
     scans_in_test_split,
+    train_scans,
 )
 from meduet_training.tasks.finetuning.shared import style_bank
 from napari_meduet.errors import InputError
@@ -34,7 +34,7 @@ class ClassificationBudgets:
         check_base(run)
         self._model = load_model(run.data.model, "cpu")
         self._cohort, classified = requested_classes(run)
-        self._scans = learnable(run, classified)
+        self._scans = train_scans(run, classified)
         self.kinds = class_names(self._scans, run.data.target)
         self._modalities: set[Modality] = {each.scan.modality for each in self._scans}
         tests = scans_in_test_split(classified, self.kinds, sorted(self._modalities))
@@ -74,4 +74,4 @@ class ClassificationBudgets:
 
     def scores(self, folder: Path) -> dict[str, float]:
         """AUC and balanced accuracy on the test scans."""
-        return metrics_in(folder)
+        return read_metrics(folder)

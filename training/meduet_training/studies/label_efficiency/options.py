@@ -1,16 +1,16 @@
-"""What `meduet-train label-budgets` was asked for."""
+"""What `meduet-train label-efficiency` was asked for."""
 
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from meduet_training.studies.label_efficiency.classification import ClassificationBudgets
 from meduet_training.studies.label_efficiency.segmentation import SegmentationBudgets
 from meduet_training.studies.label_efficiency.task import ARMS, BudgetTask
-from meduet_training.tasks.classifier.config import read_classifier_run
-from meduet_training.tasks.config import requested_run
-from meduet_training.tasks.segmenter.config import read_segmenter_run
+from meduet_training.tasks.choices import FinetuningTask
+from meduet_training.tasks.classifier.task import CLASSIFIER
+from meduet_training.tasks.segmenter.task import SEGMENTER
 from napari_meduet.errors import InputError
 
 
@@ -32,7 +32,7 @@ def chosen_arms(words: str) -> list[str]:
 
 
 def budget_task(
-    name: Literal["segmentation", "classification"],
+    name: FinetuningTask,
     output: Path,
     config: Path | None,
     options: Mapping[str, Any],
@@ -44,5 +44,5 @@ def budget_task(
         InputError: the configuration cannot be, nothing can be learnt, or nothing judged.
     """
     if name == "classification":
-        return ClassificationBudgets(requested_run(read_classifier_run, output, config, options, settings))
-    return SegmentationBudgets(requested_run(read_segmenter_run, output, config, options, settings))
+        return ClassificationBudgets(CLASSIFIER.requested(output, config, options, settings))
+    return SegmentationBudgets(SEGMENTER.requested(output, config, options, settings))

@@ -16,7 +16,12 @@ import yaml
 from meduet_training.engine.resume import flat
 from meduet_training.evaluation.run_results import RESULTS
 from meduet_training.runtime.folders import check_writable, make_folder
-from meduet_training.runtime.messages import TrainingFailed, is_rank_zero, report_on_rank_zero, print_to_stderr
+from meduet_training.runtime.messages import (
+    TrainingFailed,
+    is_rank_zero,
+    print_to_stderr,
+    report_on_rank_zero,
+)
 from meduet_training.studies.label_efficiency.picture import write_picture
 from meduet_training.studies.label_efficiency.subsets import Budget, Draw, draw_patients
 from meduet_training.studies.label_efficiency.tables import Finished, Study, write_study
@@ -27,7 +32,7 @@ from napari_meduet.volumes.files import write_atomically
 
 RUNS = "runs"  # in a study's folder
 DECIDED = {"start", "styles", "patience"}  # by arms
-FREE = ("hardware.", "upkeep.", "data.cache_dir")  # may differ when a study goes on
+FREE = ("hardware.", "trainer.", "data.cache_dir")  # may differ when a study goes on
 
 
 @dataclass(frozen=True, kw_only=True)

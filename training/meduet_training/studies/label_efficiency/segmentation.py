@@ -13,12 +13,17 @@ from meduet_training.data.labels.scans import LabelledScan
 from meduet_training.data.labels.task import LabelTask
 from meduet_training.evaluation.metrics.segmentation_scores import METRICS
 from meduet_training.evaluation.metrics.surface_distance import TOLERANCE_MM
-from meduet_training.studies.label_efficiency.task import check_base, metrics_in
+from meduet_training.studies.label_efficiency.task import check_base, read_metrics
 from meduet_training.tasks.finetuning.objectives import SegmentationConfig
 from meduet_training.tasks.finetuning.requested_scans import requested_scans
 from meduet_training.tasks.finetuning.shared import style_bank
 from meduet_training.tasks.segmenter.config import SegmenterRun
-from meduet_training.tasks.segmenter.run import for_task, learnt_labels, run_segmenter, scans_in_test_split
+from meduet_training.tasks.segmenter.run import (
+    adapt_to_labels,
+    labelled_train_scans,
+    run_segmenter,
+    scans_in_test_split,
+)
 from napari_meduet.errors import InputError
 from napari_meduet.models.loading import load_model
 from napari_meduet.volumes.files import read_volume
@@ -41,7 +46,7 @@ class SegmentationBudgets:
         self._model = load_model(run.data.model, "cpu")
         self._cohort = requested_scans(read_cohort(run.data.scans), run.data)
         self._learnable = trainable(self._cohort)
-        self._task, self._scans = learnt_labels(run, self._learnable)
+        self._task, self._scans = labelled_train_scans(run, self._learnable)
         modalities = {scan.first.modality for scan in self._scans}
         tests = scans_in_test_split(
             run, self._task, [scan for scan in self._cohort if scan.modality in modalities]
@@ -74,7 +79,7 @@ class SegmentationBudgets:
 
     def check(self, run: Any) -> None:
         """Refuse a run that cannot be."""
-        training = for_task(run, self._model, self._task, self._scans, self._learnable)
+        training = adapt_to_labels(run, self._model, self._task, self._scans, self._learnable)
         if run.styles == "off":
             return
         if cast(SegmentationConfig, training.objective).augmentation is None:
@@ -90,7 +95,7 @@ class SegmentationBudgets:
 
     def scores(self, folder: Path) -> dict[str, float]:
         """Dice and NSD of each structure over the scans that hold it, and of all structures alike."""
-        return {what.removesuffix(OVER_ALL): value for what, value in metrics_in(folder).items()}
+        return {what.removesuffix(OVER_ALL): value for what, value in read_metrics(folder).items()}
 
     def _shown_by(self, patient: str) -> AbstractSet[str]:
         own = [scan for scan in self._scans if scan.first.patient == patient]

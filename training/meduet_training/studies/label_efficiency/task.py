@@ -4,10 +4,11 @@ import json
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from meduet_training.evaluation.run_results import RESULTS
-from meduet_training.tasks.finetuning.config import FinetuningRun, Styles
+from meduet_training.tasks.choices import FinetuningStart, Styles
+from meduet_training.tasks.finetuning.config import FinetuningRun
 from napari_meduet.errors import InputError
 
 RunT = TypeVar("RunT", bound=FinetuningRun)
@@ -17,7 +18,7 @@ RunT = TypeVar("RunT", bound=FinetuningRun)
 class Arm:
     """One way of learning; arms differ in nothing else."""
 
-    start: Literal["meduet", "scratch"]
+    start: FinetuningStart
     styles: Styles
 
 
@@ -92,7 +93,7 @@ def check_base(base: FinetuningRun) -> None:
         raise InputError(f"{said[0]} is decided by arms and budgets, run by run; leave it out.")
 
 
-def figures_in(folder: Path) -> dict[str, float]:
+def read_metrics(folder: Path) -> dict[str, float]:
     """The figures of a finished run, by what they measure."""
-    figures = json.loads((folder / RESULTS).read_text(encoding="utf-8"))["figures"]
-    return {figure["what"]: figure["value"] for figure in figures}
+    metrics = json.loads((folder / RESULTS).read_text(encoding="utf-8"))["metrics"]
+    return {metric["name"]: metric["value"] for metric in metrics}

@@ -1,6 +1,6 @@
-"""Classifiers by name, the paper's first (specification, section 10); what differs is said in each.
+"""Presets of the classifier, the paper's first. Each says what differs from it (specification, section 10).
 
-The sizes of the encoder are those of the model that is fine-tuned, and the classes those of the scans.
+The sizes of the encoder are those of the fine-tuned model, and the classes those of the scans.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,10 @@ from napari_meduet.core.analysis.classifier import ClassifierConfig
 
 
 def paper() -> TrainingConfig:
-    """AdamW with 2e-4 and a weight decay of 1e-5, 4 sub-crops of each of 8 scans a step.
+    """AdamW with a learning rate of 2e-4 and a weight decay of 1e-5, and 4 sub-crops of 8 scans in each step.
 
-    The supplement names neither scans a step, nor steps, nor the end of the rate: these are ours.
+    The supplement gives neither the number of scans and steps nor the end of the learning rate; these are
+    ours.
     """
     return TrainingConfig(
         network=ClassifierConfig(num_classes=2),
@@ -28,10 +29,11 @@ def paper() -> TrainingConfig:
 
 
 def tiny() -> TrainingConfig:
-    """Minutes on two CPU cores: few steps of 4 scans, so few that the averages look back on few.
+    """Few steps of 4 scans each: minutes on two CPU cores.
 
-    The linear layer on the pooled tokens learns at 25 times the rate, without which it would be the last to
-    learn; the encoder at the paper's.
+    The averages of weights and moments cover fewer steps, because there are few. The linear layer on the
+    pooled tokens has 25 times the learning rate of the paper, because it would learn last otherwise. The
+    encoder keeps the learning rate of the paper.
     """
     return replace(
         paper(),

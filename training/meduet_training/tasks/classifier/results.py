@@ -1,6 +1,6 @@
-"""How a trained classifier does on the test scans, said once at the end of its run.
+"""Results of a trained classifier on the test scans, written once at the end of its run.
 
-More, beside other methods, is `meduet-evaluate classification`'s business.
+`meduet-evaluate classification` measures an exported classifier (evaluation/classification.py).
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from meduet_training.evaluation.metrics.classification_scores import classificat
 from meduet_training.evaluation.sections import EvaluationSection, Metric, Table
 
 HOW = (
-    "The weights that did best on the validation, on the scans of the test split, each scan whole. Balanced "
-    "accuracy and AUC count every class that is there alike. Intervals draw patients."
+    "The weights of the best validation, on whole scans of the test split. Every class has the same weight "
+    "in balanced accuracy and AUC. Confidence intervals resample patients."
 )
 
 
@@ -25,10 +25,11 @@ def results_table(
     entries: Sequence[FactorEntry],
     seed: int,
 ) -> EvaluationSection:
-    """Balanced accuracy and AUC with their intervals, and who was taken for whom.
+    """Return balanced accuracy and AUC with their confidence intervals, and the confusion matrix.
 
     Args:
-        probabilities: (N, K) of scans whose classes are `labels` (N,), two or more of them.
+        probabilities: (N, K), for each scan and class.
+        labels: (N,), the true classes; at least two different ones.
     """
     scores = classification_scores(probabilities, labels, [entry.patient for entry in entries], seed)
     shown = np.unique(labels)
@@ -53,13 +54,13 @@ def results_table(
         metrics=metrics,
         tables=(
             Table(
-                title="Scans of each class, and what they were taken for",
+                title="Scans of each class, and the predicted classes",
                 columns=("class", *names),
                 rows=confusion,
             ),
             Table(
                 title="Single scans",
-                columns=("scan", "domain", "class", "found", "its probability"),
+                columns=("scan", "domain", "class", "predicted", "probability"),
                 rows=single,
             ),
         ),
@@ -70,7 +71,7 @@ def results_table(
 def scan_records(
     probabilities: np.ndarray, labels: np.ndarray, names: Sequence[str], entries: Sequence[FactorEntry]
 ) -> list[dict[str, Any]]:
-    """What was found in each scan, as plain data; scans are named by their hashes."""
+    """Return the probabilities of each scan as plain data. Scans are named by their hashes."""
     return [
         {
             "scan": entry.key,

@@ -1,7 +1,7 @@
-"""A configuration becomes the training of a classifier: all is checked, scans are encoded, then it learns.
+"""Train a classifier on scans with a class, encoded by a finished model. `task.py` reads the configuration.
 
-The engine is the pretraining's; what differs is what is learnt from (scans with a class, encoded by a
-finished model), how the network begins, and that the run ends when validations bring nothing more.
+`../train.py` trains, like every task. This file reads the classes, encodes the scans, splits them into
+training and validation set, and sets the initial weights.
 """
 
 from collections import Counter
@@ -25,18 +25,16 @@ from meduet_training.data.labels.scan_classes import (
     watching_patients,
 )
 from meduet_training.data.sources.classified_crops import ClassifiedSource
-from meduet_training.data.sources.step_batches import Shard
 from meduet_training.engine.config import TrainingConfig
-from meduet_training.engine.trainer import checked_batches
-from meduet_training.evaluation.run_results import RESULTS_TABLE
 from meduet_training.runtime.fabric import launch_fabric, refuse_fsdp
 from meduet_training.runtime.messages import print_to_stderr, report_on_rank_zero
 from meduet_training.tasks.classifier.config import ClassifierRun
 from meduet_training.tasks.classifier.validation import ClassifiedEntries, ClassifierValidation
+from meduet_training.tasks.factors import cached_factors
 from meduet_training.tasks.finetuning.objectives import ClassificationConfig
 from meduet_training.tasks.finetuning.requested_scans import requested_scans, requested_splits
-from meduet_training.tasks.finetuning.shared import augmentation_for, style_bank
-from meduet_training.tasks.generator.run import factors_of, train_watched
+from meduet_training.tasks.finetuning.shared import style_augmentation, style_bank
+from meduet_training.tasks.train import check_batch, train_task
 from napari_meduet.core.analysis.classifier import ClassifierConfig, ScanClassifier
 from napari_meduet.core.analysis.encoder_sizes import sizes_of
 from napari_meduet.core.analysis.finetuning import ClassificationObjective
@@ -44,85 +42,84 @@ from napari_meduet.core.analysis.style_augmentation import StyleBank
 from napari_meduet.errors import InputError
 from napari_meduet.models.loading import load_model
 from napari_meduet.models.model import Model
-from napari_meduet.models.segmenters import begin_classifier
-from napari_meduet.volumes.volume import Modality
+from napari_meduet.models.segmenters import init_classifier
+from napari_meduet.volumes.modality import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:
-    """A scan whose class is known, and its latent."""
+    """A scan with its class and its latent."""
 
     classified: ClassifiedScan
     entry: FactorEntry
 
 
 def run_classifier(run: ClassifierRun, folder: Path) -> None:
-    """Train as the configuration says, or go on with the run in the folder. On all processes of the job.
+    """Train as configured, or resume the run in the folder. All processes of a job call this together.
 
     Raises:
-        InputError: the configuration cannot be run here, or the folder is another run's. Nothing was trained.
-        Stopped: a signal came; the same configuration goes on from there.
-        Failed: the training cannot go on.
+        InputError: the run is impossible as configured, or the folder belongs to another run.
+        Stopped: a signal stopped the run; the same configuration resumes it.
+        TrainingFailed: the training cannot continue.
     """
     with report_on_rank_zero():
         refuse_fsdp(run.hardware, "A classifier")
         model = load_model(run.data.model, "cpu")
         cohort, classified = requested_classes(run)
-        scans = learnable(run, classified)
-        class_names(scans, run.data.target)  # refuses before anything is encoded
+        scans = train_scans(run, classified)
+        class_names(scans, run.data.target)  # raises before anything is encoded
         num_trainable = Counter(scan.modality for scan in trainable(cohort))
     fabric = launch_fabric(run.hardware)
     with report_on_rank_zero():
         encoded = _encoded(fabric, run, model, scans, "classified")
         scans = [each.classified for each in encoded]
         names = class_names(scans, run.data.target)
-        watching = watching_patients(scans, run.training.seed)
-        learned = [each for each in encoded if each.classified.scan.patient not in watching]
-        judges = [each for each in encoded if each.classified.scan.patient in watching]
-        training = for_task(run, model, names, learned, num_trainable)
+        held_out = watching_patients(scans, run.training.seed)
+        train = [each for each in encoded if each.classified.scan.patient not in held_out]
+        validation = [each for each in encoded if each.classified.scan.patient in held_out]
+        training = adapt_to_classes(run, model, names, train, num_trainable)
         objective = cast(ClassificationConfig, training.objective)
         bank = style_bank(model, cohort, set(objective.modalities)) if objective.augmentation else None
         tests = _encoded(
             fabric, run, model, scans_in_test_split(classified, names, objective.modalities), "test"
         )
-        shown = numbered(names, learned)
+        numbered_train = numbered(names, train)
         source = ClassifiedSource(
-            shown.entries,
-            shown.labels,
+            numbered_train.entries,
+            numbered_train.labels,
             cast(ClassifierConfig, training.network).grid,
             training.seed,
             model,
             fit_channel_maps(model.tokenizer),
         )
-        checked_batches(
-            training, source, Shard(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
-        )
+        check_batch(fabric, run, training, source)
     if fabric.is_global_zero:
-        watched = Counter(each.classified.name for each in judges)
-        counted = zip(names, objective.num_scans, strict=True)
-        told = ", ".join(f"{name} ({number} + {watched[name]} scans)" for name, number in counted)
-        print_to_stderr(f"Classes, with scans that are learnt from and that watch: {told}.")
-    train_watched(
+        of_validation = Counter(each.classified.name for each in validation)
+        counts = ", ".join(
+            f"{name} ({number} + {of_validation[name]} scans)"
+            for name, number in zip(names, objective.num_scans, strict=True)
+        )
+        print_to_stderr(f"Classes, with the number of training and validation scans: {counts}.")
+    train_task(
         fabric,
         run,
         training,
         source,
-        model,
         folder,
-        build=partial(_objective, training, model, bank),
-        on_new=partial(begin, model=model, training=training),
-        validator=ClassifierValidation(numbered(names, judges), numbered(names, tests), names, run.patience),
+        tokenizer=model.tokenizer,
+        build_objective=partial(_build_objective, training, model, bank),
+        init_weights=partial(init_weights, model=model, training=training),
+        validator=ClassifierValidation(
+            numbered(names, validation), numbered(names, tests), names, run.patience
+        ),
     )
-    results = folder / RESULTS_TABLE
-    if fabric.is_global_zero and results.is_file():
-        print(results.read_text(encoding="utf-8"), end="")
 
 
 def requested_classes(run: ClassifierRun) -> tuple[list[Scan], list[ClassifiedScan]]:
-    """The scans that the configuration asks for, and those of them whose class is known.
+    """Return the scans that the configuration uses, and those of them whose class is known.
 
     Raises:
-        InputError: the list cannot be read, or what is asked for is not in it.
+        InputError: the list cannot be read, or has no such column, class or domain.
     """
     data = run.data
     cohort = read_cohort(data.scans)
@@ -135,17 +132,17 @@ def requested_classes(run: ClassifierRun) -> tuple[list[Scan], list[ClassifiedSc
     ]
 
 
-def learnable(run: ClassifierRun, scans: Sequence[ClassifiedScan]) -> list[ClassifiedScan]:
-    """Those of the train split, of the modality and patients that are asked for, whose licence allows it.
+def train_scans(run: ClassifierRun, scans: Sequence[ClassifiedScan]) -> list[ClassifiedScan]:
+    """Return the scans of the train split, of the configured modality and patients, whose licence allows it.
 
     Raises:
-        InputError: there is none.
+        InputError: no scan of the modality has a class.
     """
     modality = run.data.modality
     chosen = [each for each in scans if modality in (None, each.scan.modality)]
     if not chosen:
         raise InputError(
-            f"{run.data.scans.name}: no {f'{modality} ' if modality else ''}scan says something in "
+            f"{run.data.scans.name}: no {f'{modality} ' if modality else ''}scan has a value in "
             f"{run.data.target}, so there is nothing to learn."
         )
     allowed, patients = set(trainable([each.scan for each in chosen])), run.data.patients
@@ -159,7 +156,7 @@ def learnable(run: ClassifierRun, scans: Sequence[ClassifiedScan]) -> list[Class
 def scans_in_test_split(
     scans: Sequence[ClassifiedScan], names: Sequence[str], modalities: Sequence[Modality]
 ) -> list[ClassifiedScan]:
-    """The scans of the test split that are of one of the classes; maybe none."""
+    """Return the scans of the test split that have one of the classes; possibly none."""
     return [
         each
         for each in scans
@@ -167,29 +164,29 @@ def scans_in_test_split(
     ]
 
 
-def for_task(
+def adapt_to_classes(
     run: ClassifierRun,
     model: Model,
     names: tuple[str, ...],
-    learned: Sequence[Encoded],
+    train: Sequence[Encoded],
     num_trainable: Mapping[str, int],
 ) -> TrainingConfig:
-    """The run's training of a classifier with these classes on this model's latents.
+    """Return the training of a classifier with these classes on the latents of this model.
 
     Args:
-        num_trainable: scans of each modality to train on, whether their class is known or not.
+        num_trainable: number of training scans of each modality, with or without a class.
     """
-    asked = cast(ClassificationConfig, run.training.objective)
-    counts = Counter(each.classified.name for each in learned)
-    modalities = tuple(sorted({each.classified.scan.modality for each in learned}))
-    of_these = sum(num_trainable[modality] for modality in modalities)
+    configured = cast(ClassificationConfig, run.training.objective)
+    counts = Counter(each.classified.name for each in train)
+    modalities = tuple(sorted({each.classified.scan.modality for each in train}))
+    num_scans = sum(num_trainable[modality] for modality in modalities)
     sizes = {**sizes_of(model.meduet.config), "num_classes": len(names)}
     return replace(
         run.training,
         network=replace(cast(ClassifierConfig, run.training.network), **sizes),
         objective=replace(
-            asked,
-            augmentation=augmentation_for(run.styles, asked.augmentation, len(learned), of_these),
+            configured,
+            augmentation=style_augmentation(run.styles, configured.augmentation, len(train), num_scans),
             target=run.data.target,
             classes=names,
             num_scans=tuple(counts[name] for name in names),
@@ -200,26 +197,26 @@ def for_task(
     )
 
 
-def begin(objective: nn.Module, *, model: Model, training: TrainingConfig) -> None:
-    """Set a new classifier and its average: the model's encoder where it starts from it."""
+def init_weights(objective: nn.Module, *, model: Model, training: TrainingConfig) -> None:
+    """Set a new classifier and its average: the weights of the model's encoder, or random ones."""
     assert isinstance(objective, ClassificationObjective)
     assert training.start in ("meduet", "scratch")
-    begin_classifier(objective.student, model, training.start)  # of the model's sizes, so it fits
+    init_classifier(objective.student, model, training.start)
     objective.teacher.load_state_dict(objective.student.state_dict())
 
 
 def numbered(names: tuple[str, ...], scans: Sequence[Encoded]) -> ClassifiedEntries:
-    """Scans with their classes as the network counts them."""
+    """Return encoded scans with the number of their class in the network's outputs."""
     return ClassifiedEntries(
         entries=[each.entry for each in scans], labels=[names.index(each.classified.name) for each in scans]
     )
 
 
 def _encoded(
-    fabric: Fabric, run: ClassifierRun, model: Model, scans: Sequence[ClassifiedScan], what: str
+    fabric: Fabric, run: ClassifierRun, model: Model, scans: Sequence[ClassifiedScan], description: str
 ) -> list[Encoded]:
-    """Encoded by the first process unless they are there; those that cannot be are left out."""
-    factors_of(fabric, run.data.model, [each.scan for each in scans], run.data.cache_dir, what)
+    """Return encoded scans, without those that cannot be encoded."""
+    cached_factors(fabric, run.data.model, [each.scan for each in scans], run.data.cache_dir, description)
     return [
         Encoded(classified=each, entry=entry)
         for each in scans
@@ -227,8 +224,10 @@ def _encoded(
     ]
 
 
-def _objective(training: TrainingConfig, model: Model, bank: StyleBank | None) -> ClassificationObjective:
-    """What is trained, with random weights."""
+def _build_objective(
+    training: TrainingConfig, model: Model, bank: StyleBank | None
+) -> ClassificationObjective:
+    """Return a new objective with random weights."""
     network = ScanClassifier(cast(ClassifierConfig, training.network))
     config = cast(ClassificationConfig, training.objective)
     return ClassificationObjective(config, network, model.meduet if bank else None, bank)

@@ -1,8 +1,8 @@
-"""How well a classifier in training tells scans that it does not learn from.
+"""Validation of a classifier in training: loss and balanced accuracy on whole scans of the validation set.
 
-These are `Validator` (engine/validator.py). Whole scans are classified, as they will be, by the average of the
-weights; every class counts alike, however many scans it has. The best weights so far, by the loss, are kept
-in the run's folder. Where the loss has not fallen for a while, the run is asked to end.
+The averaged weights classify the scans, as in later use, and every class has the same weight. The weights
+with the lowest loss are stored in the folder of the run. If the loss does not fall for some validations, the
+run ends. `engine/validator.py` holds the protocol.
 """
 
 import copy
@@ -27,49 +27,49 @@ from napari_meduet.core.analysis.finetuning import ClassificationObjective
 from napari_meduet.pipelines.classification import latent_probabilities
 
 SCORE = "loss"
-LEAST = 1e-7  # probability, in the loss: what float32 tells from 0
+SMALLEST_PROBABILITY = 1e-7  # in the loss, about the resolution of float32
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifiedEntries:
-    """Encoded scans, and the number of the class of each."""
+    """Encoded scans, and the number of the class of each scan."""
 
     entries: Sequence[FactorEntry]
     labels: Sequence[int]
 
 
 class ClassifierValidation:
-    """Whole scans of a run.
+    """Validator of a classifier on whole scans.
 
     Args:
-        judges: watch over the learning.
-        tests: are measured once, at the end.
-        names: of the classes.
-        validations: so many in a row may bring nothing before the run ends; 0: any number.
+        validation: the validation set.
+        tests: scans of the test split, which are measured once at the end.
+        names: names of the classes.
+        patience: number of validations without a lower loss after which the run ends; 0: it never ends early.
     """
 
     def __init__(
-        self, judges: ClassifiedEntries, tests: ClassifiedEntries, names: Sequence[str], validations: int
+        self, validation: ClassifiedEntries, tests: ClassifiedEntries, names: Sequence[str], patience: int
     ) -> None:
-        self._entries, self._labels = list(judges.entries), np.array(judges.labels)
+        self._entries, self._labels = list(validation.entries), np.array(validation.labels)
         self._tests, self._names = tests, names
-        self._patience = Patience(validations=validations, score=SCORE, words="loss", falls=True)
+        self._patience = Patience(validations=patience, score=SCORE, words="loss", falls=True)
 
     @property
     def note(self) -> str:
-        return f"{len(self._entries)} whole scans of patients of the train split who watch over the learning."
+        return f"{len(self._entries)} whole scans of held-out patients of the train split."
 
     def counts(self) -> dict[str, int]:
-        """Scans of each domain."""
+        """Return the number of scans of each domain."""
         return dict(sorted(Counter(entry.domain for entry in self._entries).items()))
 
-    def sees(self, objective: nn.Module) -> bool:
+    def can_measure(self, objective: nn.Module) -> bool:
         return isinstance(objective, ClassificationObjective)
 
     def pictures(
         self, objective: ClassificationObjective, done: int, total: int
     ) -> Iterator[tuple[str, Any]]:
-        """None: there are figures alone."""
+        """Yield nothing: a classifier has metrics, but no panels."""
         return iter(())
 
     def metrics(
@@ -77,7 +77,7 @@ class ClassifierValidation:
     ) -> tuple[dict[str, Any], dict[str, float]]:
         probabilities = probabilities_of(objective.teacher, self._entries)
         of_truth = probabilities[np.arange(len(self._labels)), self._labels]
-        losses = -np.log(np.maximum(of_truth, LEAST))
+        losses = -np.log(np.maximum(of_truth, SMALLEST_PROBABILITY))
         classes = np.unique(self._labels)
         found = {
             SCORE: float(np.mean([losses[self._labels == number].mean() for number in classes])),
@@ -88,7 +88,7 @@ class ClassifierValidation:
     def keep(
         self, objective: ClassificationObjective, rows: Sequence[Mapping[str, Any]], folder: Path
     ) -> None:
-        """The weights, if this was the best validation so far."""
+        """Store the weights if this validation is the best so far."""
         best = self._patience.best(rows)
         if best is not None and best is rows[-1]:
             write_best(folder, objective.teacher, best["step"], best["balanced_accuracy"])
@@ -97,7 +97,7 @@ class ClassifierValidation:
         return self._patience.reason_to_end(rows)
 
     def at_end(self, objective: ClassificationObjective, seed: int, folder: Path) -> None:
-        """Balanced accuracy and AUC of the best weights on the test scans, where they are of two classes."""
+        """Write the results of the best weights on the test scans, if these have two or more classes."""
         entries, labels = self._tests.entries, np.array(self._tests.labels)
         if len(np.unique(labels)) < 2:
             return
@@ -111,7 +111,7 @@ class ClassifierValidation:
 
 @torch.inference_mode()
 def probabilities_of(network: ScanClassifier, entries: Sequence[FactorEntry]) -> np.ndarray:
-    """(N, K), of each scan and class."""
+    """Return the probability of each class for each scan, with shape (N, K)."""
     rows = []
     for entry in entries:
         whole = entry.read((0, 0, 0), entry.grid)

@@ -1,6 +1,6 @@
-"""A configuration becomes the training of a ControlNet on the generator of a model (M-40).
+"""Train a ControlNet for the generator of a model (M-40). `task.py` reads the configuration.
 
-All is checked, factors and masks are made, then it is trained, by the engine of the pretraining.
+`../train.py` trains, like every task. This file reads masks, opens factors, and sets the generator.
 """
 
 from dataclasses import replace
@@ -16,12 +16,11 @@ from meduet_training.data.cohort.scans import read_cohort, trainable
 from meduet_training.data.labels.names import label_names
 from meduet_training.data.labels.task import numbered
 from meduet_training.data.sources.control import ControlSource
-from meduet_training.data.sources.step_batches import Shard
-from meduet_training.engine.trainer import checked_batches
 from meduet_training.runtime.fabric import launch_fabric, refuse_fsdp, run_on_rank_zero
 from meduet_training.runtime.messages import print_to_stderr, report_on_rank_zero
 from meduet_training.tasks.control.config import ControlRun
-from meduet_training.tasks.generator.run import factors_of, train_watched
+from meduet_training.tasks.factors import cached_factors
+from meduet_training.tasks.train import check_batch, train_task
 from napari_meduet.core.synthesis.control_objective import ControlConfig, ControlObjective
 from napari_meduet.errors import InputError
 from napari_meduet.models.loading import load_model
@@ -29,12 +28,12 @@ from napari_meduet.models.model import Model
 
 
 def run_control(run: ControlRun, folder: Path) -> None:
-    """Train as the configuration says, or go on with the run in the folder. On all processes of the job.
+    """Train as configured, or resume the run in the folder. All processes of a job call this together.
 
     Raises:
-        InputError: the configuration cannot be run here, or the folder is another run's. Nothing was trained.
-        Stopped: a signal came; the same configuration goes on from there.
-        Failed: the training cannot go on.
+        InputError: the run is impossible as configured, or the folder belongs to another run.
+        Stopped: a signal stopped the run; the same configuration resumes it.
+        TrainingFailed: the training cannot continue.
     """
     with report_on_rank_zero():
         refuse_fsdp(run.hardware, "A ControlNet")
@@ -53,39 +52,37 @@ def run_control(run: ControlRun, folder: Path) -> None:
             )
     fabric = launch_fabric(run.hardware)
     with report_on_rank_zero():
-        factors = factors_of(fabric, run.data.model, scans, run.data.cache_dir, "labelled")
-        found = _labelled(fabric, model, scans, factors, run, generator.config.grid)
-        classes = numbered([pair for _, mask in found for pair in zip(mask.names, mask.labels, strict=True)])
+        factors = cached_factors(fabric, run.data.model, scans, run.data.cache_dir, "labelled")
+        pairs = _with_masks(fabric, model, scans, factors, run, generator.config.grid)
+        classes = numbered([pair for _, mask in pairs for pair in zip(mask.names, mask.labels, strict=True)])
         if len(classes) == 1:
             raise InputError("The labels of these scans are 0 everywhere, so there is nothing to follow.")
-        config = replace(
+        objective = replace(
             cast(ControlConfig, run.training.objective),
             labels=tuple(classes.values()),
             names=tuple(classes),
         )
         training = replace(
-            run.training, network=generator.config, objective=config, model_sha256=model.sha256
+            run.training, network=generator.config, objective=objective, model_sha256=model.sha256
         )
-        entries, masks = zip(*found, strict=True)
-        source = ControlSource(entries, masks, config.names, generator.config.grid, training.seed)
-        checked_batches(
-            training, source, Shard(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
-        )
+        entries, masks = zip(*pairs, strict=True)
+        source = ControlSource(entries, masks, objective.names, generator.config.grid, training.seed)
+        check_batch(fabric, run, training, source)
     if fabric.is_global_zero:
-        told = ", ".join(f"{label} {name}" for name, label in classes.items())
-        print_to_stderr(f"Classes of the mask, by the numbers that `meduet synthesize` takes: {told}.")
-    train_watched(
+        numbers = ", ".join(f"{label} {name}" for name, label in classes.items())
+        print_to_stderr(f"Classes of the mask, by the numbers that `meduet synthesize` takes: {numbers}.")
+    train_task(
         fabric,
         run,
         training,
         source,
-        model,
         folder,
-        on_new=lambda objective: cast(ControlObjective, objective).load_generator(generator),
+        tokenizer=model.tokenizer,
+        init_weights=lambda objective: cast(ControlObjective, objective).load_generator(generator),
     )
 
 
-def _labelled(
+def _with_masks(
     fabric: Fabric,
     model: Model,
     scans: list[Scan],
@@ -93,7 +90,11 @@ def _labelled(
     run: ControlRun,
     grid: tuple[int, int, int],
 ) -> list[tuple[FactorEntry, MaskEntry]]:
-    """The scans that are as large as a crop, with their masks; made by the first process, opened by all."""
+    """Return the scans that are as large as a crop, with their masks. Rank zero makes masks that are missing.
+
+    Raises:
+        InputError: no scan is large enough.
+    """
     names = label_names(run.data.scans, scans)
     large = {
         entry.key: entry

@@ -1,9 +1,12 @@
-"""How each task is learnt from few labels: what its objective needs beside the rest (specification, section 10)."""
+"""Configurations of the fine-tuning objectives: fields that one task adds (specification, section 10).
+
+`core/analysis/finetuning.py` holds the shared fields and the losses.
+"""
 
 from dataclasses import dataclass
 
 from napari_meduet.core.analysis.finetuning import FinetuningConfig
-from napari_meduet.volumes.volume import Modality
+from napari_meduet.volumes.modality import Modality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,10 +14,10 @@ class SegmentationConfig(FinetuningConfig):
     """How a segmenter is trained.
 
     Attributes:
-        labels: the number of each class in what it writes, that of the background first.
-        names: of the classes, in the same order.
-        modalities: of the scans it learns from.
-        sequences: of the scans of a patient that it reads together; none where it reads one.
+        labels: number of each class in the label map that the segmenter writes; the background is first.
+        names: names of the classes, in the same order.
+        modalities: modalities of the scans in the training.
+        sequences: MR sequences of a patient that the segmenter reads together; empty if it reads one scan.
     """
 
     labels: tuple[int, ...] = (0,)
@@ -25,7 +28,9 @@ class SegmentationConfig(FinetuningConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.labels) != len(self.names):
-            raise ValueError(f"labels and names are of the same classes; got {self.labels} and {self.names}.")
+            raise ValueError(
+                f"labels and names must have the same length; got {self.labels} and {self.names}."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +38,10 @@ class ClassificationConfig(FinetuningConfig):
     """How a classifier is trained.
 
     Attributes:
-        target: what it tells: the column that holds the class of each scan.
-        classes: their names, in the order of its outputs.
-        num_scans: of each class, that are learnt from.
-        modalities: of the scans it learns from.
+        target: column that holds the class of each scan.
+        classes: names of the classes, in the order of the network's outputs.
+        num_scans: number of training scans of each class.
+        modalities: modalities of the scans in the training.
     """
 
     target: str = ""
@@ -48,5 +53,5 @@ class ClassificationConfig(FinetuningConfig):
         super().__post_init__()
         if len(self.classes) != len(self.num_scans):
             raise ValueError(
-                f"classes and num_scans are of the same classes; got {self.classes} and {self.num_scans}."
+                f"classes and num_scans must have the same length; got {self.classes} and {self.num_scans}."
             )

@@ -1,4 +1,4 @@
-"""What the trainings of all tasks share: whom to learn from, whom to judge by, in which styles (specification, section 10)."""
+"""Functions that all fine-tuning tasks share: validation patients and styles (specification, section 10)."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -8,30 +8,31 @@ from typing import TypeVar
 import torch
 
 from meduet_training.data.cohort.scan import Scan
-from meduet_training.tasks.finetuning.config import COLUMNS, Styles
+from meduet_training.tasks.choices import Styles
+from meduet_training.tasks.finetuning.config import COLUMNS
 from napari_meduet.core.analysis.style_augmentation import StyleAugmentation, StyleBank
 from napari_meduet.errors import InputError
 from napari_meduet.models.model import Model
 from napari_meduet.pipelines.segmentation.training_samples import MODALITIES
-from napari_meduet.volumes.volume import Modality
+from napari_meduet.volumes.modality import Modality
 
-FEWEST_TO_HOLD_OUT = 5  # patients: with fewer, all of them are needed to learn from
-HELD_OUT_SHARE = 0.2
+FEWEST_TO_HOLD_OUT = 5  # patients; fewer are all needed for the training
+VALIDATION_FRACTION = 0.2  # of the patients
 
 T = TypeVar("T")
 
 
-def augmentation_for(
-    styles: Styles, asked: StyleAugmentation | None, num_labelled: int, num_scans: int
+def style_augmentation(
+    styles: Styles, configured: StyleAugmentation | None, num_labelled: int, num_scans: int
 ) -> StyleAugmentation | None:
-    """How much is learnt in other styles; None: nothing (Table 12).
+    """Return how many crops are shown in other styles (Table 12); None: no crops.
 
     Args:
-        asked: what the configuration already says.
-        num_labelled, num_scans: scans to learn from, with labels and at all.
+        configured: the augmentation in the objective's configuration.
+        num_labelled, num_scans: number of training scans with labels, and of all training scans.
 
     Raises:
-        InputError: both say something, and not the same.
+        InputError: `styles` and `configured` differ.
     """
     if styles == "off":
         chosen = None
@@ -39,19 +40,19 @@ def augmentation_for(
         chosen = StyleAugmentation.for_labels(num_labelled, num_labelled / num_scans)
     else:
         chosen = COLUMNS[styles]
-    if asked is not None and asked != chosen:
+    if configured is not None and configured != chosen:
         raise InputError(
-            f"training.objective.augmentation says something else than styles: {styles} (Table 12); leave "
-            "the first out, or choose the column that is meant: " + ", ".join(COLUMNS) + "."
+            f"training.objective.augmentation says something else than styles: {styles} (Table 12). Leave "
+            "out the first, or choose one of the columns " + ", ".join(COLUMNS) + "."
         )
     return chosen
 
 
 def style_bank(model: Model, cohort: Sequence[Scan], modalities: AbstractSet[Modality]) -> StyleBank:
-    """The styles that a model knows, but for those of domains that only test scans have.
+    """Return the styles that a model knows, without those of domains that have only test scans.
 
     Raises:
-        InputError: it knows none of a modality that is learnt from.
+        InputError: the model knows no style of a modality in the training.
     """
     trained = {scan.domain for scan in cohort if scan.split == "train"}
     unseen = {scan.domain for scan in cohort} - trained
@@ -67,20 +68,22 @@ def style_bank(model: Model, cohort: Sequence[Scan], modalities: AbstractSet[Mod
     )
 
 
-def held_out(scans: Mapping[str, Sequence[T]], kinds: Mapping[str, AbstractSet[str]]) -> set[str]:
-    """The patients who judge a training: a fifth of them, or nobody where there are fewer than five.
+def validation_patients(
+    scans: Mapping[str, Sequence[T]], classes: Mapping[str, AbstractSet[str]]
+) -> set[str]:
+    """Return the patients of the validation set: a fifth of them, or none of fewer than five.
 
-    Nobody is held out who alone has something to learn from.
+    A patient is not chosen if no other training patient shows one of their classes.
 
     Args:
-        scans: of each patient.
-        kinds: what is in the scans of each patient, such as the classes that are labelled there.
+        scans: the scans of each patient.
+        classes: the classes in the scans of each patient.
     """
     if len(scans) < FEWEST_TO_HOLD_OUT:
         return set()
-    wanted, held = round(HELD_OUT_SHARE * len(scans)), set()
+    wanted, chosen = round(VALIDATION_FRACTION * len(scans)), set()
     for patient in sorted(scans, key=lambda name: hashlib.sha256(name.encode()).hexdigest()):
-        others = [kinds[other] for other in scans if other not in held | {patient}]
-        if len(held) < wanted and kinds[patient] <= set().union(*others):
-            held.add(patient)
-    return held
+        others = [classes[other] for other in scans if other not in chosen | {patient}]
+        if len(chosen) < wanted and classes[patient] <= set().union(*others):
+            chosen.add(patient)
+    return chosen

@@ -1,4 +1,4 @@
-"""Generators by name, the paper's first (Table 10, its columns put right); what differs is said in each."""
+"""Presets of the generator and of the ControlNet. `paper` follows Table 10 (its columns corrected)."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,10 +10,10 @@ from napari_meduet.core.synthesis.objective import GenerationConfig
 
 
 def paper() -> TrainingConfig:
-    """SiT-B/4 for two million steps of 64, where the paper has 16 on each of 4 devices.
+    """SiT-B/4 for two million steps with a batch of 64; the paper has 16 on each of 4 devices.
 
-    Table 10 names neither weight decay nor an end of the cosine; SiT has none of the first, and here the rate
-    falls to a hundredth.
+    Table 10 gives neither a weight decay nor the end of the cosine. SiT has no weight decay. Here the
+    learning rate falls to a hundredth.
     """
     return TrainingConfig(
         network=GeneratorConfig.base(),
@@ -27,7 +27,10 @@ def paper() -> TrainingConfig:
 
 
 def small() -> TrainingConfig:
-    """384 x 8 on 192 mm, a day on one GPU: a tenth of the steps, at four times the rate."""
+    """Width 384 and 8 blocks on crops of 192 mm, for a day on one GPU.
+
+    It has a tenth of the steps at four times the learning rate.
+    """
     return replace(
         paper(),
         network=GeneratorConfig.small(),
@@ -38,9 +41,10 @@ def small() -> TrainingConfig:
 
 
 def tiny() -> TrainingConfig:
-    """192 x 6 on 144 mm, 90 minutes on two CPU cores: so few steps that the average looks back on few.
+    """Width 192 and 6 blocks on crops of 144 mm, for 90 minutes on two CPU cores.
 
-    The content of places is learnt in a few hundred steps, what pooled factors mean in many more.
+    The averages of weights and moments cover fewer steps, because there are few. Spatial content is learnt in
+    a few hundred steps and the pooled factors in many more, so spatial content is dropped in most rows.
     """
     return replace(
         paper(),
@@ -55,10 +59,10 @@ def tiny() -> TrainingConfig:
 
 
 def control() -> TrainingConfig:
-    """A ControlNet, whatever its generator: its rate is a tenth of what a tiny generator bears (ours)."""
+    """A ControlNet for any generator, with a tenth of the learning rate of a tiny generator (ours)."""
     return replace(
         paper(),
-        network=GeneratorConfig.tiny(),  # the model's own takes its place
+        network=GeneratorConfig.tiny(),  # the configuration of the model's generator replaces it
         objective=ControlConfig(total_steps=20_000, ema_decay=0.999),
         batch=16,
         learning_rate=1e-4,

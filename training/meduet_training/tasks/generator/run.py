@@ -1,134 +1,99 @@
-"""A configuration becomes the training of a generator: all is checked, factors are made, then it is trained.
+"""Train a generator on the latents and factors of a finished MeDUET model. `task.py` reads the configuration.
 
-The engine is the pretraining's; what differs is what is learnt from (latents with the factors of a finished
-MeDUET), how the network begins, and what is looked at.
+`../train.py` trains, like every task. This file opens the data, chooses the initial weights, and chooses the
+scans of the validation set.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-from lightning_fabric import Fabric
-from pydantic import BaseModel
-from rich.console import Console
-from rich.progress import Progress
 from torch import nn
 
-from meduet_training.data.caches.factors import FactorEntry, cache_factors, open_factors
+from meduet_training.data.caches.factors import FactorEntry
 from meduet_training.data.cohort.scan import Scan
 from meduet_training.data.cohort.scans import read_cohort, trainable
 from meduet_training.data.sources.factors import FactorSource
-from meduet_training.data.sources.protocol import BatchSource
-from meduet_training.data.sources.step_batches import Shard
 from meduet_training.engine.config import TrainingConfig
-from meduet_training.engine.run_lock import run_lock
-from meduet_training.engine.trainer import Trainer, checked_batches
-from meduet_training.engine.validator import Validator
-from meduet_training.reporting.run_logger import log_run
-from meduet_training.runtime.fabric import launch_fabric, refuse_fsdp, run_on_rank_zero
-from meduet_training.runtime.messages import print_to_stderr, report_on_rank_zero
-from meduet_training.tasks.config import write_run_config
-from meduet_training.tasks.generator.config import GeneratorRun, for_model
+from meduet_training.runtime.fabric import launch_fabric, refuse_fsdp
+from meduet_training.runtime.messages import report_on_rank_zero
+from meduet_training.tasks.choices import GeneratorStart
+from meduet_training.tasks.factors import cached_factors
+from meduet_training.tasks.generator.config import GeneratorRun
 from meduet_training.tasks.generator.validation import GeneratorValidation
+from meduet_training.tasks.train import check_batch, train_task
+from napari_meduet.core.meduet import MeDUETConfig
 from napari_meduet.core.synthesis.generator import Generator, GeneratorConfig
 from napari_meduet.core.synthesis.objective import GenerationObjective
 from napari_meduet.core.warm_start import warm_start
 from napari_meduet.errors import InputError
 from napari_meduet.models.loading import load_model
 from napari_meduet.models.model import Model
-from napari_meduet.tokenizers.tokenizer import Tokenizer
 
-FACTORS_TO_FIT = 1024  # crops
-HELD_OUT_OF_A_DOMAIN = 2  # scans: what a panel and a loss need
+CROPS_FOR_WHITENING = 1024
+VALIDATION_SCANS = 2  # of each domain; enough for a panel and a loss
+SIZES_OF_MODEL = ("latent_channels", "patch_size", "content_width", "style_width")
 
 
 def run_generator(run: GeneratorRun, folder: Path) -> None:
-    """Train as the configuration says, or go on with the run in the folder. On all processes of the job.
+    """Train as configured, or resume the run in the folder. All processes of a job call this together.
 
     Raises:
-        InputError: the configuration cannot be run here, or the folder is another run's. Nothing was trained.
-        Stopped: a signal came; the same configuration goes on from there.
-        Failed: the training cannot go on.
+        InputError: the run is impossible as configured, or the folder belongs to another run.
+        Stopped: a signal stopped the run; the same configuration resumes it.
+        TrainingFailed: the training cannot continue.
     """
     with report_on_rank_zero():
         refuse_fsdp(run.hardware, "A generator, whose blocks are modulated from outside,")
         model = load_model(run.data.model, "cpu")
-        training = for_model(run.training, model.meduet.config, model.sha256, run.start)
-        check_beginning(training, model)
+        training = adapt_to_model(run.training, model.meduet.config, model.sha256, run.start)
+        check_start(training, model)
         cohort = read_cohort(run.data.scans)
-        learned, held_out = trainable(cohort), _held_out(cohort)
     fabric = launch_fabric(run.hardware)
     with report_on_rank_zero():
-        source, unseen = (
-            _source(factors_of(fabric, run.data.model, scans, run.data.cache_dir, what), training)
-            for scans, what in ((learned, "training"), (held_out, "held-out"))
+        source, held_out = (
+            _source(cached_factors(fabric, run.data.model, scans, run.data.cache_dir, name), training)
+            for scans, name in ((trainable(cohort), "training"), (_validation_scans(cohort), "held-out"))
         )
         if source is None:
+            grid = " x ".join(str(tokens) for tokens in cast(GeneratorConfig, training.network).grid)
             raise InputError(
-                f"No scan is as large as a crop of the generator, {_in_words(training)}; give larger scans, "
-                "or a smaller training.network.grid."
+                f"No scan is as large as a crop of the generator, {grid} tokens; give larger scans, or a "
+                "smaller training.network.grid."
             )
-        share = Shard(num_ranks=fabric.world_size, accumulate=run.hardware.accumulate)
-        checked_batches(training, source, share)
-    train_watched(
+        check_batch(fabric, run, training, source)
+    cast(nn.Module, model.tokenizer).to(fabric.device)  # decodes the samples of the validation
+    train_task(
         fabric,
         run,
         training,
         source,
-        model,
         folder,
-        on_new=lambda objective: begin(cast(GenerationObjective, objective), training, model, source),
-        validator=GeneratorValidation(unseen, model) if unseen else None,
+        tokenizer=model.tokenizer,
+        init_weights=partial(init_weights, training=training, model=model, source=source),
+        validator=GeneratorValidation(held_out, model) if held_out else None,
     )
 
 
-def train_watched(
-    fabric: Fabric,
-    run: BaseModel,
-    training: TrainingConfig,
-    source: BatchSource[Any],
-    model: Model,
-    folder: Path,
-    *,
-    on_new: Callable[[nn.Module], None],
-    build: Callable[[], nn.Module] | None = None,
-    validator: Validator | None = None,
-) -> None:
-    """Train what reads a model's latents or factors, or go on; the folder is held, the training looked at.
+def adapt_to_model(
+    training: TrainingConfig, model: MeDUETConfig, sha256: str, start: GeneratorStart
+) -> TrainingConfig:
+    """Return the training of a generator that reads the factors of this model.
 
     Args:
-        run: a configuration with `hardware` and `upkeep`; the folder keeps it, with `training` in it.
-        on_new: sets a network that begins.
-        build: makes what is trained, where the objective's configuration does not know how.
+        model, sha256: configuration of the model's network, and hash of the model.
     """
-    whole = run.model_copy(update={"training": training})
-    settings = whole.model_dump(mode="json", exclude_none=True, exclude={"data"})  # it has paths
-    hardware, upkeep = (cast(Any, getattr(run, name)) for name in ("hardware", "upkeep"))
-    with run_lock(fabric, folder, hardware.timeout_s) as guard:
-        tokenizer = cast(Tokenizer, cast(nn.Module, model.tokenizer).to(fabric.device))
-        with log_run(fabric, folder, training, source, tokenizer, settings, validator) as watch:
-            Trainer(
-                fabric,
-                training,
-                source,
-                folder,
-                hardware=hardware,
-                options=upkeep,
-                callback=watch,
-                build_objective=build,
-                init_weights=on_new,
-                on_start=lambda: write_run_config(whole, folder),
-                should_stop=guard.should_stop,
-                report_stage=guard.watchdog.report_stage,
-            ).fit()
+    sizes = {name: getattr(model, name) for name in SIZES_OF_MODEL}
+    network = replace(cast(GeneratorConfig, training.network), **sizes)
+    return replace(training, network=network, model_sha256=sha256, start=start)
 
 
-def check_beginning(training: TrainingConfig, model: Model) -> None:
-    """Refuse a warm start whose weights do not fit.
+def check_start(training: TrainingConfig, model: Model) -> None:
+    """Refuse a warm start if the encoder's weights do not fit the generator.
 
     Raises:
-        InputError: with what differs.
+        InputError: with the sizes that differ.
     """
     if training.start != "warm":
         return
@@ -139,63 +104,30 @@ def check_beginning(training: TrainingConfig, model: Model) -> None:
         raise InputError(f"{error} Or begin with --start scratch.") from error
 
 
-def begin(
-    objective: GenerationObjective, training: TrainingConfig, model: Model, source: FactorSource
+def init_weights(
+    objective: nn.Module, *, training: TrainingConfig, model: Model, source: FactorSource
 ) -> None:
-    """Set a new generator and its average: the encoder's weights where it starts warm, whitened factors."""
+    """Set a new generator and its average: the encoder's weights for a warm start, and whitened factors."""
+    assert isinstance(objective, GenerationObjective)
     if training.start == "warm":
         warm_start(objective.student, model.meduet.encoder)
         objective.teacher.load_state_dict(objective.student.state_dict())
     if cast(GeneratorConfig, training.network).whitens_factors:
-        factors = source.factors(source.choose(-1, FACTORS_TO_FIT))
+        factors = source.factors(source.choose(-1, CROPS_FOR_WHITENING))
         objective.fit_factors(factors["content"], factors["style"])
 
 
-def _held_out(scans: list[Scan]) -> list[Scan]:
-    """The first test scans of each domain."""
+def _validation_scans(scans: list[Scan]) -> list[Scan]:
+    """Return the first test scans of each domain."""
     by_domain: dict[str, list[Scan]] = {}
     for scan in scans:
         if scan.split == "test" and scan.may_train:
             by_domain.setdefault(scan.domain, []).append(scan)
-    return [scan for several in by_domain.values() for scan in several[:HELD_OUT_OF_A_DOMAIN]]
-
-
-def factors_of(
-    fabric: Fabric, model: Path, scans: list[Scan], cache_dir: Path, what: str
-) -> list[FactorEntry]:
-    """Made by the first process, on its device, unless they are there; opened by all."""
-    on_cpu = load_model(model, "cpu")
-    if not scans:
-        return []
-    entries: list[FactorEntry] = []
-
-    def make() -> None:
-        entries.extend(open_factors(on_cpu, scans, cache_dir))
-        if len(entries) == len(scans):
-            return
-        on_device = load_model(model, fabric.device.type)
-        with Progress(console=Console(stderr=True)) as bar:
-            task = bar.add_task(f"Factors of {what} scans", total=len(scans))
-            entries[:] = cache_factors(
-                on_device,
-                scans,
-                cache_dir,
-                lambda number, of: bar.update(task, completed=number),
-                print_to_stderr,
-            )
-            bar.update(task, completed=len(scans))
-
-    run_on_rank_zero(fabric, make)
-    return entries if fabric.is_global_zero else open_factors(on_cpu, scans, cache_dir)
+    return [scan for of_domain in by_domain.values() for scan in of_domain[:VALIDATION_SCANS]]
 
 
 def _source(entries: list[FactorEntry], training: TrainingConfig) -> FactorSource | None:
-    """Of the scans that are large enough for a crop; None where none is."""
+    """Return a source of the scans that are large enough for a crop; None if there are none."""
     grid = cast(GeneratorConfig, training.network).grid
     large = [entry for entry in entries if all(a >= b for a, b in zip(entry.grid, grid, strict=True))]
     return FactorSource(large, grid, training.seed) if large else None
-
-
-def _in_words(training: TrainingConfig) -> str:
-    network = cast(GeneratorConfig, training.network)
-    return " x ".join(str(tokens) for tokens in network.grid) + " tokens"

@@ -1,9 +1,8 @@
-"""What a generator in training makes of held-out scans: its loss, and samples for the eye.
+"""Validation of a generator in training: its loss on held-out scans, and panels of samples.
 
-These are `Validator` (engine/validator.py). The loss is the training's own at fixed times and fixed
-noise, so that it falls for no other reason than learning. Samples show every content in every style from one
-noise. It is the average of the weights that is looked at, as it is what samples; random numbers of the
-training are left alone.
+The loss is that of the training with fixed times and fixed noise, so only learning changes it. A panel shows
+samples with every content in every style from the same noise. Both use the averaged weights, which the
+sampler will use, and draw no random numbers of the training. `engine/validator.py` holds the protocol.
 """
 
 from collections import Counter
@@ -30,19 +29,19 @@ from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.intensity import IntensityProfile
 from napari_meduet.volumes.volume import Modality
 
-NUM_CROPS = 32  # of the loss
-AT_ONCE = 8  # of them
-SHOWN = 3  # contents, and styles, of a picture
-STEPS = 16  # of the sampler
-NOTE = "Crops of scans that are held out, which the generator does not learn from."
+NUM_CROPS = 32  # crops for the loss
+CROPS_AT_ONCE = 8
+NUM_SHOWN = 3  # contents and styles in a panel
+SAMPLER_STEPS = 16
+NOTE = "Crops of held-out scans, from which the generator does not learn."
 
 
 class GeneratorValidation(NoEarlyStopping):
-    """Held-out crops of a run.
+    """Validator of a generator on held-out crops.
 
     Args:
-        source: draws them; its seed and step -1 say which.
-        model: its tokenizer decodes the samples.
+        source: draws the crops of step -1, which are the same in every run with its seed.
+        model: the model whose tokenizer decodes the samples.
     """
 
     def __init__(self, source: FactorSource, model: Model) -> None:
@@ -54,14 +53,14 @@ class GeneratorValidation(NoEarlyStopping):
         return NOTE
 
     def counts(self) -> dict[str, int]:
-        """Crops of each domain."""
+        """Return the number of crops of each domain."""
         return dict(sorted(Counter(self._source.domains[each.domain] for each in self._choices).items()))
 
-    def sees(self, objective: nn.Module) -> bool:
+    def can_measure(self, objective: nn.Module) -> bool:
         return isinstance(objective, GenerationObjective)
 
     def pictures(self, objective: GenerationObjective, done: int, total: int) -> Iterator[tuple[str, Any]]:
-        """The panel of each modality, under its name."""
+        """Yield each modality and its panel."""
         for modality, choices in self._shown().items():
             grid = self.grid(objective.teacher, modality, choices)
             yield modality, sample_panel(grid, f"{modality} after {done:,} of {total:,} steps", NOTE)
@@ -71,15 +70,15 @@ class GeneratorValidation(NoEarlyStopping):
         return {"loss": loss}, {"validation/loss": loss}
 
     def at_end(self, objective: GenerationObjective, seed: int, folder: Path) -> None:
-        """Nothing beside the last panels."""
+        """Write nothing: the last panels show the finished generator."""
 
     @torch.inference_mode()
     def loss(self, objective: GenerationObjective) -> float:
-        """The mean loss of the average's predictions, at times spread evenly from data to noise."""
+        """Return the mean loss of the averaged weights, at evenly spaced times from data to noise."""
         network, device = objective.teacher.config, _device(objective)
         losses = []
-        for first in range(0, len(self._choices), AT_ONCE):
-            few = self._choices[first : first + AT_ONCE]
+        for first in range(0, len(self._choices), CROPS_AT_ONCE):
+            few = self._choices[first : first + CROPS_AT_ONCE]
             batch = self._source.read(few)
             drawn = [objective.config.draw(network, each.generator(Purpose.pretext)) for each in few]
             batch |= {name: torch.stack([row[name] for row in drawn]) for name in drawn[0]}
@@ -90,7 +89,7 @@ class GeneratorValidation(NoEarlyStopping):
 
     @torch.inference_mode()
     def grid(self, generator: Generator, modality: Modality, choices: Sequence[FactorChoice]) -> SampleGrid:
-        """Samples with the content of each crop in the style of each."""
+        """Return samples with the content of each crop in the style of each crop."""
         count, device = len(choices), _device(generator)
         batch = {name: values.to(device) for name, values in self._source.read(choices).items()}
         contents, styles = (each.flatten() for each in _pairs(count))
@@ -118,12 +117,12 @@ class GeneratorValidation(NoEarlyStopping):
         )
 
     def _shown(self) -> dict[Modality, list[FactorChoice]]:
-        """The first crops of each modality, of different domains."""
+        """Return the first crops of each modality, of different domains."""
         shown: dict[Modality, dict[int, FactorChoice]] = {}
         for choice in self._choices:
             modality = cast(Modality, self._source.entries[choice.scan].modality)
             of_domains = shown.setdefault(modality, {})
-            if len(of_domains) < SHOWN:
+            if len(of_domains) < NUM_SHOWN:
                 of_domains.setdefault(choice.domain, choice)
         return {modality: list(choices.values()) for modality, choices in sorted(shown.items())}
 
@@ -131,9 +130,9 @@ class GeneratorValidation(NoEarlyStopping):
 def _sampled(
     generator: Generator, conditions: Conditions, noise: Float[Tensor, "B C X Y Z"]
 ) -> Float[Tensor, "B C X Y Z"]:
-    """The end of an unguided walk from this noise."""
+    """Return the samples of this noise without guidance."""
     sampler = default_sampler(generator_kind(generator.config.prediction))
-    times = sampling_times(sampler, STEPS)
+    times = sampling_times(sampler, SAMPLER_STEPS)
     unguided = Guidance(content_weight=0.0, style_weight=0.0)
     velocity = GuidedVelocity(generator, conditions, unguided, times)
     x = noise
@@ -143,7 +142,7 @@ def _sampled(
 
 
 def _pairs(count: int) -> tuple[Tensor, Tensor]:
-    """Row and column of each cell of a square."""
+    """Return the row number and the column number of each cell of a square."""
     numbers = torch.arange(count)
     return numbers[:, None].expand(count, count), numbers[None].expand(count, count)
 

@@ -1,6 +1,7 @@
-"""From a folder of scans to the embedded model: prepare, tokenizer, windows, pretraining, model folder.
+"""Train the embedded model from a folder of scans: tokenizer, latent windows, pretraining, model folder.
 
-Every stage leaves its result in a cache folder and is skipped if it is there, so an interrupted run goes on.
+Every stage stores its result in a cache directory and is skipped if the result exists, so a second start
+continues after the last finished stage.
 """
 
 from dataclasses import asdict
@@ -33,7 +34,7 @@ DESCRIPTION = (
 
 
 def make_demo_model(fabric: Fabric, data: Path, cache: Path, folder: Path, recipe: DemoRecipe) -> ModelCard:
-    """Train everything and write the model folder; `meduet-train figures` measures it afterwards."""
+    """Run all stages, write the model folder, and return its card; `meduet-train metrics` measures it."""
     scans = trainable(read_cohort(data))
     prepared = prepare_cohort(scans, cache / "prepared")
     tokenizer_folder = cache / "tokenizer"

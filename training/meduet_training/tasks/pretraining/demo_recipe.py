@@ -1,4 +1,4 @@
-"""The embedded model's recipe: two hours on two CPU cores, longer and larger where there is a GPU."""
+"""Recipe of the embedded model: two hours on two CPU cores, longer and larger on a GPU."""
 
 from dataclasses import dataclass, field, replace
 
@@ -11,17 +11,21 @@ from napari_meduet.tokenizers.wavelet import WaveletConfig
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRecipe:
-    """What `make model` runs, in order: tokenizer, latent windows, pretraining."""
+    """The stages of `make model`: tokenizer, latent windows, pretraining.
+
+    Attributes:
+        groups: number of anatomies cut from each scan for the latent windows.
+    """
 
     tokenizer: TokenizerTraining
     pretraining: TrainingConfig
-    groups: int  # anatomies of each scan
+    groups: int
     seed: int = 2025
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effort:
-    """How much of everything a device can afford."""
+class DemoSizes:
+    """Sizes and numbers of steps for one kind of device."""
 
     tokenizer_width: int
     tokenizer_steps: int
@@ -33,17 +37,19 @@ class Effort:
     batch: int
 
 
-CPU = Effort(
+CPU = DemoSizes(
     tokenizer_width=128,
     tokenizer_steps=2_600,
     tokenizer_batch=4,
     side=48,
     groups=10,
-    network=MeDUETConfig.tiny(depth=4, decoder_depth=3),  # fewer blocks: every step counts
+    network=MeDUETConfig.tiny(
+        depth=4, decoder_depth=3
+    ),  # fewer blocks, so that more steps fit into two hours
     steps=900,
     batch=8,
 )
-GPU = Effort(
+GPU = DemoSizes(
     tokenizer_width=192,
     tokenizer_steps=9_000,
     tokenizer_batch=24,
@@ -56,34 +62,34 @@ GPU = Effort(
 
 
 def demo(device: str) -> DemoRecipe:
-    """The recipe for a kind of device, "cpu" or "cuda"."""
-    effort = GPU if device == "cuda" else CPU
+    """Return the recipe for a kind of device, "cpu" or "cuda"."""
+    sizes = GPU if device == "cuda" else CPU
     objective = swap_with_truth if device == "cuda" else quick_swap_with_truth
     return DemoRecipe(
         tokenizer=TokenizerTraining(
-            network=WaveletConfig(width=effort.tokenizer_width),
-            steps=effort.tokenizer_steps,
-            batch=effort.tokenizer_batch,
-            side=effort.side,
+            network=WaveletConfig(width=sizes.tokenizer_width),
+            steps=sizes.tokenizer_steps,
+            batch=sizes.tokenizer_batch,
+            side=sizes.side,
         ),
         pretraining=TrainingConfig(
-            network=effort.network,
-            objective=objective(effort.steps),
-            batch=effort.batch,
+            network=sizes.network,
+            objective=objective(sizes.steps),
+            batch=sizes.batch,
             learning_rate=1e-3,
             end_learning_rate=1e-5,
             warmup=0.03,
             linear_start=True,
         ),
-        groups=effort.groups,
+        groups=sizes.groups,
     )
 
 
 def swap_with_truth(steps: int) -> ObjectiveConfig:
-    """`corrected` plus the terms for which registered and simulated pairs give the truth.
+    """Return the corrected objective with the terms that need pairs with a known swap.
 
-    Domains here are single patients, so pairs are drawn across domains and the swap is taught where its
-    result is known.
+    Registered and simulated pairs have a known swap. Domains of the demo data are single patients, so pairs
+    are drawn across domains.
     """
     return ObjectiveConfig.corrected(
         total_steps=steps,
@@ -95,8 +101,8 @@ def swap_with_truth(steps: int) -> ObjectiveConfig:
 
 
 def quick_swap_with_truth(steps: int) -> ObjectiveConfig:
-    """The same without contrast and distillation, half of a step's cost.
+    """Return `swap_with_truth` without contrast and distillation, which are half of the cost of a step.
 
-    On two CPU cores the truth of the swap teaches more in that time.
+    In two hours on two CPU cores, more steps with known swaps give a better model.
     """
     return replace(swap_with_truth(steps), without=("siqc", "mftd"))

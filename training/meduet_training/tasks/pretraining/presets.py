@@ -1,20 +1,20 @@
-"""Presets of pretraining. Each docstring says how it differs from the paper (specification, section 6)."""
+"""Presets of the pretraining, the paper's first (specification, section 6). Each says what differs."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from meduet_training.data.sources.protocol import BatchSource
 from meduet_training.engine.config import TrainingConfig
 from napari_meduet.core.meduet import MeDUETConfig
-from napari_meduet.core.objective import Ablation, ObjectiveConfig
+from napari_meduet.core.objective import ObjectiveConfig
 from napari_meduet.core.pretexts.residual_unet import ResidualUNetConfig
 
-GROUPS = 24  # anatomies cut from each scan, each in four appearances
+GROUPS = 24  # anatomies cut from each scan, each with four appearances
 
 
 def paper() -> TrainingConfig:
-    """Sec. 4.1 and the text of v1, on one device: a batch of 64, where the paper has 64 x 4."""
+    """Sec. 4.1 and the text of v1, with a batch of 64; the paper has 64 on each of 4 devices."""
     return TrainingConfig(network=MeDUETConfig.base(), objective=ObjectiveConfig.paper())
 
 
@@ -24,7 +24,10 @@ def base() -> TrainingConfig:
 
 
 def small() -> TrainingConfig:
-    """384 x 8, for at most 500 scans on one GPU; few scans a domain, so pairs are drawn across domains."""
+    """Width 384 and 8 blocks, for at most 500 scans on one GPU.
+
+    Each domain then has few scans, so pairs are drawn across domains.
+    """
     return replace(
         base(),
         network=MeDUETConfig.small(),
@@ -34,7 +37,10 @@ def small() -> TrainingConfig:
 
 
 def tiny() -> TrainingConfig:
-    """192 x 6, half an hour on two CPU cores: from the linear code, at ten times the learning rate."""
+    """Width 192 and 6 blocks, for half an hour on two CPU cores.
+
+    It has a linear start and ten times the learning rate.
+    """
     return replace(
         small(),
         network=MeDUETConfig.tiny(),
@@ -48,7 +54,7 @@ def tiny() -> TrainingConfig:
 
 
 PRESETS: dict[str, Callable[[], TrainingConfig]] = {"tiny": tiny, "small": small, "base": base}
-VOXEL_NETWORKS = {  # of the same presets, for a pretext on voxels; all read 96^3
+VOXEL_NETWORKS = {  # networks of the same presets for a pretext on voxels; all read 96^3 voxels
     "tiny": ResidualUNetConfig(widths=(8, 16, 32, 64), num_blocks=(1, 1, 1, 1)),
     "small": ResidualUNetConfig(widths=(16, 32, 64, 128, 160, 160)),
     "base": ResidualUNetConfig(),
@@ -62,11 +68,6 @@ def with_domains_of(training: TrainingConfig, source: BatchSource[Any]) -> Train
     return replace(training, network=replace(training.network, num_domains=len(source.domains)))
 
 
-def in_the_papers_words(training: TrainingConfig) -> TrainingConfig:
-    """The same run with the objective of v1's text."""
-    return replace(training, objective=ObjectiveConfig.paper(total_steps=training.objective.total_steps))
-
-
-def without(training: TrainingConfig, terms: Iterable[Ablation]) -> TrainingConfig:
-    """The rows of Tables 5 and 6: the same run without some of its terms."""
-    return replace(training, objective=replace(training.objective, without=tuple(terms)))
+def with_objective_of_the_paper(training: TrainingConfig) -> TrainingConfig:
+    """Return the training with the objective of the text of v1."""
+    return replace(training, objective=ObjectiveConfig.paper(total_steps=training.total_steps))

@@ -18,8 +18,8 @@ from napari_meduet.volumes.volume import Modality
 OPACITY = 0.5  # of a class over the slice
 COLUMNS = ("crop", "truth", "prediction")
 EXPLANATION = (
-    "Axial slices through the middle of each crop, front up, the patient's right on the left. The truth is dark "
-    "where voxels have no label."
+    "Axial slices through the middle of each crop, front up, the patient's right on the left. The truth is "
+    "dark where voxels have no label."
 )
 
 

@@ -1,6 +1,6 @@
-"""Segmenters by name, the paper's first (specification, section 10); what differs is said in each.
+"""Presets of the segmenter, the paper's first. Each says what differs from it (specification, section 10).
 
-The sizes of the encoder are those of the model that is fine-tuned, and the classes those of the labels.
+The sizes of the encoder are those of the fine-tuned model, and the classes those of the labels.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,10 @@ from napari_meduet.core.analysis.unetr import UNETRConfig
 
 
 def paper() -> TrainingConfig:
-    """AdamW with 2e-4 and a weight decay of 1e-5, 4 sub-crops a step.
+    """AdamW with a learning rate of 2e-4 and a weight decay of 1e-5, and 4 sub-crops in each step.
 
-    The supplement names neither steps nor the end of the rate: 30 000 and a hundredth are ours.
+    The supplement gives neither the number of steps nor the end of the learning rate: 30 000 and a hundredth
+    are ours.
     """
     return TrainingConfig(
         network=UNETRConfig(num_classes=2),
@@ -28,10 +29,11 @@ def paper() -> TrainingConfig:
 
 
 def tiny() -> TrainingConfig:
-    """Minutes on two CPU cores: few steps at twenty times the rate, and the light head.
+    """The light head, and few steps at twenty times the learning rate: minutes on two CPU cores.
 
-    So few steps that the averages look back on few; the encoder is trained at the paper's pace, lest what it
-    knows be lost while the head knows nothing.
+    The averages of weights and moments cover fewer steps, because there are few. The encoder keeps the
+    learning rate of the paper: a higher one would destroy the pretrained weights before the head has learnt
+    anything.
     """
     return replace(
         paper(),

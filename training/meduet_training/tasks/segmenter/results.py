@@ -1,6 +1,7 @@
-"""How a trained segmenter does on the labelled test scans, said once at the end of its run.
+"""Results of a trained segmenter on the labelled test scans, written once at the end of its run.
 
-More, beside other methods, is `meduet-evaluate segmentation`'s business (segmentation/evaluate.py).
+`meduet-evaluate segmentation` compares an exported segmenter with other methods
+(evaluation/segmentation/evaluate.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -25,9 +26,9 @@ from napari_meduet.pipelines.segmentation.session import segment_prepared
 
 METHOD = "trained"
 HOW = (
-    "The weights that did best on the validation, on the labelled scans of the test split: Dice, and the "
-    f"share of both surfaces within {TOLERANCE_MM:g} mm of the other (NSD), on each scan's own grid. A "
-    "structure is judged where the truth names and holds it. Intervals draw patients."
+    "The weights of the best validation, on the labelled scans of the test split: Dice, and the fraction of "
+    f"both surfaces within {TOLERANCE_MM:g} mm of the other (NSD), on the grid of each scan. A structure is "
+    "measured if the truth is annotated for it and contains it. Confidence intervals resample patients."
 )
 
 
@@ -39,13 +40,13 @@ def measure_scans(
     scans: Sequence[LabelledScan],
     on_scan: Callable[[int, int], None] = lambda number, of: None,
 ) -> list[Score]:
-    """Every structure in every scan whose truth holds it.
+    """Return the scores of every structure in every scan whose truth contains it.
 
     Args:
-        on_scan: is told, before each, how many are done of how many.
+        on_scan: called before each scan with the number of finished scans and the number of all scans.
 
     Raises:
-        InputError: a scan or its labels cannot be used.
+        InputError: a scan or its labels cannot be read.
     """
     scores = []
     for number, scan in enumerate(scans):
@@ -72,7 +73,7 @@ def measure_scans(
 
 
 def results_table(scores: Sequence[Score], names: Sequence[str], seed: int) -> EvaluationSection:
-    """Each structure's mean with its interval, the mean over structures, and the single scans."""
+    """Return the mean of each structure and over structures, with confidence intervals, and all scans."""
     metrics = []
     for metric, of in METRICS.items():
         over_all = mean_over_structures(
@@ -99,7 +100,7 @@ def results_table(scores: Sequence[Score], names: Sequence[str], seed: int) -> E
         )
         for score in scores
     ]
-    columns = ("structure", "scan", "domain", "Dice", "NSD", "true mL", "found mL")
+    columns = ("structure", "scan", "domain", "Dice", "NSD", "true mL", "predicted mL")
     return EvaluationSection(
         title="Test scans",
         description=HOW,

@@ -1,8 +1,8 @@
-"""What a segmenter in training finds in scans it does not learn from: Dice of each class, and overlays.
+"""Validation of a segmenter in training: Dice of each class on the validation set, and panels of labels.
 
-These are `Validator` (engine/validator.py). Dice is that of fixed crops, drawn as the training draws, of all of
-them together; the average of the weights is looked at, as it is what will predict. The best so far is kept in
-the run's folder. Where it has not risen for a while, the run is asked to end.
+Dice is measured over all voxels of fixed crops, which are drawn like those of the training. The averaged
+weights predict, as in later use. The weights with the best Dice are stored in the folder of the run. If Dice
+does not rise for some validations, the run ends. `engine/validator.py` holds the protocol.
 """
 
 import copy
@@ -35,17 +35,17 @@ from napari_meduet.tokenizers.tokenizer import Tokenizer
 from napari_meduet.volumes.intensity import IntensityProfile
 
 NUM_CROPS = 24
-AT_ONCE = 2  # of them
-SHOWN = 3  # crops of a picture
+CROPS_AT_ONCE = 2
+NUM_SHOWN = 3  # crops in a panel
 SCORE = "dice"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TestSplit:
-    """The labelled scans that nothing is learnt or chosen from.
+    """The labelled scans of the test split. Neither training nor validation uses them.
 
     Attributes:
-        model: on the training's device.
+        model: the model on the device of the training.
     """
 
     model: Model
@@ -54,19 +54,19 @@ class TestSplit:
 
 
 class SegmenterValidation:
-    """Fixed crops of a run.
+    """Validator of a segmenter on fixed crops.
 
     Args:
-        source: draws them; its seed and step -1 say which.
-        tests: are measured once, at the end; its tokenizer decodes crops for the eye.
-        validations: so many in a row may bring nothing before the run ends; 0: any number.
-        note: where the crops come from, for captions.
+        source: draws the crops of step -1, which are the same in every run with its seed.
+        tests: scans that are measured once at the end; its model decodes the crops for panels.
+        patience: number of validations without a better Dice after which the run ends; 0: never.
+        note: a sentence about the source of the crops, for captions.
     """
 
-    def __init__(self, source: LabelledSource, tests: TestSplit, validations: int, note: str) -> None:
+    def __init__(self, source: LabelledSource, tests: TestSplit, patience: int, note: str) -> None:
         self._source, self._tests, self._note = source, tests, note
         self._model, self._names = tests.model, tests.task.names
-        self._patience = Patience(validations=validations, score=SCORE, words="Dice")
+        self._patience = Patience(validations=patience, score=SCORE, words="Dice")
         self._choices = source.choose(-1, NUM_CROPS)
 
     @property
@@ -74,10 +74,10 @@ class SegmenterValidation:
         return self._note
 
     def counts(self) -> dict[str, int]:
-        """Crops of each domain."""
+        """Return the number of crops of each domain."""
         return dict(sorted(Counter(self._source.domains[each.domain] for each in self._choices).items()))
 
-    def sees(self, objective: nn.Module) -> bool:
+    def can_measure(self, objective: nn.Module) -> bool:
         return isinstance(objective, SegmentationObjective)
 
     def metrics(self, objective: SegmentationObjective, seed: int) -> tuple[dict[str, Any], dict[str, float]]:
@@ -89,13 +89,13 @@ class SegmenterValidation:
         )
 
     def pictures(self, objective: SegmentationObjective, done: int, total: int) -> Iterator[tuple[str, Any]]:
-        """One panel: truth and prediction over the crops that show most."""
+        """Yield one panel: truth and prediction over the crops with the most classes."""
         slices = [self._shown(objective.teacher, choice) for choice in self._fullest()]
         title = f"after {done:,} of {total:,} steps"
         yield "labels", label_panel(slices, self._names, title, self._note)
 
     def keep(self, objective: SegmentationObjective, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-        """The weights, if this was the best validation so far."""
+        """Store the weights if this validation is the best so far."""
         best = self._patience.best(rows)
         if best is not None and best is rows[-1]:
             write_best(folder, objective.teacher, best["step"], best[SCORE])
@@ -104,7 +104,7 @@ class SegmenterValidation:
         return self._patience.reason_to_end(rows)
 
     def at_end(self, objective: SegmentationObjective, seed: int, folder: Path) -> None:
-        """Dice and NSD of the best weights on the test split, if it has labels."""
+        """Write Dice and NSD of the best weights on the test split, if it has labels."""
         if not self._tests.scans:
             return
         network = copy.deepcopy(objective.teacher)
@@ -127,37 +127,37 @@ class SegmenterValidation:
 
     @torch.inference_mode()
     def dice(self, objective: SegmentationObjective) -> dict[str, float]:
-        """Of each class that the crops' blocks show, over the voxels that somebody looked at."""
+        """Return the Dice of each class that the crops show, over the annotated voxels."""
         device = next(objective.parameters()).device
-        counts = torch.zeros(len(self._names), 3)  # in both, found, true
-        for first in range(0, len(self._choices), AT_ONCE):
-            batch = self._source.read(self._choices[first : first + AT_ONCE])
+        counts = torch.zeros(len(self._names), 3)  # voxels in both, predicted voxels, true voxels
+        for first in range(0, len(self._choices), CROPS_AT_ONCE):
+            batch = self._source.read(self._choices[first : first + CROPS_AT_ONCE])
             on_device: Any = {name: values.to(device) for name, values in batch.items()}
             scores = objective.scores(objective.teacher, on_device["latent"], on_device)
-            found = scores.argmax(dim=1).cpu()
-            for one, target, annotated in zip(found, batch["target"], batch["annotated"], strict=True):
+            classes = scores.argmax(dim=1).cpu()
+            for crop, target, annotated in zip(classes, batch["target"], batch["annotated"], strict=True):
                 is_known = target != IGNORED
                 for k in annotated.nonzero().flatten().tolist():
-                    mine, true = (one == k) & is_known, target == k
-                    counts[k] += torch.stack([(mine & true).sum(), mine.sum(), true.sum()])
+                    predicted, true = (crop == k) & is_known, target == k
+                    counts[k] += torch.stack([(predicted & true).sum(), predicted.sum(), true.sum()])
         return {
-            name: float(2 * both / (mine + true))
-            for name, (both, mine, true) in zip(self._names[1:], counts[1:], strict=True)
+            name: float(2 * both / (predicted + true))
+            for name, (both, predicted, true) in zip(self._names[1:], counts[1:], strict=True)
             if true > 0
         }
 
     def _fullest(self) -> list[LabelledChoice]:
-        """The crops that show most classes in their middle slice, of as many scans as there are."""
+        """Return the crops with the most classes in their middle slice, from different scans if possible."""
         shown = [len(np.unique(self._truth(choice))) for choice in self._choices]
         order = sorted(range(len(shown)), key=lambda row: (-shown[row], row))
         by_scan: dict[str, list[LabelledChoice]] = {}
         for choice in (self._choices[row] for row in order):
             by_scan.setdefault(self._source.entries[choice.example].scan, []).append(choice)
         in_turns = chain.from_iterable(zip_longest(*by_scan.values()))
-        return list(islice((choice for choice in in_turns if choice is not None), SHOWN))
+        return list(islice((choice for choice in in_turns if choice is not None), NUM_SHOWN))
 
     def _truth(self, choice: LabelledChoice) -> np.ndarray:
-        """(X, Y), the classes in the middle axial slice of a whole crop."""
+        """Return the true classes in the middle axial slice of a crop, with shape (X, Y)."""
         stride = self._source.stride
         x, y, z = (
             slice(a * step, (a + n) * step)
@@ -167,7 +167,7 @@ class SegmenterValidation:
 
     @torch.inference_mode()
     def _shown(self, network: LatentUNETR, choice: LabelledChoice) -> LabelledSlices:
-        """The middle axial slice of a crop; of several sequences, the first."""
+        """Return the middle axial slice of a crop. If it has several sequences, this is the first."""
         entry, model = self._source.entries[choice.example], self._model
         latent = self._source.read([choice])["latent"]
         found = network(latent.to(next(network.parameters()).device)).argmax(dim=1)[0].cpu()
