@@ -3,7 +3,7 @@ from napari._app_model import get_app_model
 from qtpy.QtWidgets import QFileDialog
 
 from napari_meduet.gui.io import readers
-from napari_meduet.gui.io.intensity_windows import CT_WINDOWS
+from napari_meduet.volumes.display_windows import CT_WINDOWS
 
 EXPECTED = {
     "napari/file/io_utilities": {"Open DICOM series… (MeDUET)"},

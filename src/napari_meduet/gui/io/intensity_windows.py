@@ -7,18 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_meduet.volumes.display_windows import CT_WINDOWS, MR_PERCENTILES
 from napari_meduet.volumes.volume import Volume
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-CT_WINDOWS = {  # low and high HU; level and width as radiology texts give them, e.g. soft tissue L 40 W 400
-    "soft tissue": (-160.0, 240.0),
-    "lung": (-1350.0, 150.0),
-    "bone": (-450.0, 1050.0),
-    "brain": (0.0, 80.0),
-}
-MR_PERCENTILES = (1.0, 99.5)
 _MAX_SAMPLES = 1_000_000  # voxels looked at for percentiles; more would not move them visibly
 
 

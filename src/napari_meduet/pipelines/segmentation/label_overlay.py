@@ -11,16 +11,16 @@ import nibabel as nib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from napari_meduet.pipelines.common.picture_colours import FAINT, GROUND, INK
 from napari_meduet.pipelines.segmentation.label_colours import label_colour
 from napari_meduet.pipelines.segmentation.label_statistics import LabelVolume
+from napari_meduet.volumes.display_windows import MR_PERCENTILES
 from napari_meduet.volumes.volume import Volume
 
 CT_WINDOW = (-450.0, 450.0)  # soft tissue with its contrasts, and lungs that are not quite black
-MR_PERCENTILES = (1.0, 99.5)
 PIXEL_MM = 0.8
 TINT = 0.4  # of a label's colour inside it; its outline is all colour
 GAP, MARGIN, LINE, SWATCH = 10, 16, 22, 14
-INK, FAINT, GROUND = (235, 235, 235), (150, 150, 150), (16, 16, 18)
 
 
 def overlay_picture(

@@ -12,16 +12,17 @@ import nibabel as nib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from napari_meduet.pipelines.common.picture_colours import FAINT, GROUND, INK
+from napari_meduet.volumes import display_windows
+from napari_meduet.volumes.display_windows import MR_PERCENTILES
 from napari_meduet.volumes.volume import Volume
 
-CT_WINDOWS = {"soft tissue": (-160.0, 240.0), "lung": (-1350.0, 150.0)}  # L 40 W 400, L -600 W 1500
-MR_PERCENTILES = (1.0, 99.5)
+CT_WINDOWS = {name: display_windows.CT_WINDOWS[name] for name in ("soft tissue", "lung")}
 CHANGE_HU = 150.0  # full colour of the difference
 CHANGE_SHARE = 0.5  # the same for MR, of the content's window
 PIXEL_MM = 1.1
 DETAIL, DETAIL_LEFT, DETAIL_TOP = 3, 0.33, 0.6  # a third of the slice: spine and muscle, back of the brain
 GAP, MARGIN, LINE = 8, 16, 22
-INK, FAINT, GROUND = (235, 235, 235), (150, 150, 150), (16, 16, 18)
 LESS, MORE = np.array([0.3, 0.6, 1.0]), np.array([1.0, 0.6, 0.2])  # blue and orange: told apart by everyone
 
 Window = tuple[float, float]
