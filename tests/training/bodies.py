@@ -1,4 +1,4 @@
-"""Bodies that are as different as two patients, large enough for a window and quick to read."""
+"""Phantoms that differ like two patients. They are large enough for a window, and fast to read."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ SIDE = 50  # voxels of 3 mm: 99 of the working grid, and a window needs 96
 
 
 def body(seed: int, side: int = SIDE) -> np.ndarray:
-    """Soft tissue of a patient's own, in HU, with noise of the scanner and air around it."""
+    """Return the soft tissue of one patient in HU, with scanner noise, and air around it."""
     rng = np.random.default_rng(seed)
     tissue = ndimage.gaussian_filter(rng.normal(size=(side,) * 3), 2.0)
     x, y, z = np.meshgrid(*[np.linspace(-1, 1, side)] * 3, indexing="ij")
@@ -23,7 +23,7 @@ def body(seed: int, side: int = SIDE) -> np.ndarray:
 def save_body(
     path: Path, seed: int = 0, *, values: np.ndarray | None = None, spacing_mm: float = 3.0
 ) -> Path:
-    """A body as NIfTI, in a folder that is made."""
+    """Save a body as NIfTI, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     affine = np.diag([-spacing_mm, -spacing_mm, spacing_mm, 1.0])
     nib.save(nib.Nifti1Image(body(seed) if values is None else values, affine), path)
@@ -31,7 +31,7 @@ def save_body(
 
 
 def save_dicom(folder: Path, seed: int = 0, **fields: object) -> Path:
-    """A body as a DICOM series of Jane Doe, 4711; fields go into every slice."""
+    """Save a body as a DICOM series of patient Jane Doe, 4711, with additional fields in every slice."""
     folder.mkdir(parents=True, exist_ok=True)
     values = body(seed)
     series = {"SeriesInstanceUID": f"1.2.3.4.{seed}", "SeriesNumber": seed} | fields

@@ -1,4 +1,4 @@
-"""A minute pretraining whose losses do not depend on how its batch is cut, and sources that go wrong."""
+"""A tiny pretraining whose losses do not depend on how the batch is split, and a faulty source."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ STEPS = 5
 
 
 def engine_windows() -> LatentWindows:
-    """A third of the volumes are nobody's, so labelled ones lie unevenly among the processes."""
+    """Windows of which a third have no domain, so the processes get different numbers of labelled ones."""
     return random_windows()
 
 
@@ -28,7 +28,7 @@ def engine_training(steps: int = STEPS, **changes) -> TrainingConfig:
 
 
 class Losses(NullCallback):
-    """Keeps what it is told."""
+    """A callback that stores losses, skipped steps and validated steps."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -42,14 +42,14 @@ class Losses(NullCallback):
         self.skipped.append((step, list(samples)))
 
     def on_validation(self, step, objective) -> None:
-        """A pass of the whole network, which no rank but the first makes."""
+        """Run a forward pass of the full network, which only rank zero does."""
         with torch.no_grad():
             objective.student.encode(torch.zeros(1, *objective.student.config.latent_shape))
         self.seen.append(step)
 
 
 class Poisoned(WindowSource):
-    """One row is NaN, in one step or, if `step` is None, in all of them."""
+    """A source with one row of NaN, in one step or, if `step` is None, in every step."""
 
     def __init__(self, windows: LatentWindows, seed: int, *, step: int | None, row: int = 0) -> None:
         super().__init__(windows, seed)

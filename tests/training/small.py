@@ -1,4 +1,4 @@
-"""Small scans, windows and networks for the trainings' tests."""
+"""Small scans, windows and networks for the tests of the training package."""
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ def network(**changes) -> MeDUETConfig:
 
 
 def working_scan(modality: str, seed: int = 0, domain: str = "site", aligned: str = "") -> WorkingScan:
-    """The phantom as if it had been prepared; `aligned` tells which scans show one anatomy."""
+    """Return the phantom as a prepared scan. Scans with the same `aligned` show the same anatomy."""
     values = phantom(modality, seed)
     body = phantom(modality, 0) > (-300 if modality == "CT" else 100)
     if modality == "MR":
@@ -34,9 +34,9 @@ def working_scan(modality: str, seed: int = 0, domain: str = "site", aligned: st
 def random_windows(
     num_anatomies: int = 6, *, side: int = 8, channels: int = 4, tokenizer_sha256: str = "0"
 ) -> LatentWindows:
-    """Two scans, each anatomy of a scan in three appearances: two domains of two, and nobody's.
+    """Return windows of two scans with three appearances of each anatomy: two with a domain, one without.
 
-    Latents are smooth and differ by appearance, so that there is something to learn.
+    Latents are smooth and differ by appearance, so that a network can learn them.
     """
     generator = torch.Generator().manual_seed(0)
     anatomies = torch.randn(num_anatomies, channels, 2, 2, 2, generator=generator)

@@ -1,6 +1,7 @@
-"""What each of two processes runs for tests/training/test_engine.py: `python two_ranks.py FOLDER`.
+"""The program of each of two processes for engine/test_engine.py: `python two_ranks.py FOLDER`.
 
-Both strategies train on half the batch each, then go through a step that is not finite on one rank alone.
+With both strategies each process trains on half of the batch; a second run has a step that is not finite on
+one rank only.
 """
 
 import json

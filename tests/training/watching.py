@@ -1,4 +1,4 @@
-"""A pretraining that need not run: crops, a small objective, and the records that its steps would give."""
+"""Crops, a small objective and step records for tests of the run logger, without a training."""
 
 import torch
 from small import WAVELET, network
@@ -15,7 +15,7 @@ BATCH = 8
 
 
 def crops(count: int = 24, modality: str | None = "CT") -> ValidationCrops:
-    """Crops of three domains with two patients each; a domain is an offset of the latent."""
+    """Return crops of three domains with two patients each. A domain is an offset of the latent."""
     generator = torch.Generator().manual_seed(0)
     latent = torch.randn(count, 4, 8, 8, 8, generator=generator)
     domains = [f"site {number % 3}" for number in range(count)]
@@ -64,7 +64,7 @@ def watch(folder, **changes) -> RunLogger:
 
 
 def record(step: int, total: float | None = None) -> StepRecord:
-    """Losses that tell their step, and a step of a quarter of a second, a tenth of it waiting."""
+    """Return a record whose losses encode the step. A step takes 0.25 s, of which it waits 10 % for data."""
     return StepRecord(
         step=step,
         losses={
@@ -80,7 +80,7 @@ def record(step: int, total: float | None = None) -> StepRecord:
 
 
 def run(folder, first: int = 0, last: int = STEPS - 1, validate_after: tuple[int, ...] = ()) -> RunLogger:
-    """Steps `first` to `last`, told to a watch that is left open."""
+    """Return a run logger that has received the steps `first` to `last` and is still open."""
     looking = watch(folder)
     for step in range(first, last + 1):
         looking.on_step(record(step))

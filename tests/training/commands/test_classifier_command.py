@@ -1,4 +1,4 @@
-"""`meduet-train classifier`: run, stop, go on, results, export; and one sentence for every mistake."""
+"""`meduet-train classifier`: run, stop, resume, results, export, and messages for wrong input."""
 
 import json
 import signal
@@ -23,7 +23,7 @@ SPLITS = ["train", "train", "train", "test"]
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    """A model, another one, and scans of two classes, some of them held out."""
+    """Two models, and scans of two classes, some of them in the test split."""
     folder = tmp_path_factory.mktemp("given")
     save_tiny_model(folder / "model")
     save_tiny_model(folder / "other", seed=1)
@@ -62,25 +62,25 @@ def trained(given, tmp_path_factory):
     return folder, done.output
 
 
-def test_a_run_that_was_told_to_end_goes_on_with_the_same_command(given, trained, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_with_the_same_command(given, trained, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         choose = ClassifiedSource.choose
 
-        def choose_and_be_told_to_end(self, step, count):
+        def choose_and_signal(self, step, count):
             if step == 2:
                 signal.raise_signal(signal.SIGTERM)
             return choose(self, step, count)
 
-        patch.setattr(ClassifiedSource, "choose", choose_and_be_told_to_end)
+        patch.setattr(ClassifiedSource, "choose", choose_and_signal)
         stopped = train(given, tmp_path / "parts")
     assert stopped.exit_code == 75
-    done = call("classifier", "-o", tmp_path / "parts")  # the folder knows the rest
+    done = call("classifier", "-o", tmp_path / "parts")  # the folder holds the other options
     assert done.exit_code == 0, done.output
     whole, parts = (newest_checkpoint(folder).tensors for folder in (trained[0], tmp_path / "parts"))
     assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
 
 
-def test_classes_are_told_and_kept_with_their_counts(trained):
+def test_classes_are_printed_and_stored_with_their_counts(trained):
     assert "brain (2 + 1 scans), lung (2 + 1 scans)" in " ".join(trained[1].split())
     settings = (trained[0] / CONFIG).read_text()
     record = newest_checkpoint(trained[0]).record["settings"]["training"]["objective"]
@@ -89,7 +89,7 @@ def test_classes_are_told_and_kept_with_their_counts(trained):
     assert "patient" not in settings.replace("patience", "")
 
 
-def test_whole_scans_that_are_not_learnt_from_watch_over_the_run(trained):
+def test_whole_held_out_scans_validate_the_run(trained):
     rows = [json.loads(line) for line in (trained[0] / "validation.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4]
     assert all(row["loss"] > 0 and 0 <= row["balanced_accuracy"] <= 1 for row in rows)
@@ -188,7 +188,7 @@ def test_crops_of_one_scan_lie_side_by_side_and_classes_are_alike(given, trained
         ("", [], "target"),
     ],
 )
-def test_a_mistake_is_told_in_a_sentence(given, tmp_path, target, words, sentence):
+def test_wrong_input_gives_a_message(given, tmp_path, target, words, sentence):
     refused = train(given, tmp_path / "run", *words, target=target)
     assert refused.exit_code == 2, refused.output
     assert sentence in " ".join(refused.output.split())

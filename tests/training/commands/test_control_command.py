@@ -1,4 +1,4 @@
-"""`meduet-train control`: train, go on, export; and one sentence for every mistake."""
+"""`meduet-train control`: train, resume, export, and messages for wrong input."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from napari_meduet.models.saving import save_generator
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    """A model with a generator, and three scans: labelled, labelled by other numbers, and without labels."""
+    """A model with a generator, and three scans: with labels, with other numbers, and without labels."""
     folder = tmp_path_factory.mktemp("given")
     save_tiny_generator(save_tiny_model(folder / "model"))
     save_tiny_model(folder / "plain")
@@ -89,7 +89,7 @@ def test_an_exported_control_is_the_average_of_the_run_with_the_classes_of_the_d
     assert all(
         torch.equal(checkpoint.tensors[f"objective.generator.{name}"], generator[name]) for name in generator
     )
-    again = call("control", "-o", folder)  # the folder knows the rest, and nothing is left to do
+    again = call("control", "-o", folder)  # the folder holds the other options, and all steps are done
     assert again.exit_code == 0, again.output
 
 
@@ -114,7 +114,7 @@ def test_a_control_of_another_generator_is_not_exported(given, trained, tmp_path
         (["--set", "training.objective.drop_styl=0"], "did you mean drop_style?"),
     ],
 )
-def test_a_mistake_is_told_in_a_sentence(given, tmp_path, words, sentence):
+def test_wrong_input_gives_a_message(given, tmp_path, words, sentence):
     words = [given / word if word in ("plain", "unlabelled") else word for word in words]
     refused = train(given, tmp_path / "run", *words)
     assert refused.exit_code == 2, refused.output

@@ -1,4 +1,4 @@
-"""`meduet-train generator`: run, stop, go on, panels, export; and one sentence for every mistake."""
+"""`meduet-train generator`: run, stop, resume, panels, export, and messages for wrong input."""
 
 import json
 import shutil
@@ -27,14 +27,14 @@ NARROW = GeneratorConfig(
 
 @pytest.fixture(autouse=True)
 def narrow_preset(monkeypatch):
-    """`tiny`, tinier; widths of factors are not those of the model, which the command puts right."""
+    """Make the preset `tiny` smaller. Its factor widths differ from the model; the command adapts them."""
     narrow = replace(recipes.tiny(), network=NARROW, batch=2)
     monkeypatch.setitem(recipes.PRESETS, "tiny", lambda: narrow)
 
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    """Two models, scans of two domains, some of them held out, and a file that is no scan."""
+    """Two models, scans of two domains, some of them in the test split, and a file that is not a scan."""
     folder = tmp_path_factory.mktemp("given")
     save_tiny_model(folder / "model")
     save_tiny_model(folder / "other", seed=1)
@@ -83,26 +83,26 @@ def trained(given, tmp_path_factory):
     return folder, done.output
 
 
-def test_a_run_that_was_told_to_end_goes_on_with_the_same_command(given, trained, tmp_path, monkeypatch):
+def test_a_stopped_run_resumes_with_the_same_command(given, trained, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         choose = FactorSource.choose
 
-        def choose_and_be_told_to_end(self, step, count):
+        def choose_and_signal(self, step, count):
             if step == 2:
                 signal.raise_signal(signal.SIGTERM)
             return choose(self, step, count)
 
-        patch.setattr(FactorSource, "choose", choose_and_be_told_to_end)
+        patch.setattr(FactorSource, "choose", choose_and_signal)
         stopped = train(given, tmp_path / "parts")
     assert stopped.exit_code == 75
     assert "Stopped after step 3 of 4; the same command goes on from there." in stopped.output
-    done = call("generator", "-o", tmp_path / "parts")  # the folder knows the rest
+    done = call("generator", "-o", tmp_path / "parts")  # the folder holds the other options
     assert done.exit_code == 0, done.output
     whole, parts = (newest_checkpoint(folder).tensors for folder in (trained[0], tmp_path / "parts"))
     assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []
 
 
-def test_a_scan_that_cannot_be_read_is_left_out_and_said(trained):
+def test_an_unreadable_scan_is_left_out_with_a_message(trained):
     assert "Scan 4 of 4 is left out" in trained[1]
     assert "patient" not in trained[1]
 
@@ -176,7 +176,7 @@ def test_a_generator_of_another_model_is_not_exported(given, trained, tmp_path):
         (["--batch", 0], "batch must be at least 1"),
     ],
 )
-def test_a_mistake_is_told_in_a_sentence(given, tmp_path, words, sentence):
+def test_wrong_input_gives_a_message(given, tmp_path, words, sentence):
     words = [given / word if word in ("nowhere", "no-scans") else word for word in words]
     refused = train(given, tmp_path / "run", *words)
     assert refused.exit_code == 2, refused.output
@@ -185,7 +185,7 @@ def test_a_mistake_is_told_in_a_sentence(given, tmp_path, words, sentence):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_run_of_another_beginning_does_not_go_on(given, trained):
+def test_a_run_with_another_start_does_not_resume(given, trained):
     refused = train(given, trained[0], "--start", "scratch")
     assert refused.exit_code == 2
     assert "holds a run with other settings (start)" in refused.output

@@ -1,4 +1,4 @@
-"""`meduet-train segmenter`: run, stop, end early, go on, panels, results, export; one sentence a mistake."""
+"""`meduet-train segmenter`: run, stop, end early, resume, panels, results, export, wrong input."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ CLASSES = [{"1": "organ", "4": "bone"}, {"4": "bone"}, {"1": "organ", "4": "bone
 
 
 def labels(names, modality: str) -> np.ndarray:
-    """Where the phantom shows organ and bone."""
+    """Return the label map of organ and bone in the phantom."""
     values = phantom(modality, 0, shape=SHAPE).astype(float)
     found = np.zeros(SHAPE, np.uint8)
     limits = (1500, 80, 110) if modality == "CT" else (-1, 600, 900)
@@ -54,7 +54,7 @@ def save_labelled(folder, name: str, number: int, names, modality: str = "CT"):
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    """Two models, and scans with labels of all, of some or of none of two structures."""
+    """Two models, and scans with labels of two, one or no structures."""
     folder = tmp_path_factory.mktemp("given")
     records = []
     for number, names in enumerate(CLASSES):
@@ -129,7 +129,7 @@ def settings(folder):
     return newest_checkpoint(folder).record["settings"]["training"]
 
 
-def test_a_run_says_its_classes_and_who_judges_it(trained):
+def test_a_run_prints_its_classes_and_its_validation_set(trained):
     folder, output = trained
     assert "Classes, by their numbers in the predicted label map: 0 background, 1 organ, 4 bone." in output
     assert "there are too few patients to hold one out" in output
@@ -189,21 +189,21 @@ def test_a_segmenter_of_another_model_or_another_network_is_not_exported(given, 
     assert load_model(model, "cpu").segmenter is None
 
 
-def test_a_run_that_was_told_to_end_goes_on_exactly_with_the_folder_alone(
+def test_a_stopped_run_resumes_bit_for_bit_from_its_folder(
     given, trained, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patch:
         choose = LabelledSource.choose
 
-        def choose_and_be_told_to_end(self, step, count):
+        def choose_and_signal(self, step, count):
             if step == 1:
                 signal.raise_signal(signal.SIGTERM)
             return choose(self, step, count)
 
-        patch.setattr(LabelledSource, "choose", choose_and_be_told_to_end)
+        patch.setattr(LabelledSource, "choose", choose_and_signal)
         stopped = train(given, tmp_path / "parts", "--patience", 0)
     assert stopped.exit_code == 75, stopped.output
-    assert [row["step"] for row in rows(tmp_path / "parts")] == [1]  # that of step 2 is made up for
+    assert [row["step"] for row in rows(tmp_path / "parts")] == [1]  # step 2 is validated after the restart
     done = call("segmenter", "-o", tmp_path / "parts")
     assert done.exit_code == 0, done.output
     whole, parts = (newest_checkpoint(folder).tensors for folder in (trained[0], tmp_path / "parts"))
@@ -300,7 +300,7 @@ def test_a_folder_of_nnunet_is_read_as_it_is(given, tmp_path):
         (["--modality", "MR"], "None of the 0 scans may be trained on"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_in_a_sentence_before_anything_is_trained(given, tmp_path, words, sentence):
+def test_wrong_input_gives_a_message_before_any_training(given, tmp_path, words, sentence):
     words = [
         given / word if word in ("nowhere", "shallow", "styleless", "unlabelled") else word for word in words
     ]
@@ -318,7 +318,7 @@ def test_a_class_of_which_no_scan_shows_a_voxel_is_named(given, tmp_path):
     assert "No scan to train on shows a voxel of spleen" in " ".join(refused.output.split())
 
 
-def test_a_run_of_other_classes_does_not_go_on(given, trained):
+def test_a_run_with_other_classes_does_not_resume(given, trained):
     refused = train(given, trained[0], "--set", "data.classes=[organ]")
     assert refused.exit_code == 2
     assert "holds a run with other settings" in refused.output

@@ -1,4 +1,4 @@
-"""The engine: a step is the same however it is cut, and what goes wrong on one process stops at all."""
+"""The trainer on several processes: equal results, and faults on one process that stop all of them."""
 
 import json
 import multiprocessing
@@ -30,7 +30,7 @@ HERE = Path(__file__).parents[1]
 
 
 def run(folder, training=None, source=None, **options):
-    """One process; returns what a watch was told."""
+    """Train in one process, and return the callback with its records."""
     training = training or engine_training()
     source = source or WindowSource(engine_windows(), training.seed)
     watch = Losses()
@@ -48,7 +48,7 @@ def alone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
-    """The folder in which two processes trained."""
+    """Return the folder in which two processes trained."""
     folder = tmp_path_factory.mktemp("together")
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -80,7 +80,7 @@ def test_two_processes_learn_what_one_does(alone, together, strategy):
     before = newest_checkpoint(alone[0]).under("objective.")
     after = newest_checkpoint(together / f"{strategy}-clean").under("objective.")
     assert before.keys() == after.keys()
-    # A key's bias has no gradient but rounding, whose sign Adam follows: weights agree on average.
+    # The gradient of a key's bias is rounding only, and Adam follows its sign: weights agree on average.
     difference = sum(float((after[name] - value).abs().sum()) for name, value in before.items())
     assert difference / sum(value.numel() for value in before.values()) < 1e-6
     for name in before:
@@ -89,7 +89,7 @@ def test_two_processes_learn_what_one_does(alone, together, strategy):
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_what_is_not_finite_on_one_process_is_skipped_on_both(together, strategy):
+def test_a_step_not_finite_on_one_process_is_skipped_on_both(together, strategy):
     told = json.loads((together / f"{strategy}-poisoned.json").read_text())
     assert told["skipped"] == [[2, ["poison"]]]
     assert len(told["losses"]) == STEPS - 1
@@ -100,7 +100,7 @@ def test_what_is_not_finite_on_one_process_is_skipped_on_both(together, strategy
 
 
 def test_one_process_goes_on_where_two_fully_sharded_ones_ended(together, tmp_path):
-    """Steps 0 and 1 by two, the others by one: no other losses, and a sentence that says so."""
+    """Two processes finished the run; one process resumes it, with a message about the other number."""
     training, sentences = engine_training(), []
     end = newest_checkpoint(together / "fsdp-clean")
     assert sorted(name.split(".")[-1] for name in end.tensors if "log_scale" in name) == [
@@ -112,7 +112,7 @@ def test_one_process_goes_on_where_two_fully_sharded_ones_ended(together, tmp_pa
 
 
 def test_parts_of_a_batch_add_up_to_its_step(alone, tmp_path):
-    """With contrast inside pairs, which no cut parts, and unlabelled volumes in some parts alone."""
+    """The contrast is within pairs, which no split separates; unlabelled volumes are in some parts only."""
     training = engine_training()
     training = replace(training, objective=replace(training.objective, scope="quadruplet"))
     whole = run(tmp_path / "whole", training)
@@ -145,7 +145,7 @@ def test_too_many_skips_end_the_run_before_them(tmp_path):
 
 
 def test_a_step_that_was_skipped_leaves_nothing_behind(tmp_path):
-    """The teacher, the optimizer and the scale do not move; the steps after it follow as if from there."""
+    """Teacher, optimizer and scale are unchanged, and the next step continues from there."""
     training = engine_training(steps=2)
     poisoned = run(tmp_path / "a", training, Poisoned(engine_windows(), training.seed, step=0))
     assert poisoned.skipped == [(0, ["poison"])]
@@ -154,7 +154,7 @@ def test_a_step_that_was_skipped_leaves_nothing_behind(tmp_path):
 
 
 class Killed(WindowSource):
-    """The worker that reads is killed."""
+    """A source whose worker kills itself."""
 
     def read(self, choices):
         if get_worker_info():
@@ -174,14 +174,14 @@ class Unreadable(WindowSource):
         raise InputError("cache: the shard is gone.")
 
 
-def test_what_a_worker_cannot_read_is_told_in_its_own_words(tmp_path):
+def test_an_error_in_a_worker_keeps_its_message(tmp_path):
     with pytest.raises(InputError) as refusal:
         run(tmp_path, source=Unreadable(engine_windows(), 0), hardware=Hardware(workers=1))
     assert str(refusal.value) == "cache: the shard is gone."
 
 
 def test_no_error_leaves_workers_behind(tmp_path):
-    """Python waits for them before it exits, and they heed no signal."""
+    """Python would wait for the workers at its exit, and they ignore signals."""
 
     def fails():
         assert multiprocessing.active_children()
@@ -193,7 +193,7 @@ def test_no_error_leaves_workers_behind(tmp_path):
 
 
 def test_signals_to_a_whole_job_leave_its_workers_alive(tmp_path):
-    """Every process of a job is signalled; the training finishes its step with what workers read."""
+    """A scheduler signals every process of a job; the training finishes its step with the workers' data."""
     training = engine_training(steps=3)
     source = WindowSource(engine_windows(), training.seed)
     asked = []
@@ -211,7 +211,7 @@ def test_signals_to_a_whole_job_leave_its_workers_alive(tmp_path):
 
 
 @pytest.mark.parametrize(("ranks", "parts"), [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)])
-def test_every_row_is_read_once_whoever_shares_the_batch(ranks, parts):
+def test_every_row_is_read_once_however_the_batch_is_split(ranks, parts):
     training = engine_training()
     source = WindowSource(engine_windows(), 0)
 
@@ -257,7 +257,7 @@ def test_a_pretext_without_pairs_takes_any_batch():
     assert "partner" not in batches[0]
 
 
-def test_a_run_ends_where_its_watch_asks_for_it_and_stays_ended(tmp_path):
+def test_a_run_ends_when_its_callback_has_a_reason_and_stays_ended(tmp_path):
     class Satisfied(Losses):
         def reason_to_end(self, step):
             return "nothing more to learn." if step >= 2 else ""

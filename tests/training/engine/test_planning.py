@@ -1,4 +1,4 @@
-"""What is said before a run begins, against real tensors and a real step."""
+"""The plan of a run, compared with real tensors and a real step."""
 
 import io
 import subprocess
@@ -76,7 +76,7 @@ def test_a_quarter_of_the_network_on_each_of_four_devices():
 
 
 def test_operations_are_three_forwards_counted_by_hand():
-    # Of 216 tokens 54 are encoded; backward takes twice the products of forward.
+    # The encoder sees 54 of 216 tokens. The backward pass has twice the products of the forward pass.
     training = PRETEXTS["mae"]
     config = network(grid=(6, 6, 6), decoder_width=48)
     larger = replace(training, network=config)
@@ -87,15 +87,15 @@ def test_operations_are_three_forwards_counted_by_hand():
     embed = 2 * tokens * config.patch_values * width
     encode = 2 * visible * 12 * width**2 + 4 * visible**2 * width
     factors = 2 * tokens * (width * split + split * width + width * decoder)
-    smooth = 2 * (2 * tokens * 27 * config.style_width)  # what is seen and what is hidden, each channel alone
+    smooth = 2 * (2 * tokens * 27 * config.style_width)  # visible and hidden tokens, each channel alone
     decode = 2 * (tokens + 1) * 12 * decoder**2 + 4 * (tokens + 1) ** 2 * decoder
     decode += 2 * tokens * decoder * config.patch_values
-    # Data want no gradient, so the embedding's backward is one product only.
+    # The data need no gradient, so the backward pass of the embedding has one product only.
     assert one == 2 * (2 * embed + 3 * (encode + factors + smooth + decode))
 
 
 def test_the_papers_network_is_counted_without_computing():
-    # Weights of its blocks; each makes six operations of a token that passes it, attention adds a little.
+    # The weights of the blocks. Each makes six operations for a token; attention adds a little.
     training = replace(PRETEXTS["mae"], network=MeDUETConfig.base())
     encoder, decoder = 12 * 12 * 768**2, 8 * 12 * 384**2
     assert count_weights(training).trained == pytest.approx(encoder + decoder, rel=0.05)
@@ -113,7 +113,7 @@ training = TrainingConfig(network=network, objective=ObjectiveConfig.corrected(t
 objective = training.objective.build(training.network)
 def step(rows):
     objective(rows_of(training, rows), training.total_steps - 1)["total"].backward()
-step(2)  # gradients are there, libraries loaded
+step(2)  # allocates gradients and loads libraries
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
 before = peak()
@@ -126,7 +126,7 @@ print(grown / (count_activations(training, 8, bf16=False, recompute=False)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's peak alone")
 def test_activations_are_within_a_third_of_the_measured_peak():
-    # In a process of its own, for peaks never fall: what eight rows need above what two need.
+    # A separate process, because the peak of a process never falls: what eight rows need more than two.
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", MEASURED], capture_output=True, text=True, timeout=300
     )

@@ -1,4 +1,4 @@
-"""Pretraining: it learns, it stops and goes on as if it had not, and it does not mix two runs."""
+"""The trainer on one process: it learns, resumes bit for bit, and refuses the checkpoints of another run."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ def windows():
 
 
 def training(steps: int = STEPS, **changes) -> TrainingConfig:
-    """Everything that a step can do: distillation from the third, swaps with truth, contrast."""
+    """A training with all terms: distillation from the third step, swaps with truth, contrast."""
     objective = ObjectiveConfig.corrected(
         total_steps=steps,
         pairing="cross_domain",
@@ -52,18 +52,18 @@ def run(windows, recipe, folder, **options):
 
 
 def stopping_after(steps: int):
-    """Says stop when it was asked so often."""
-    asked = []
+    """Return a `should_stop` that returns True from its `steps`-th call on."""
+    calls = []
 
     def is_stopped() -> bool:
-        asked.append(None)
-        return len(asked) >= steps
+        calls.append(None)
+        return len(calls) >= steps
 
     return is_stopped
 
 
 @pytest.mark.parametrize("linear_start", [False, True])
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, windows, linear_start):
+def test_a_stopped_run_resumes_bit_for_bit(tmp_path, windows, linear_start):
     recipe = training(linear_start=linear_start)
     whole = run(windows, recipe, tmp_path / "whole")
     for after in (2, 3):
@@ -100,7 +100,7 @@ def test_a_checkpoint_is_written_every_so_often(tmp_path, windows):
     assert done == [0, 0, 2, 2, 4, 4]
 
 
-def test_after_a_damaged_checkpoint_the_one_before_is_gone_on_with(tmp_path, windows, capsys):
+def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(tmp_path, windows, capsys):
     recipe = training()
     whole = run(windows, recipe, tmp_path, options=TrainerOptions(checkpoint_every=2))
     newest = checkpoint_paths(tmp_path)[-1]
@@ -113,7 +113,7 @@ def test_after_a_damaged_checkpoint_the_one_before_is_gone_on_with(tmp_path, win
         assert torch.equal(before, after)
 
 
-def test_another_number_of_processes_is_told(tmp_path, windows, capsys):
+def test_another_number_of_processes_gives_a_message(tmp_path, windows, capsys):
     run(windows, training(), tmp_path)
     checkpoint = newest_checkpoint(tmp_path)
     checkpoint.record["settings"]["processes"] = 4
@@ -174,7 +174,7 @@ def test_the_loss_falls(tmp_path, windows):
 def test_every_loss_is_logged_once_across_a_stop(tmp_path, windows, monkeypatch):
     monkeypatch.setattr("meduet_training.runtime.progress.READ_EVERY", 1)
     for stop_after in (4, 99):
-        (tmp_path / LOG).open("a").write('{"step": 3, "tot')  # as a killed process leaves it
+        (tmp_path / LOG).open("a").write('{"step": 3, "tot')  # a line that a killed process left incomplete
         with training_progress("", STEPS, tmp_path) as on_step:
             try:
                 run(
@@ -232,6 +232,6 @@ def test_a_linear_start_reconstructs_before_any_step(windows):
         start(objective, latent)
         student = objective.student
         errors.append(float((student.decode(*student.encode(latent)) - latent).square().mean()))
-    assert errors[1] < 0.25 < 0.9 < errors[0]  # 1 is what the mean alone scores
+    assert errors[1] < 0.25 < 0.9 < errors[0]  # the error of the mean alone is 1
     for name, weight in objective.teacher.state_dict().items():
         assert torch.equal(weight, objective.student.state_dict()[name]), name

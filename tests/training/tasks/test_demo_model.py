@@ -1,4 +1,4 @@
-"""`meduet-train demo` from two scans to a swap: every stage, tiny."""
+"""`meduet-train demo` from two scans to a swap, with tiny sizes in every stage."""
 
 import json
 from dataclasses import replace
@@ -76,7 +76,7 @@ def test_two_scans_become_a_model_that_swaps_them(scans, tmp_path, monkeypatch):
     assert result.volume.voxels.shape == before.voxels.shape
     assert (result.volume.voxels != before.voxels).mean() > 0.1
 
-    # Nothing is trained twice: the same command reads every stage from the cache.
+    # The second run trains nothing: it reads every stage from the cache.
     weights = (tmp_path / "model" / "meduet.safetensors").read_bytes()
     monkeypatch.setattr("meduet_training.tasks.pretraining.demo_model.run_tokenizer_training", None)
     monkeypatch.setattr("meduet_training.data.caches.windows.make_windows", None)

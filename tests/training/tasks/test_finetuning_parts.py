@@ -1,4 +1,4 @@
-"""What the trainings of all tasks share: who judges, and which styles crops are shown in."""
+"""Parts that all fine-tuning tasks share: the validation set, and style augmentation."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from napari_meduet.errors import InputError
 KINDS = {f"patient {number}": {"liver"} for number in range(10)}
 
 
-def test_a_fifth_of_the_patients_judges_where_there_are_five_or_more():
+def test_a_fifth_of_five_or_more_patients_is_held_out():
     patients = list(KINDS)
     found = {
         count: len(validation_patients(dict.fromkeys(patients[:count], ()), KINDS)) for count in (1, 4, 5, 10)
@@ -28,13 +28,13 @@ def test_a_fifth_of_the_patients_judges_where_there_are_five_or_more():
     assert found == {1: 0, 4: 0, 5: 1, 10: 2}
 
 
-def test_nobody_judges_who_alone_shows_a_class():
+def test_the_only_patient_with_a_class_is_not_held_out():
     rare = next(iter(validation_patients(dict.fromkeys(KINDS, ()), KINDS)))
     kinds = KINDS | {rare: {"liver", "tumour"}}
     assert rare not in validation_patients(dict.fromkeys(kinds, ()), kinds)
 
 
-def test_who_judges_depends_on_nobody_who_comes_or_goes():
+def test_validation_patients_do_not_depend_on_other_patients():
     everyone = validation_patients(dict.fromkeys(KINDS, ()), KINDS)
     fewer = {name: () for name in KINDS if name in everyone or int(name[-1]) % 2}
     assert everyone & validation_patients(fewer, KINDS)
@@ -50,14 +50,14 @@ def test_who_judges_depends_on_nobody_who_comes_or_goes():
         ("half", 1, 9, HALF),
     ],
 )
-def test_the_column_of_table_12_is_that_of_the_labels_or_the_one_that_is_said(
+def test_the_column_of_table_12_follows_the_labels_or_the_option(
     styles, num_labelled, num_scans, expected
 ):
     assert style_augmentation(styles, None, num_labelled, num_scans) == expected
     assert style_augmentation(styles, expected, num_labelled, num_scans) == expected
 
 
-def test_two_things_said_of_the_styles_are_refused():
+def test_two_different_style_options_are_refused():
     with pytest.raises(InputError, match="something else than styles: off"):
         style_augmentation("off", StyleAugmentation(probability=0.5), 1, 1)
 
@@ -89,7 +89,7 @@ def labelled(patient: str) -> LabelledScan:
     return LabelledScan(channels=channels, labels_path=Path("a_seg.nii"), names={1: "liver"})
 
 
-def test_all_scans_of_a_patient_learn_or_all_judge_and_few_scans_judge_themselves_in_other_poses():
+def test_a_patient_is_in_one_set_and_few_scans_are_validated_in_other_poses():
     task = LabelTask(labels=(0, 1), sources={"liver": ("liver",)})
     many = split_scans(task, [labelled(f"p{number // 2}") for number in range(12)])
     learned, judges = ({each.first.patient for each in some} for some in (many.train, many.validation))

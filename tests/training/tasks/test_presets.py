@@ -1,4 +1,4 @@
-"""Recipes: the paper's numbers, and variations that differ in nothing but what they say."""
+"""Presets of the pretraining: the numbers of the paper, and what each variation changes."""
 
 from dataclasses import asdict
 

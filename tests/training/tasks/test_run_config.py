@@ -1,4 +1,4 @@
-"""One configuration from a preset, a file and the command line; and a sentence for whatever cannot be."""
+"""The configuration of a run from preset, file and command line, and messages for wrong input."""
 
 import pytest
 import yaml
@@ -32,7 +32,7 @@ def test_a_file_goes_over_the_preset_and_the_command_line_over_both(tmp_path):
 @pytest.mark.parametrize(
     "said", [{}, {"preset": "base", "objective": "paper"}, {"pretext": "mae"}, {"pretext": "mdae"}], ids=str
 )
-def test_what_a_run_keeps_is_the_same_configuration(tmp_path, said):
+def test_the_stored_configuration_is_the_same(tmp_path, said):
     before = config("hardware.strategy=fsdp", "trainer.keep=5", **said)
     write_run_config(before, tmp_path)
     assert PRETRAINING.read(tmp_path / CONFIG, {}) == before
@@ -75,7 +75,7 @@ def test_the_papers_words_and_the_other_pretexts():
         ("training.batch=[", "--set training.batch=[: no YAML"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_by_the_name_it_has_in_the_file(setting, sentence):
+def test_a_message_names_the_option_as_the_file_does(setting, sentence):
     with pytest.raises(InputError) as refusal:
         config(setting)
     assert sentence in str(refusal.value)
@@ -118,5 +118,5 @@ def test_nothing_in_a_file_is_run(tmp_path):
     ids=["alone", "torchrun", "srun", "sbatch"],
 )
 @pytest.mark.filterwarnings("ignore:The .srun. command")  # SLURM is installed, the tests not started by it
-def test_who_started_the_processes(variables, processes):
+def test_the_launcher_is_detected(variables, processes):
     assert _started_by(variables)[1:] == processes

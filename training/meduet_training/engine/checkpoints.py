@@ -95,11 +95,11 @@ def save_checkpoint(
     return path
 
 
-def newest_checkpoint(folder: Path, say: Callable[[str], None] = print_to_stderr) -> Checkpoint | None:
+def newest_checkpoint(folder: Path, log: Callable[[str], None] = print_to_stderr) -> Checkpoint | None:
     """Return the newest intact checkpoint of a run; None if the run has no checkpoint.
 
     Args:
-        say: receives a sentence about each newer checkpoint that is damaged.
+        log: receives a sentence about each newer checkpoint that is damaged.
 
     Raises:
         InputError: all checkpoints are damaged.
@@ -112,7 +112,7 @@ def newest_checkpoint(folder: Path, say: Callable[[str], None] = print_to_stderr
             damaged.append(error)
             continue
         for error in damaged:
-            say(f"{error} Using {path.name}, the one before.")
+            log(f"{error} Using {path.name}, the one before.")
         return checkpoint
     if damaged:
         raise InputError(

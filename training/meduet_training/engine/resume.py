@@ -81,17 +81,17 @@ def gather_state(fabric: Fabric, objective: nn.Module, optimizer: Optimizer) -> 
 
 
 def find_checkpoint(
-    folder: Path, settings: RunSettings, say: Callable[[str], None] = print_to_stderr
+    folder: Path, settings: RunSettings, log: Callable[[str], None] = print_to_stderr
 ) -> Checkpoint | None:
     """Return the checkpoint from which a run resumes; None if its folder has no checkpoint.
 
     Args:
-        say: receives a message if a checkpoint is damaged, or if the number of processes has changed.
+        log: receives a message if a checkpoint is damaged, or if the number of processes has changed.
 
     Raises:
         InputError: the checkpoint belongs to a run with other settings, or all checkpoints are damaged.
     """
-    checkpoint = newest_checkpoint(folder, say)
+    checkpoint = newest_checkpoint(folder, log)
     if checkpoint is None:
         return None
     before = settings_of(checkpoint)
@@ -101,7 +101,7 @@ def find_checkpoint(
             f"folder, or delete its {FOLDER} to start again."
         )
     if (before.processes, before.accumulate) != (settings.processes, settings.accumulate):
-        say(_conversion(before, settings))
+        log(_conversion(before, settings))
     return checkpoint
 
 

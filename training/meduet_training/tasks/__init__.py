@@ -1,1 +1,1 @@
-"""One folder for each training: its configuration, run, validation and export."""
+"""One folder for each task: its declaration, configuration, run and validation."""

@@ -1,1 +1,1 @@
-"""What the trainings of segmenters and classifiers share."""
+"""Parts that all fine-tuning tasks share."""
