@@ -1,9 +1,9 @@
-"""Take the pictures of the documentation: napari itself, the plugin's own samples, the embedded model.
+"""Take the screenshots of the documentation with napari, the plugin's sample scans and the embedded model.
 
     xvfb-run -a -s "-screen 0 1400x900x24" python scripts/make_screenshots.py [--only PICTURE] [--third CT]
 
-Writes `docs/images/*.png`. Nothing is drawn by hand: each picture is the window after pressing its buttons.
-The lesson needs a chest CT beside the two samples; strokes are painted on those as a person would.
+Writes `docs/images/*.png`. Each picture is the real window after its buttons were pressed. Pictures of the
+Teach page need a third chest CT (`--third`) beside the two samples; the script paints strokes on the samples.
 """
 
 import argparse
@@ -31,7 +31,7 @@ WINDOW = (1340, 800)
 
 
 def settle(seconds: float = 0.6) -> None:
-    """Let Qt draw."""
+    """Let Qt process its events for a while."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         QApplication.processEvents()
@@ -39,21 +39,21 @@ def settle(seconds: float = 0.6) -> None:
 
 
 def finish(widget: Dock) -> None:
-    """Wait for the job, and for what it leaves to be drawn."""
+    """Wait until the job has ended and its result is drawn."""
     while widget.is_busy:
         settle(0.1)
     settle()
 
 
 def take(viewer: napari.Viewer, name: str) -> None:
-    """Write the whole window, in 256 colours: a third of the size, and no eye sees it."""
+    """Write the whole window in 256 colours, which is a third of the size without a visible difference."""
     settle()
     picture = Image.fromarray(viewer.window.screenshot(canvas_only=False, flash=False)).convert("RGB")
     picture.quantize(256, method=Image.Quantize.MAXCOVERAGE).save(IMAGES / f"{name}.png", optimize=True)
 
 
 def open_sample(key: str, dock: str = WIDGET) -> tuple[napari.Viewer, Any]:
-    """A window on a sample with a dock open."""
+    """Open a sample and a dock. Return the viewer and the dock's widget."""
     viewer = napari.Viewer(title="napari-meduet")
     viewer.window.resize(*WINDOW)
     viewer.open_sample(PLUGIN, key)
@@ -65,7 +65,7 @@ def open_sample(key: str, dock: str = WIDGET) -> tuple[napari.Viewer, Any]:
 
 
 def side_by_side(viewer: napari.Viewer, shape: tuple[int, int], closer: float) -> None:
-    """Each layer under its name in a cell of its own, in the order of the list; all zoomed together."""
+    """Show each layer with its name in a grid cell, in the order of the list, with one zoom."""
     for layer in viewer.layers:
         layer.name_overlay.visible = True
         layer.name_overlay.font_size = 7
@@ -77,7 +77,7 @@ def side_by_side(viewer: napari.Viewer, shape: tuple[int, int], closer: float) -
 
 
 def chest() -> None:
-    """The CT pair: as it opens, at half strength, what changed, and all of it side by side."""
+    """The CT pair: after opening, at half strength, the difference, and all layers side by side."""
     viewer, widget = open_sample("ct")
     assert isinstance(widget, SwapWidget)
     take(viewer, "open")
@@ -102,7 +102,7 @@ def chest() -> None:
 
 
 def brain() -> None:
-    """The MR pair with the lesions watched: T1, the other patient's T2, and the T1 in the style of it."""
+    """The MR pair with labelled lesions: T1, the other patient's T2, and the T1 in the style of the T2."""
     viewer, widget = open_sample("mr")
     lesions = viewer.layers["lesions in T1"]
     widget.form.labels.choose(lesions)
@@ -118,10 +118,10 @@ def brain() -> None:
 
 
 def new_chests(model: Path | None = None) -> None:
-    """A synthesis with weights to choose from, and one noise in two styles.
+    """A synthesis with previews of weights, and the same noise with two styles.
 
     Args:
-        model: the folder of one with a generator; None: the embedded one.
+        model: Folder of a model with a generator; None uses the embedded model.
     """
     viewer, widget = open_sample("ct", "MeDUET synthesis")
     assert isinstance(widget, SynthesisWidget)
@@ -151,19 +151,19 @@ def new_chests(model: Path | None = None) -> None:
 
 
 def structures() -> None:
-    """What the embedded segmenter finds in the CT sample."""
+    """The structures that the embedded segmenter finds in the CT sample."""
     viewer, widget = open_sample("ct", "MeDUET segmentation")
     assert isinstance(widget, SegmentationWidget)
     widget.run.button.click()
     finish(widget)
-    settle(2)  # its voxels are counted
+    settle(2)  # wait until the voxels are counted
     widget.structures.table.rows.setCurrentCell(1, 0)
     take(viewer, "segmentation")
     viewer.close()
 
 
-def lesson(third: Path) -> None:
-    """Bone and fat, taught by strokes on both CT samples, found in a third scan."""
+def finetuning(third: Path) -> None:
+    """The Teach page: bone and fat from strokes on both CT samples, and the result on a third scan."""
     viewer, widget = open_sample("ct", "MeDUET segmentation")
     assert isinstance(widget, SegmentationWidget)
     data, state, _ = image_layer(read_volume(third, modality="CT"), "CT, another patient")
@@ -176,7 +176,7 @@ def lesson(third: Path) -> None:
         teach.form.samples.rows[-1].scan.choose(viewer.layers[name])
         teach.form.samples.paint.click()
         paint_strokes(np.asarray(viewer.layers[name].data), viewer.layers.selection.active)
-        settle(2)  # its labels are counted
+        settle(2)  # wait until the labels are counted
     for row, name in enumerate(("bone", "fat", "background")):
         teach.form.names.rows.item(row, 1).setText(name)
     teach.form.unpainted.choose(True)
@@ -201,7 +201,7 @@ def lesson(third: Path) -> None:
 
 
 def paint_strokes(hu: np.ndarray, layer: Any) -> None:
-    """Short strokes on four axial slices: 1 bone, 2 fat, 3 what is neither."""
+    """Paint short strokes on four axial slices: 1 is bone, 2 is fat, 3 is background."""
     random = np.random.default_rng(0)
     for plane in np.linspace(0, len(hu) - 1, 6).astype(int)[1:-1]:
         values = hu[plane]
@@ -224,7 +224,7 @@ def paint_strokes(hu: np.ndarray, layer: Any) -> None:
 
 
 def show_only(viewer: napari.Viewer, *names: str) -> None:
-    """Hide every other layer, and go to the slice of the second that is painted most."""
+    """Show only these layers, and go to the slice with most labels in the second one."""
     for layer in viewer.layers:
         layer.visible = layer.name in names
     data = np.asarray(viewer.layers[names[1]].data)
@@ -241,11 +241,11 @@ def main() -> None:
         "structures": structures,
     }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=[*pictures, "lesson"])
-    parser.add_argument("--third", type=Path, help="a chest CT for the lesson, which is left out otherwise")
+    parser.add_argument("--only", choices=[*pictures, "finetuning"], help="Take one group of pictures.")
+    parser.add_argument("--third", type=Path, help="Third chest CT; without it the Teach page is left out.")
     options = parser.parse_args()
     if options.third is not None:
-        pictures["lesson"] = lambda: lesson(options.third)
+        pictures["finetuning"] = lambda: finetuning(options.third)
     IMAGES.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         if options.only in (None, name):
