@@ -327,7 +327,7 @@ class Trainer:
         return load_checkpoint(self.folder / FOLDER / name)
 
     def _offending_samples(self, result: StepResult) -> Sequence[str]:
-        """Return hashes of the scans that made a step not finite, or of all scans if none did so alone."""
+        """Return hashes of the scans that made a step not finite, or of all scans if no single one did."""
         step = result.record.step
         rows = offending_rows(self.fabric, self.objective, step, result.parts).tolist()
         samples = [choice.sample for choice in self.batches.choose(step)]
