@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from meduet_training.reporting.charts import COLOURS, MARKERS
+from meduet_training.reporting.palette import MARKERS, SERIES
 from meduet_training.studies.label_efficiency.gains import over_seeds
 from meduet_training.studies.label_efficiency.tables import BOOTSTRAP_SEED, Study
 from napari_meduet.volumes.files import write_atomically
@@ -61,14 +61,14 @@ def _scores(axes: Axes, study: Study, measure: str) -> None:
                 [x] * len(values),
                 values,
                 s=16,
-                color=COLOURS[number],
+                color=SERIES[number],
                 marker=MARKERS[number],
                 zorder=2,
                 label=arm if place == 0 else None,
             )
             if values:
                 axes.hlines(
-                    np.mean(values), x - 0.08, x + 0.08, color=COLOURS[number], linewidth=2.2, zorder=3
+                    np.mean(values), x - 0.08, x + 0.08, color=SERIES[number], linewidth=2.2, zorder=3
                 )
 
 
@@ -88,7 +88,7 @@ def _gains(axes: Axes, study: Study, measure: str) -> None:
                 x,
                 found.value,
                 yerr=[[found.value - found.low], [found.high - found.value]],
-                color=COLOURS[number],
+                color=SERIES[number],
                 marker=MARKERS[number],
                 markersize=5,
                 capsize=3,
