@@ -13,7 +13,7 @@ from napari_meduet.volumes.volume import Volume
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-_MAX_SAMPLES = 1_000_000  # voxels looked at for percentiles; more would not move them visibly
+_MAX_SAMPLES = 1_000_000  # voxels used for the percentiles; more would not change them visibly
 
 
 def default_limits(data: np.ndarray, volume: Volume) -> tuple[float, float]:
