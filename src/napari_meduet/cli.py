@@ -1,8 +1,9 @@
-"""The commands: `meduet extract | prototype | swap | synthesize | segment | info | ...` (specification, sections 7-10).
+"""The command `meduet`: extract, prototype, swap, synthesize, roundtrip, segment, classify, info.
 
-A command turns its words into a request, shows progress, and writes what the pipeline answers. It holds no
-arithmetic. Torch and the pipelines are imported inside the commands, so that
-`--help` and `info` open at once. Whatever a person can mend ends in one sentence on stderr and exit code 2.
+A command builds a request from its options, shows progress, and writes the result of the pipeline
+(specification, sections 7-10). It computes nothing. Torch and the pipelines are imported inside the
+commands, so `--help` and `info` answer at once. An input error is printed as one sentence on stderr with exit
+code 2.
 """
 
 import json
@@ -11,23 +12,34 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
 from napari_meduet import __version__
-from napari_meduet.core.options import GUIDANCE_WEIGHT
+from napari_meduet.core.options import (
+    GUIDANCE_WEIGHT,
+    Anatomy,
+    Decode,
+    GuidanceForm,
+    Precision,
+    StyleMode,
+    Through,
+)
 from napari_meduet.core.synthesis.sampler_registry import SAMPLERS, SamplerName
 from napari_meduet.errors import Cancelled, InputError, OnProgress
+from napari_meduet.models.devices import DeviceName
+from napari_meduet.volumes.modality import Modality
 
 if TYPE_CHECKING:
     from napari_meduet.pipelines.requests import ScanChoice, SegmentRequest
     from napari_meduet.pipelines.synthesis.outputs import Preview
     from napari_meduet.volumes.volume import Volume
+
+Switch = Literal["on", "off"]
 
 EXIT_INPUT = 2
 EXIT_SOME_FAILED = 65  # EX_DATAERR of sysexits.h
@@ -38,59 +50,8 @@ _STEPS = ", ".join(f"{record.default_steps} for {name}" for name, record in SAMP
 _stderr = Console(stderr=True, highlight=False)
 
 
-class Mode(StrEnum):
-    shift = "shift"
-    prototype = "prototype"
-    adain = "adain"
-    token = "token"  # noqa: S105 - a token of the network
-
-
-class Decode(StrEnum):
-    residual = "residual"
-    full = "full"
-
-
-class Switch(StrEnum):
-    on = "on"
-    off = "off"
-
-
-class Through(StrEnum):
-    tokenizer = "tokenizer"
-    meduet = "meduet"
-
-
-class Anatomy(StrEnum):
-    same = "same"
-    similar = "similar"
-
-
-class Guidance(StrEnum):
-    paper = "paper"
-    compositional = "compositional"
-    nested = "nested"
-
-
-class Precision(StrEnum):
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    int8 = "int8"
-
-
-class Device(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
-class Modality(StrEnum):
-    CT = "CT"
-    MR = "MR"
-
-
 class _Sentences(TyperGroup):
-    """Turns errors that a person can mend into one sentence, and Ctrl-C into a quiet end."""
+    """A command group that prints input errors as one sentence, and ends quietly after Ctrl-C."""
 
     def invoke(self, ctx: typer.Context) -> Any:
         try:
@@ -99,7 +60,7 @@ class _Sentences(TyperGroup):
             _stderr.print(" ".join(str(error).split()), markup=False, soft_wrap=True)
             raise typer.Exit(EXIT_INPUT) from None
         except KeyboardInterrupt:
-            _stderr.print("Stopped; nothing was written.")
+            _stderr.print("Stopped. Nothing was written.")
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
@@ -108,32 +69,37 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Content and style of CT and MR scans told apart: the style of one scan on another.",
+    help="Separate content and style of CT and MR scans: swap styles, harmonise, synthesize, segment.",
 )
 
 ModelOption = Annotated[
-    Path | None, typer.Option("--model", help="Folder of a model; the embedded one by default.")
+    Path | None, typer.Option("--model", help="Model folder. Default: the embedded model.")
 ]
 DeviceOption = Annotated[
-    Device, typer.Option(help="Processor to run on; auto takes a GPU where there is one.")
+    DeviceName, typer.Option(help="Processor to run on. auto uses a GPU if there is one.")
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the output where it exists.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output file.")]
 ModalityOption = Annotated[
-    Modality | None, typer.Option(case_sensitive=False, help="CT or MR, where the file does not say.")
+    Modality | None,
+    typer.Option(case_sensitive=False, help="Modality of the scan, if the file does not tell it."),
 ]
-VolumeOption = Annotated[int | None, typer.Option("--volume", help="Which volume of a 4-D file, from 0.")]
+VolumeOption = Annotated[
+    int | None, typer.Option("--volume", help="Index of the volume in a 4-D file, from 0.")
+]
 SeriesOption = Annotated[
     str | None,
-    typer.Option("--series", help="Which series of a DICOM folder: its number in the list that is printed."),
+    typer.Option(
+        "--series", help="Number of the series in a DICOM folder, from the list that the command prints."
+    ),
 ]
 OutputOption = Annotated[
-    Path, typer.Option("--output", "-o", help="File to write; its sidecar goes beside it.")
+    Path, typer.Option("--output", "-o", help="File to write. A JSON sidecar is written beside it.")
 ]
 
 
 @contextmanager
 def _progress() -> Iterator[OnProgress]:
-    """A bar on stderr that a pipeline can move."""
+    """Show a progress bar on stderr; yield the function that moves it."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description:<28}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
@@ -144,7 +110,10 @@ def _progress() -> Iterator[OnProgress]:
 
 @contextmanager
 def _stopping_at_a_report(on_progress: OnProgress) -> Iterator[OnProgress]:
-    """Ctrl-C cancels the work where it next reports, so that what was seen of it is kept; twice ends it."""
+    """Cancel the work at its next progress report after Ctrl-C, so partial results are kept.
+
+    A second Ctrl-C ends the process at once.
+    """
     is_stopped = False
 
     def stop(*_: object) -> None:
@@ -174,24 +143,24 @@ def _warn(warnings: Iterable[str]) -> None:
 def _choice(modality: Modality | None, volume: int | None, series: str | None) -> "ScanChoice":
     from napari_meduet.pipelines.requests import ScanChoice
 
-    return ScanChoice(modality=modality and modality.value, volume_index=volume, series=series)
+    return ScanChoice(modality=modality, volume_index=volume, series=series)
 
 
 @app.command()
 def extract(
-    scans: Annotated[list[Path], typer.Argument(help="Scans: NIfTI, NRRD, MHA or DICOM folders.")],
+    scans: Annotated[list[Path], typer.Argument(help="Scans: NIfTI, NRRD or MHA files, or DICOM folders.")],
     output: OutputOption,
     keep_names: Annotated[
-        bool, typer.Option("--keep-names", help="Keep the files' names in the output.")
+        bool, typer.Option("--keep-names", help="Keep the names of the files in the output.")
     ] = False,
     model: ModelOption = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     modality: ModalityOption = None,
     volume: VolumeOption = None,
     series: SeriesOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write the factors of scans: pooled content and style, their token grids, and the scans' digests."""
+    """Write the factors of scans: pooled content and style, token grids, and the SHA-256 of each scan."""
     from napari_meduet.pipelines.common.outputs import check_output
     from napari_meduet.pipelines.requests import ExtractRequest
 
@@ -200,7 +169,7 @@ def extract(
         scans=scans,
         keep_names=keep_names,
         model=model,
-        device=device.value,
+        device=device,
         choice=_choice(modality, volume, series),
     )
     with _progress() as on_progress:
@@ -214,22 +183,22 @@ def extract(
 
 @app.command()
 def prototype(
-    scans: Annotated[list[Path], typer.Argument(help="Scans of one scanner or site; 16 are plenty.")],
+    scans: Annotated[list[Path], typer.Argument(help="Scans of one scanner or site. 16 scans are enough.")],
     output: OutputOption,
     model: ModelOption = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     modality: ModalityOption = None,
     volume: VolumeOption = None,
     series: SeriesOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write the style that scans share, a few kB that hold no image: `swap` takes it in place of a scan."""
+    """Write the mean style of scans as a small file without any image. `swap` accepts it as the style."""
     from napari_meduet.pipelines.common.outputs import check_output
     from napari_meduet.pipelines.requests import PrototypeRequest
 
     check_output(output, ".style", overwrite=overwrite, inputs=scans)
     request = PrototypeRequest(
-        scans=scans, model=model, device=device.value, choice=_choice(modality, volume, series)
+        scans=scans, model=model, device=device, choice=_choice(modality, volume, series)
     )
     with _progress() as on_progress:
         from napari_meduet.pipelines.factors import make_prototype
@@ -242,33 +211,46 @@ def prototype(
 
 @app.command()
 def swap(
-    content: Annotated[Path, typer.Argument(help="Scan whose anatomy stays.")],
-    style: Annotated[Path, typer.Argument(help="Scan, or .style prototype, whose look is taken over.")],
+    content: Annotated[Path, typer.Argument(help="Scan whose anatomy is kept.")],
+    style: Annotated[Path, typer.Argument(help="Style scan or .style file.")],
     output: OutputOption,
-    mode: Annotated[Mode, typer.Option(help="How the style is applied.")] = Mode.shift,
-    strength: Annotated[float, typer.Option(help="0 leaves the scan as it is, 1 is the whole style.")] = 1.0,
+    mode: Annotated[
+        StyleMode, typer.Option(help="How the style is applied to the content tokens.")
+    ] = "shift",
+    strength: Annotated[
+        float,
+        typer.Option(help="Strength of the style: 0 returns the scan unchanged, 1 applies the whole style."),
+    ] = 1.0,
     decode: Annotated[
         Decode,
-        typer.Option(help="residual: add the decoded change to the scan; full: what the network decodes."),
-    ] = Decode.residual,
+        typer.Option(help="residual adds the decoded change to the scan; full writes the decoded scan."),
+    ] = "residual",
     texture: Annotated[
-        Switch, typer.Option(help="Move noise and sharpness towards the style's too.")
-    ] = Switch.on,
+        Switch, typer.Option(help="Also change noise and sharpness towards those of the style.")
+    ] = "on",
     labels: Annotated[
         Path | None,
-        typer.Option(help="Label volume on the content's grid; drift under each label is reported."),
+        typer.Option(
+            help="Label volume on the grid of the content. The report gives the drift under each label."
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Draws the edge points that the safety report compares.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Random seed for the edge points that the safety report compares.")
+    ] = 0,
     model: ModelOption = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     modality: ModalityOption = None,
     volume: VolumeOption = None,
     series: SeriesOption = None,
-    style_volume: Annotated[int | None, typer.Option(help="--volume of the style.")] = None,
-    style_series: Annotated[str | None, typer.Option(help="--series of the style.")] = None,
+    style_volume: Annotated[
+        int | None, typer.Option(help="Index of the volume in the 4-D file of the style, from 0.")
+    ] = None,
+    style_series: Annotated[
+        str | None, typer.Option(help="Number of the series in the DICOM folder of the style.")
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Give one scan the style of another, on its own grid, with a safety report."""
+    """Apply the style of one scan to another, on the grid of the content, and write a safety report."""
     from napari_meduet.pipelines.common.outputs import check_output
     from napari_meduet.pipelines.requests import SwapRequest
 
@@ -277,19 +259,19 @@ def swap(
     request = SwapRequest(
         content,
         style,
-        mode=mode.value,
+        mode=mode,
         strength=strength,
-        decode=decode.value,
-        texture=texture is Switch.on,
+        decode=decode,
+        texture=texture == "on",
         seed=seed,
         labels=labels,
         model=model,
-        device=device.value,
+        device=device,
         content_choice=_choice(modality, volume, series),
         style_choice=_choice(modality, style_volume, style_series),
     )
     with _progress() as on_progress:
-        from napari_meduet.pipelines.swap.session import swap as run
+        from napari_meduet.pipelines.style_swap.session import swap as run
 
         result = run(request, on_progress)
         result.save(output, overwrite=overwrite)
@@ -301,50 +283,70 @@ def swap(
 @app.command()
 def synthesize(
     output: OutputOption,
-    content: Annotated[Path | None, typer.Option(help="Scan whose anatomy is asked for; else any.")] = None,
+    content: Annotated[
+        Path | None, typer.Option(help="Scan whose anatomy the result shows. Default: any anatomy.")
+    ] = None,
     style: Annotated[
         str | None,
-        typer.Option(help="Scan, .style prototype, or name of a style the model knows; else any look."),
+        typer.Option(
+            help="Style scan, .style file, or name of a style that the model knows. Default: any style."
+        ),
     ] = None,
     anatomy: Annotated[
-        Anatomy, typer.Option(help="same: the content's, place by place; similar: what it has in common.")
-    ] = Anatomy.same,
+        Anatomy,
+        typer.Option(help="same keeps the content at each position; similar keeps only its pooled features."),
+    ] = "same",
     mask: Annotated[
-        Path | None, typer.Option(help="Label volume on the content's grid that the result follows.")
+        Path | None, typer.Option(help="Label volume on the grid of the content that the result follows.")
     ] = None,
     content_weight: Annotated[
-        float, typer.Option("--wc", help="Guidance weight of the content; 0 is no guidance.")
+        float, typer.Option("--wc", help="Guidance weight of the content; 0 turns it off.")
     ] = GUIDANCE_WEIGHT,
     style_weight: Annotated[
-        float, typer.Option("--ws", help="Guidance weight of the style; 0 is no guidance.")
+        float, typer.Option("--ws", help="Guidance weight of the style; 0 turns it off.")
     ] = GUIDANCE_WEIGHT,
-    guidance: Annotated[Guidance, typer.Option(help="How the two are combined.")] = Guidance.paper,
+    guidance: Annotated[
+        GuidanceForm, typer.Option(help="Formula that combines the two guidance terms.")
+    ] = "paper",
     sampler: Annotated[
         SamplerName,
         typer.Option(help="Sampler that turns noise into a scan; ddim and ddpm are for DiT generators."),
     ] = "multistep",
     steps: Annotated[int | None, typer.Option(help=f"Number of denoising steps; default: {_STEPS}.")] = None,
-    start_from: Annotated[Path | None, typer.Option(help="Scan to begin from, with noise on it.")] = None,
-    noise: Annotated[float, typer.Option(help="Noise on --start-from; 1 leaves nothing of it.")] = 0.6,
+    start_from: Annotated[
+        Path | None, typer.Option(help="Scan to start from, after noise was added to it.")
+    ] = None,
+    noise: Annotated[float, typer.Option(help="Fraction of noise in --start-from; 1 is noise alone.")] = 0.6,
     size: Annotated[
         tuple[int, int, int] | None,
-        typer.Option(help="Voxels of the result, multiples of 16; by default the generator's own size."),
+        typer.Option(
+            help="Size of the result in voxels, multiples of 16. Default: the size of the generator."
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Draws the noise; by default another each time.")] = None,
-    count: Annotated[int, typer.Option("--count", "-n", help="How many scans to make.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option(help="Random seed of the noise. Default: a new one for each call.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", "-n", help="Number of scans to make.")] = 1,
     precision: Annotated[
-        Precision, typer.Option(help="Of the network's products: int8 is faster on a CPU, bfloat16 on a GPU.")
-    ] = Precision.float32,
+        Precision,
+        typer.Option(
+            help="Numeric precision of matrix products. int8 is fastest on a CPU, bfloat16 on a GPU."
+        ),
+    ] = "float32",
     model: ModelOption = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     modality: ModalityOption = None,
     volume: VolumeOption = None,
     series: SeriesOption = None,
-    style_volume: Annotated[int | None, typer.Option(help="--volume of the style.")] = None,
-    style_series: Annotated[str | None, typer.Option(help="--series of the style.")] = None,
+    style_volume: Annotated[
+        int | None, typer.Option(help="Index of the volume in the 4-D file of the style, from 0.")
+    ] = None,
+    style_series: Annotated[
+        str | None, typer.Option(help="Number of the series in the DICOM folder of the style.")
+    ] = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Make new scans with the content of one scan and the style of another. Ctrl-C keeps what was seen."""
+    """Sample scans with the content of one scan and the style of another. Ctrl-C keeps the partial result."""
     from napari_meduet.pipelines.common.outputs import check_output
     from napari_meduet.pipelines.common.progress import parts
     from napari_meduet.pipelines.requests import ScanChoice, SynthesisRequest
@@ -354,11 +356,11 @@ def synthesize(
     request = SynthesisRequest(
         content,
         style,
-        anatomy=anatomy.value,
+        anatomy=anatomy,
         mask=mask,
         content_weight=content_weight,
         style_weight=style_weight,
-        guidance=guidance.value,
+        guidance=guidance,
         sampler=sampler,
         steps=steps,
         start_from=start_from,
@@ -366,12 +368,12 @@ def synthesize(
         size=size,
         seed=seed,
         count=count,
-        precision=precision.value,
+        precision=precision,
         model=model,
-        device=device.value,
+        device=device,
         content_choice=_choice(modality, volume, series),
         style_choice=_choice(modality, style_volume, style_series),
-        start_choice=ScanChoice(modality=modality and modality.value),
+        start_choice=ScanChoice(modality=modality),
     )
     given = [Path(path) for path in (content, style, mask, start_from) if path is not None]
     for path in output_paths(output, count):
@@ -394,7 +396,7 @@ def synthesize(
     for path, record in zip(written, result.provenances, strict=True):
         typer.echo(f"Written to {path}, seed {record['seed']}.")
     if result.is_partial:
-        _stderr.print("Stopped; what was seen until then was kept.")
+        _stderr.print("Stopped. The partial result was kept.")
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
@@ -403,25 +405,25 @@ def roundtrip(
     scan: Annotated[Path, typer.Argument(help="Scan to encode and decode.")],
     output: OutputOption,
     through: Annotated[
-        Through, typer.Option(help="The tokenizer alone, or tokenizer and MeDUET.")
-    ] = Through.tokenizer,
+        Through, typer.Option(help="Networks to use: the tokenizer alone, or the tokenizer and MeDUET.")
+    ] = "tokenizer",
     model: ModelOption = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     modality: ModalityOption = None,
     volume: VolumeOption = None,
     series: SeriesOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write decode(encode(scan)) on the scan's grid, and print how near it came."""
+    """Write decode(encode(scan)) on the grid of the scan, and print PSNR and SSIM."""
     from napari_meduet.pipelines.common.outputs import check_output
     from napari_meduet.pipelines.requests import RoundtripRequest
 
     check_output(output, ".nii.gz", ".nii", overwrite=overwrite, inputs=[scan])
     request = RoundtripRequest(
         scan,
-        through=through.value,
+        through=through,
         model=model,
-        device=device.value,
+        device=device,
         choice=_choice(modality, volume, series),
     )
     with _progress() as on_progress:
@@ -437,57 +439,59 @@ def roundtrip(
 
 @app.command()
 def segment(
-    scan: Annotated[Path, typer.Argument(help="Scan to segment, or a folder of scans.")],
+    scan: Annotated[Path, typer.Argument(help="Scan or folder of scans to segment.")],
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="NIfTI file of labels to write; of a folder of scans, another folder."
+            "--output",
+            "-o",
+            help="NIfTI file of labels to write, or the output folder for a folder of scans.",
         ),
     ],
     together: Annotated[
         list[Path] | None,
         typer.Option(
             "--with",
-            help="The patient's next sequence on the scan's grid, where the segmenter reads several; repeat.",
+            help="Further sequence of the patient on the same grid, for a segmenter of several. Repeatable.",
         ),
     ] = None,
     overlay: Annotated[
-        Path | None, typer.Option(help="PNG picture to write: three planes with the labels.")
+        Path | None, typer.Option(help="PNG picture to write, with the labels on three planes.")
     ] = None,
     statistics: Annotated[
-        Path | None, typer.Option(help="JSON file to write: voxels and mL of every structure.")
+        Path | None, typer.Option(help="JSON file to write, with the voxels and mL of each structure.")
     ] = None,
     largest_parts: Annotated[
-        bool, typer.Option("--largest-parts", help="Keep the largest connected part of each structure only.")
+        bool, typer.Option("--largest-parts", help="Keep only the largest connected part of each structure.")
     ] = False,
     model: ModelOption = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     modality: ModalityOption = None,
     volume: VolumeOption = None,
     series: SeriesOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Write which structure every voxel of a scan belongs to, on the scan's grid, and print volumes in mL."""
+    """Write a label volume on the grid of the scan, and print the volume of each structure in mL."""
     from napari_meduet.pipelines.common.outputs import check_output
     from napari_meduet.pipelines.requests import SegmentRequest
 
-    def asked(scan: "Path | Volume") -> SegmentRequest:
+    def request_for(scan: "Path | Volume") -> SegmentRequest:
         return SegmentRequest(
             scan,
             together=tuple(together or ()),
             largest_parts=largest_parts,
             model=model,
-            device=device.value,
+            device=device,
             choice=_choice(modality, volume, series),
         )
 
     if scan.is_dir() and not output.name.endswith((".nii", ".nii.gz")):
         if overlay or statistics or overwrite or together:
             raise InputError(
-                "--overlay, --statistics, --with and --overwrite are for one scan; a folder of scans gets a "
-                "table of volumes, and labels that are there stay."
+                "--overlay, --statistics, --with and --overwrite are for one scan. A folder of scans gets a "
+                "table of volumes, and existing labels are kept."
             )
-        _segment_folder(scan, output, asked)
+        _segment_folder(scan, output, request_for)
         return
     check_output(output, ".nii.gz", ".nii", overwrite=overwrite, inputs=[scan, *(together or ())])
     for option, path, suffix in (("--overlay", overlay, ".png"), ("--statistics", statistics, ".json")):
@@ -496,7 +500,7 @@ def segment(
     with _progress() as on_progress:
         from napari_meduet.pipelines.segmentation.session import segment as run
 
-        result = run(asked(scan), on_progress)
+        result = run(request_for(scan), on_progress)
         result.save(output, overlay=overlay, statistics=statistics, overwrite=overwrite)
     _warn(result.warnings)
     for label, name in result.names.items():
@@ -504,18 +508,20 @@ def segment(
     typer.echo(f"Written to {output}.")
 
 
-def _segment_folder(folder: Path, target: Path, asked: "Callable[[Path | Volume], SegmentRequest]") -> None:
-    """Every scan of a folder; one that fails does not stop the others."""
+def _segment_folder(
+    folder: Path, target: Path, request_for: "Callable[[Path | Volume], SegmentRequest]"
+) -> None:
+    """Segment every scan of a folder. A scan that fails does not stop the others."""
     with _progress() as on_progress:
         from napari_meduet.pipelines.segmentation.folder import segment_folder
         from napari_meduet.pipelines.segmentation.session import load_segmenting_model
         from napari_meduet.pipelines.segmentation.session import segment as run
         from napari_meduet.pipelines.segmentation.volumes_table import write_volumes_table
 
-        request = asked(folder)
+        request = request_for(folder)
         load_segmenting_model(request.model, request.device)
         report = segment_folder(
-            lambda scan, on_scan: run(asked(scan), on_scan),
+            lambda scan, on_scan: run(request_for(scan), on_scan),
             folder,
             target,
             on_progress,
@@ -525,7 +531,7 @@ def _segment_folder(folder: Path, target: Path, asked: "Callable[[Path | Volume]
     for name, sentence in report.failed.items():
         _stderr.print(f"{name}: {' '.join(sentence.split())}", markup=False, soft_wrap=True)
     typer.echo(
-        f"{len(report.written)} segmented, {len(report.skipped)} were there already, "
+        f"{len(report.written)} segmented, {len(report.skipped)} already done, "
         f"{len(report.failed)} failed; volumes are in {table}."
     )
     if report.failed:
@@ -537,24 +543,24 @@ def classify(
     scan: Annotated[Path, typer.Argument(help="Scan to classify.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="JSON file to write, with where the answer comes from."),
+        typer.Option(
+            "--output", "-o", help="JSON file to write, with the probabilities and their provenance."
+        ),
     ] = None,
     model: ModelOption = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     modality: ModalityOption = None,
     volume: VolumeOption = None,
     series: SeriesOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Print how probable each class is that the model's classifier knows."""
+    """Print the probability of each class of the model's classifier."""
     from napari_meduet.pipelines.common.outputs import check_output
     from napari_meduet.pipelines.requests import ClassifyRequest
 
     if output is not None:
         check_output(output, ".json", overwrite=overwrite, inputs=[scan])
-    request = ClassifyRequest(
-        scan, model=model, device=device.value, choice=_choice(modality, volume, series)
-    )
+    request = ClassifyRequest(scan, model=model, device=device, choice=_choice(modality, volume, series))
     with _progress() as on_progress:
         from napari_meduet.pipelines.classification import classify as run
 
@@ -571,13 +577,13 @@ def classify(
 
 @app.command()
 def info(
-    path: Annotated[Path, typer.Argument(help="Scan, model folder, .style, factors file, or a result.")],
+    path: Annotated[Path, typer.Argument(help="Scan, model folder, .style file, factors file or result.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     modality: ModalityOption = None,
     volume: VolumeOption = None,
     series: SeriesOption = None,
 ) -> None:
-    """Say what a file is. Scans are checked like everywhere else; what is doubtful is told."""
+    """Describe a file. Scans are checked, and warnings are printed."""
     from napari_meduet.pipelines.info import describe
 
     facts = describe(path, _choice(modality, volume, series))
@@ -605,7 +611,7 @@ def _readable(value: object) -> str:
 def main(
     version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    """Content and style of CT and MR scans told apart."""
+    """Separate content and style of CT and MR scans."""
     if version:
         typer.echo(__version__)
         raise typer.Exit

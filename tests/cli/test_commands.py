@@ -249,11 +249,16 @@ def test_an_interrupted_command_writes_nothing(tiny_model, smooth_ct, noisy_ct, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_info_answers_within_a_second(smooth_ct):
-    """Processor time, which a busy machine does not stretch; the first run may have to compile."""
-    in_a_process("info", smooth_ct)
-    before = os.times()
-    assert in_a_process("info", smooth_ct, "--json").returncode == 0
-    after = os.times()
-    used = (after.children_user - before.children_user) + (after.children_system - before.children_system)
-    assert used < 1.0
+def test_info_costs_little_more_than_the_libraries_it_reads_with(smooth_ct):
+    """Processor time beside that of the libraries alone; the first run of each may have to compile."""
+
+    def processor_seconds(run) -> float:
+        run()
+        before = os.times()
+        assert run().returncode == 0
+        after = os.times()
+        return after.children_user - before.children_user + after.children_system - before.children_system
+
+    libraries = "import nibabel, pydantic, rich.progress, typer"
+    alone = processor_seconds(lambda: subprocess.run([sys.executable, "-c", libraries]))
+    assert processor_seconds(lambda: in_a_process("info", smooth_ct, "--json")) < 3 * alone

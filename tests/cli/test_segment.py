@@ -57,7 +57,7 @@ def test_a_folder_is_segmented_but_for_what_fails_and_what_is_done(segmenting_mo
     (scans / "b.nii.gz").write_bytes(b"damaged")
     first = meduet("segment", scans, "-o", target, "--model", segmenting_model)
     assert first.exit_code == 65, first.output
-    assert "2 segmented, 0 were there already, 1 failed" in first.stdout
+    assert "2 segmented, 0 already done, 1 failed" in first.stdout
     assert "b.nii.gz:" in first.stderr
     names = {f"{name}_segmentation.{suffix}" for name in "ac" for suffix in ("nii.gz", "json")}
     assert {path.name for path in target.iterdir()} == names | {"volumes_ml.csv"}
@@ -70,7 +70,7 @@ def test_a_folder_is_segmented_but_for_what_fails_and_what_is_done(segmenting_mo
     (scans / "b.nii.gz").unlink()
     again = meduet("segment", scans, "-o", target, "--model", segmenting_model)
     assert again.exit_code == 0, again.output
-    assert "0 segmented, 2 were there already, 0 failed" in again.stdout
+    assert "0 segmented, 2 already done, 0 failed" in again.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The factors of scans, and the style that several share (specification, section 7, M-21, Eq. 25).
 
-A scan's factors are its pooled content and style and the grids of tokens they were pooled from; a prototype
-is the mean style of K scans with the texture that goes with it. What is done with a style is `swap/session.py`'s
-business.
+The factors of a scan are its pooled content and style, and the token grids from which they were pooled. A
+prototype is the mean style of K scans, with the mean energies of their texture. `style_swap/session.py`
+applies a style to a scan.
 """
 
 import json

@@ -1,28 +1,33 @@
-"""The questions a person can ask, as frozen records (specification, sections 7-10).
+"""The requests of users as frozen dataclasses (specification, sections 7-10).
 
-A request refuses what cannot work the moment it is made, so that a form or a command can say so before
-anything is read. Nothing here needs torch: menus and `--help` open at once. How a question is answered is its
-pipeline's business: `factors.py`, `swap/session.py`, `reconstruction.py`, `synthesis/session.py`, `segmentation/session.py`.
+A request checks its values when it is created, so a form or a command can report a mistake before any file is
+read. This file does not import torch, so menus and `--help` open at once. The pipelines answer the requests:
+`factors.py`, `reconstruction.py`, `classification.py`, `style_swap/`, `synthesis/` and `segmentation/`.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
-from napari_meduet.core.options import GUIDANCE_WEIGHT, STRENGTH_RANGE, GuidanceForm, Precision
+from napari_meduet.core.options import (
+    GUIDANCE_WEIGHT,
+    STRENGTH_RANGE,
+    Anatomy,
+    Decode,
+    GuidanceForm,
+    Precision,
+    StyleMode,
+    Through,
+)
 from napari_meduet.core.synthesis.sampler_registry import SAMPLERS, SamplerName
 from napari_meduet.errors import InputError
 from napari_meduet.models.devices import DEVICES
 from napari_meduet.volumes.volume import Volume
 
-Mode = Literal["shift", "prototype", "adain", "token"]
-Decode = Literal["residual", "full"]
-Through = Literal["tokenizer", "meduet"]
-Anatomy = Literal["same", "similar"]
 MOST_STEPS = 1000  # a DiT knows no more times (Table 10)
 TOKEN_VOXELS = 16  # of the working grid along a token (M-02)
 MOST_TEACHING_STEPS = 10_000
@@ -121,7 +126,7 @@ class SwapRequest(ModelChoice):
     content: Scan
     style: Scan
     _: KW_ONLY
-    mode: Mode = "shift"
+    mode: StyleMode = "shift"
     strength: float = 1.0
     decode: Decode = "residual"
     texture: bool = True
@@ -132,7 +137,7 @@ class SwapRequest(ModelChoice):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("mode", self.mode, get_args(Mode))
+        _one_of("mode", self.mode, get_args(StyleMode))
         _one_of("decode", self.decode, get_args(Decode))
         check_strength(self.strength)
         _check_labels("labels", self.labels)
@@ -208,7 +213,7 @@ class SegmentRequest(ModelChoice):
 
 @dataclass(frozen=True, eq=False)
 class ClassifyRequest(ModelChoice):
-    """Ask which of the classes that a model's classifier knows a scan belongs to (specification, section 10)."""
+    """Request for the class of a scan, among those that a model's classifier knows (section 10)."""
 
     scan: Scan
     _: KW_ONLY

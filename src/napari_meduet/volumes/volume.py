@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from napari_meduet.volumes.modality import Modality
 
-
 UNITS: dict[Modality, str] = {"CT": "HU", "MR": "arbitrary"}
 
 

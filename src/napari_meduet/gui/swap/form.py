@@ -27,7 +27,7 @@ from napari_meduet.gui.layers import (
     share_grid,
     uppermost_scan,
 )
-from napari_meduet.pipelines.requests import Decode, Mode, SwapRequest
+from napari_meduet.pipelines.requests import Decode, StyleMode, SwapRequest
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -40,7 +40,7 @@ MODES = {
 }
 DECODES = {"residual": "residual: add the change", "full": "full: decoder output"}
 TEXTURE = "Transfer noise and sharpness too. Scanners and kernels differ most in these."
-assert set(MODES) == set(get_args(Mode))
+assert set(MODES) == set(get_args(StyleMode))
 assert set(DECODES) == set(get_args(Decode))
 
 

@@ -1,4 +1,4 @@
-"""A segmenter taught on the spot: a few labelled scans in, a network that labels others out (specification, section 10).
+"""Interactive fine-tuning of a segmenter on a few labelled scans (specification, section 10).
 
 What is taught begins as the model's own segmenter where it has one, and as its MeDUET encoder where not, so
 minutes on two cores are enough for structures that look alike in all scans. Labels may be whole structures,
@@ -35,7 +35,7 @@ from napari_meduet.models.card import MaskClass, Modality
 from napari_meduet.models.folders import demo_model_path
 from napari_meduet.models.loading import load_model
 from napari_meduet.models.model import Model
-from napari_meduet.models.segmenters import begin_segmenter, build_segmenter, scans_read
+from napari_meduet.models.segmenters import build_segmenter, init_segmenter, scans_read
 from napari_meduet.pipelines.common.encoding import PreparedScan, prepare_scan
 from napari_meduet.pipelines.common.interruption import interruptible
 from napari_meduet.pipelines.common.labels import labels_on
@@ -180,7 +180,7 @@ def _begun(model: Model, classes: Sequence[MaskClass], modalities: Sequence[Moda
         except ValueError as error:
             raise InputError(f"{error} Choose a model with a larger encoder.") from error
         network = build_segmenter(config, model.card.tokenizer)
-        begin_segmenter(network, model, "meduet")
+        init_segmenter(network, model, "meduet")
         return network
     network = build_segmenter(replace(known.config, num_classes=len(classes)), model.card.tokenizer)
     made, given = network.state_dict(), known.state_dict()

@@ -2,10 +2,10 @@
 
     scan -> working grid -> latent -> windows -> blended features -> scores, slab by slab -> classes
 
-Every region is encoded once. Windows overlap by half, and what is blended is not their scores but their
-features, on the latent grid: 64 times fewer places, weighted towards the middle of each window
-(core/sliding_windows.py). The head then reads the blended features of the whole scan (score_slabs.py), and classes
-are decided plane by plane on the scan's own grid (volumes/preparation.py).
+Each region is encoded once. Windows overlap by half. Their features are blended on the latent grid, which has
+64 times fewer points than the voxel grid, with weights that favour the middle of each window
+(core/sliding_windows.py). The head then reads the blended features of the whole scan (score_slabs.py), and
+the classes are decided plane by plane on the scan's own grid (volumes/preparation.py).
 """
 
 import json

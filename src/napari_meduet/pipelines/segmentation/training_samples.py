@@ -1,4 +1,4 @@
-"""A labelled scan as networks of analysis learn from it: its latent and the class of every voxel (specification, section 10).
+"""Training samples of a segmenter: latents with the class of every voxel (specification, section 10).
 
 Latents are made once and crops drawn many times. A scan may be made into an example in several *poses*,
 turned and scaled a little before it is encoded: where few scans have labels that is where variety comes from,

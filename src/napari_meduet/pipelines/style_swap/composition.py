@@ -1,4 +1,4 @@
-"""A decoded change on top of the scan it was decoded from, at the scan's own resolution (specification, section 8).
+"""Add a decoded change to its scan, at the resolution of the scan (specification, section 8).
 
     out = x + up(decode(z_ij) - decode(z_ii)) + detail + texture
 

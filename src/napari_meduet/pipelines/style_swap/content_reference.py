@@ -63,7 +63,9 @@ class ContentReference:
             latent = model.restored(cut_window(scan.latent, corner, size)[None])
             halo = min(model.tokenizer.halo, min(size) // 2 - 1)
             margins = [halo * stride for stride in model.tokenizer.stride]
-            core = tuple(slice(margin, -margin) for margin in margins) if halo else (...,)  # where the cut is not felt
+            core = (
+                tuple(slice(margin, -margin) for margin in margins) if halo else (...,)
+            )  # where the cut is not felt
             decoded = model.tokenizer.decode(latent.to(model.device))[0, 0].float().cpu().numpy()
             restored.append(decoded[core][inside[core]])
             truth.append(_voxels(units, corner, size, model.tokenizer.stride).numpy()[core][inside[core]])

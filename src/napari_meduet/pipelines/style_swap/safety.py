@@ -1,4 +1,4 @@
-"""The safety report of a swap: what changed that should not have, in numbers and in words (specification, section 8).
+"""The safety report of a swap: unwanted changes, in numbers and in words (specification, section 8).
 
 A style swap must change how a scan looks and leave what it shows. This file judges measurements; it computes
 those that need only the scan before and after. What needs the network (noise floor, round trip, style

@@ -28,7 +28,7 @@ from napari_meduet.pipelines.common.progress import null_progress, parts
 from napari_meduet.pipelines.common.provenance import provenance
 from napari_meduet.pipelines.common.scan_texture import TextureMove
 from napari_meduet.pipelines.factors import MeasuredScan, doubts_about, measure_scan, read_scan
-from napari_meduet.pipelines.requests import Mode, SwapRequest, check_strength
+from napari_meduet.pipelines.requests import StyleMode, SwapRequest, check_strength
 from napari_meduet.pipelines.style_swap.composition import composed
 from napari_meduet.pipelines.style_swap.content_reference import ContentReference
 from napari_meduet.pipelines.style_swap.edges import compare_edges, gradient, gradient_correlation
@@ -268,7 +268,7 @@ def _taken_style(
     return measured.style, measured.encoded.style if request.mode == "token" else None, source.sha256
 
 
-def _reference(mode: Mode, model: Model, measured: MeasuredScan, on_progress: OnProgress) -> np.ndarray:
+def _reference(mode: StyleMode, model: Model, measured: MeasuredScan, on_progress: OnProgress) -> np.ndarray:
     """decode of what a mode makes of the scan's own style, on the working grid in profile units.
 
     A swap is the difference from it, so a scan's own style changes nothing. Every mode but `prototype`, which

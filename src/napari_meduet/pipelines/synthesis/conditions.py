@@ -1,4 +1,4 @@
-"""What a synthesis is asked to show: content, style and a start, from scans and prototypes (specification, section 9).
+"""The conditions of a synthesis: content, style and start scan (specification, section 9).
 
 The content of every place fixes the anatomy, and with it the place in the patient; a pooled content fixes
 neither. How a generator is conditioned on them is `core/synthesis`'s business, how it is walked

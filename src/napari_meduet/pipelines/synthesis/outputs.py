@@ -1,6 +1,6 @@
 """What a synthesis gives back: previews on the way, volumes with their provenance (specification, section 9).
 
-The name of every file says `synthetic` (docs/reliability.md, section 6), and `partial` where denoising was stopped.
+Every file name contains `synthetic` (docs/reliability.md, section 6), and `partial` if sampling was stopped.
 """
 
 from collections.abc import Callable

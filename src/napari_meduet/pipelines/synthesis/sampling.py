@@ -1,4 +1,4 @@
-"""From noise to a volume: the walk of one sample, and what gives way where memory runs out (specification, section 9).
+"""From noise to a volume: sampling, and the fallbacks when memory runs out (specification, section 9).
 
 Noise is drawn on the CPU, whatever device walks, so that a seed means the same everywhere. What is asked for
 was gathered by `conditions.py`.
