@@ -30,8 +30,8 @@ from meduet_training.evaluation.metrics.estimates import Estimate
 from meduet_training.evaluation.metrics.set_estimates import set_estimate
 from meduet_training.evaluation.metrics.volume_features import volume_extractor
 from meduet_training.evaluation.sections import EvaluationSection, Metric
-from meduet_training.evaluation.synthesis.generated_crops import ConditionalSampler, CropConditions, decoded
 from meduet_training.evaluation.synthesis.evaluation_data import build_evaluation_data
+from meduet_training.evaluation.synthesis.generated_crops import ConditionalSampler, CropConditions, decoded
 from meduet_training.evaluation.synthesis.quality import by_rows, fid_estimate, mmd_estimate
 from napari_meduet.models.loading import load_model
 from napari_meduet.pipelines.requests import SynthesisRequest
@@ -52,7 +52,8 @@ def main() -> None:
     )
     crops = data.crops
     wanted = [
-        CropConditions(noise=row, content=crops.content[row], style=crops.style[row]) for row in range(len(crops))
+        CropConditions(noise=row, content=crops.content[row], style=crops.style[row])
+        for row in range(len(crops))
     ]
     real = extractor.features(crops.voxels)
     length = median_distance(real)
@@ -86,7 +87,7 @@ def main() -> None:
                     name=f"{name}: {title}",
                     estimate=estimate,
                     at_most=of.high,
-                    comparison=f"above Euler-Maruyama's by {more.value:.3g} ({more.low:.3g} – {more.high:.3g})",
+                    comparison=f"Euler-Maruyama plus {more.value:.3g} ({more.low:.3g} – {more.high:.3g})",
                 )
             )
         if all(metric.is_reached for metric in metrics[-2:]):
@@ -95,7 +96,9 @@ def main() -> None:
         f"Extractor {extractor.name} ({extractor.sha256[:16]}); guidance weights {options.weight:g}; goals "
         "are the upper ends of Euler-Maruyama's intervals."
     )
-    part = EvaluationSection(title="Quality per evaluation", description=how, metrics=tuple(metrics), seed=options.seed)
+    part = EvaluationSection(
+        title="Quality per evaluation", description=how, metrics=tuple(metrics), seed=options.seed
+    )
     print(part.as_markdown())
     if not passed & GOAL:
         sys.exit("Neither Heun nor the multistep sampler is within the interval at 30 evaluations.")

@@ -121,7 +121,7 @@ def gather_held_out(
     scans = [scan for scan in read_cohort(options.data) if scan.split == "test"]
     entries = cache_factors(model, scans, options.cache)
     crops = sample_crops(model, scans, entries, grid, 2 * options.samples, SEED)
-    features = extractor.features(crops.units)
+    features = extractor.features(crops.voxels)
     return HeldOut(
         model=model,
         validation=GeneratorValidation(FactorSource(large_enough(entries, grid), grid, SEED), model),

@@ -11,8 +11,8 @@ import argparse
 from pathlib import Path
 
 from meduet_training.data.sources.latents import CacheSource
-from meduet_training.evaluation.factors.validation import shown_crops
-from meduet_training.evaluation.factors.validation_panel import validation_panel
+from meduet_training.evaluation.factors.validation import slices_of_crops
+from meduet_training.reporting.validation_panel import validation_panel
 from napari_meduet.models.folders import demo_model_path
 from napari_meduet.models.loading import load_model
 
@@ -30,7 +30,7 @@ def main() -> None:
     model = load_model(options.model, "cpu")
     crops = CacheSource(options.cache, SEED).validation_crops(NUM_CROPS, SEED)
     mean, std = model.latent_mean.flatten(), model.latent_std.flatten()
-    for shown in shown_crops(model.meduet, model.tokenizer, mean, std, crops):
+    for shown in slices_of_crops(model.meduet, model.tokenizer, mean, std, crops):
         if shown.modality == "CT":
             panel = validation_panel(shown, f"CT, the embedded model {model.card.name}", crops.note)
             panel.quantize(COLOURS).save(options.output / "validation_panel.png", optimize=True)

@@ -16,8 +16,8 @@ from meduet_training.commands.evaluate import app
 from meduet_training.data.sources.latents import CacheSource
 from meduet_training.data.tokenizer_files import save_tokenizer
 from meduet_training.engine.checkpoints import save_checkpoint
-from meduet_training.engine.resume import RunSettings, record_of
 from meduet_training.engine.config import TrainingConfig
+from meduet_training.engine.resume import RunSettings, record_of
 from meduet_training.evaluation.factors.samples import collect_factor_samples
 from meduet_training.evaluation.factors.validation import weights_sha256
 from napari_meduet.core.meduet import MeDUETConfig

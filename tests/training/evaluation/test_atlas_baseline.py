@@ -39,7 +39,7 @@ def atlas(annotated=(True, True, True), **more) -> Atlas:
     units, classes = body((0, 0, 0), 1.0)
     for number, is_known in enumerate(annotated):
         classes[(classes == number) & (not is_known)] = 0
-    return Atlas(units=units, classes=more.get("classes", classes), annotated=annotated)
+    return Atlas(values=units, classes=more.get("classes", classes), annotated=annotated)
 
 
 def test_labels_follow_the_anatomy(scene):

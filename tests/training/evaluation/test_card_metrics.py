@@ -5,7 +5,7 @@ import json
 import pytest
 from tiny import save_phantom, save_tiny_model
 
-from meduet_training.evaluation.card.metrics import PARTS, SEED, measure_model
+from meduet_training.evaluation.card.metrics import SECTIONS, SEED, measure_model
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import read_card
 
@@ -50,14 +50,14 @@ def test_every_figure_reaches_card_and_page(cohort, tmp_path):
     model, page, shown = save_tiny_model(tmp_path / "model"), tmp_path / "page.md", []
     page.write_text(
         "\n".join(
-            f"<!-- figures: {name} -->\nto be replaced\n<!-- end of figures: {name} -->" for name in PARTS
+            f"<!-- metrics: {name} -->\nto be replaced\n<!-- end of metrics: {name} -->" for name in SECTIONS
         )
     )
     before = read_card(model)
-    measure_model(model, cohort, list(PARTS), "cpu", page, shown.append)
+    measure_model(model, cohort, list(SECTIONS), "cpu", page, shown.append)
     after = read_card(model)
 
-    assert set(after.metrics) == set(PARTS)
+    assert set(after.metrics) == set(SECTIONS)
     assert after.sha256 == before.sha256
     assert after.files == before.files
     text = page.read_text()
@@ -65,9 +65,9 @@ def test_every_figure_reaches_card_and_page(cohort, tmp_path):
     for name, part in after.metrics.items():
         assert part["seed"] == SEED
         for metric in part["metrics"]:
-            assert metric["what"] in text
+            assert metric["name"] in text
             assert metric["low"] <= metric["value"] <= metric["high"] or name == "probes"
-    assert len(shown) == len(PARTS)
+    assert len(shown) == len(SECTIONS)
 
 
 def test_a_random_model_keeps_the_promises_that_need_no_training(cohort, tmp_path):

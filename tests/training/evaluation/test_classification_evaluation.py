@@ -11,7 +11,7 @@ from napari_meduet.models.card import read_card
 from napari_meduet.pipelines.classification import classify
 from napari_meduet.pipelines.requests import ClassifyRequest
 
-MARKERS = "before\n<!-- figures: classification -->\nformer\n<!-- end of figures: classification -->\nafter\n"
+MARKERS = "before\n<!-- metrics: classification -->\nformer\n<!-- end of metrics: classification -->\nafter\n"
 SCANS = (("train", "benign"), ("test", "benign"), ("test", "malignant"), ("test", "unclear"), ("test", None))
 
 
@@ -48,10 +48,10 @@ def test_test_scans_of_known_classes_are_judged(given, tmp_path):
     assert done.exit_code == 0, done.output
     data = json.loads((tmp_path / "out" / "classification.json").read_text())
     assert (data["seed"], data["target"], data["classes"]) == (3, "diagnosis", ["benign", "malignant"])
-    assert data["not_judged"] == {"unclear": 1}
+    assert data["not_evaluated"] == {"unclear": 1}
     assert len(data["classifier_sha256"]) == len(data["model_sha256"]) == 64
-    auc, accuracy = data["figures"]
-    assert (auc["what"], accuracy["what"]) == ("AUC", "balanced accuracy")
+    auc, accuracy = data["metrics"]
+    assert (auc["name"], accuracy["name"]) == ("AUC", "balanced accuracy")
     assert (auc["num_samples"], auc["num_patients"]) == (2, 2)
 
     confusion, single = (table["rows"] for table in data["tables"])
@@ -67,7 +67,7 @@ def test_test_scans_of_known_classes_are_judged(given, tmp_path):
     assert "former" not in text
     card = read_card(given / "model").classifier
     assert card is not None
-    assert card.figures["target"] == "diagnosis"
+    assert card.metrics["target"] == "diagnosis"
     assert "Smith" not in done.output + text + json.dumps(data)
     again = call(given, tmp_path / "out")
     assert again.exit_code == 2
@@ -78,7 +78,7 @@ def test_test_scans_of_known_classes_are_judged(given, tmp_path):
     ("more", "words"),
     [
         ({"target": "colour"}, "has no column colour"),
-        ({"target": "side"}, "the test scans are of no class of those that the classifier tells apart"),
+        ({"target": "side"}, "the test scans have 0 of the 2 classes of the classifier"),
         ({"model": "plain"}, "has no classifier"),
     ],
 )

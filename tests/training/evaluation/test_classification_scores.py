@@ -48,5 +48,5 @@ def test_draws_of_one_class_are_left_out_of_the_interval():
 
 
 def test_one_class_cannot_be_judged():
-    with pytest.raises(ValueError, match="two classes"):
+    with pytest.raises(ValueError, match="two or more classes"):
         classification_scores(one_sided([0.9, 0.8]), np.array([0, 0]), list("ab"), seed=0)

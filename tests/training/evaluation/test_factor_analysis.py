@@ -52,7 +52,7 @@ def test_a_domain_of_one_patient_is_not_probed():
     analysis = analyse_factors(given, seed=0, with_maps=False)
     assert (analysis.num_probed, analysis.style.probe) == (0, None)
     assert analysis.why_no_probe == (
-        "A probe needs two domains with two patients each; of 3 domains here, 1 has that many."
+        "A probe needs two domains with two patients each; 1 of 3 domains has two patients."
     )
     assert analysis.why_no_probe in analysis.as_markdown()
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from meduet_training.evaluation.card.paired_truth import histogram_matched, pointwise_mapped, scaled
 from meduet_training.evaluation.metrics.estimates import estimate, mean_estimate
 from meduet_training.evaluation.metrics.linear_code import LinearCode
-from meduet_training.evaluation.metrics.masks import dice, overlaps, shown_in, thresholded
-from meduet_training.evaluation.metrics.noise import moved_share, soft_tissue_noise
+from meduet_training.evaluation.metrics.masks import dice, mask_dice, threshold_masks, visible_masks
+from meduet_training.evaluation.metrics.noise import moved_fraction, soft_tissue_noise
 from meduet_training.evaluation.metrics.probes import balanced_accuracy, probe
-from meduet_training.evaluation.sections import Figure, Part, Table, write_section
+from meduet_training.evaluation.sections import EvaluationSection, Metric, Table, write_section
 from napari_meduet.errors import InputError
 from napari_meduet.volumes.volume import Volume
 
@@ -35,7 +35,7 @@ def test_thresholds_tell_body_lung_and_bone():
     values[1:11, 1:11] = 40.0
     values[3:6, 3:6] = -800.0  # air in the body is lung, air around it is not
     values[8, 8] = 700.0
-    masks = thresholded(ct(values), smoothed=False)
+    masks = threshold_masks(ct(values), smoothed=False)
     assert masks["body"].sum() == (100 - 9) * 3
     assert masks["lung"].sum() == 9 * 3
     assert masks["bone"].sum() == 3
@@ -47,14 +47,14 @@ def test_a_mask_that_noise_crosses_agrees_once_smoothed():
     values[10:30, 10:30] = 500.0
     values[10:20, 10:30] = 275.0
     noisy = values + np.random.default_rng(0).normal(0, 25, values.shape)
-    plain, smooth = (overlaps(ct(values), ct(noisy), smoothed=smoothed) for smoothed in (False, True))
+    plain, smooth = (mask_dice(ct(values), ct(noisy), smoothed=smoothed) for smoothed in (False, True))
     assert plain["bone"] < 0.97 < smooth["bone"]
 
 
 def test_what_is_hardly_there_is_not_compared():
     values = np.full((40, 40, 20), 40.0)
     values[20, 20, 10] = -800.0  # a bubble of gas in 32 000 voxels
-    assert shown_in(ct(values)) == ["body"]
+    assert visible_masks(ct(values)) == ["body"]
 
 
 def test_noise_is_the_deviation_from_the_plane_mean():
@@ -74,10 +74,10 @@ def test_noise_counts_tissue_and_its_planes_only():
 
 
 def test_moved_share_by_hand_in_both_directions():
-    assert moved_share(content=5.0, style=25.0, result=20.0) == pytest.approx(0.75)
-    assert moved_share(content=25.0, style=5.0, result=10.0) == pytest.approx(0.75)
-    assert moved_share(content=5.0, style=25.0, result=5.0) == 0.0
-    assert moved_share(content=25.0, style=5.0, result=27.0) == pytest.approx(-0.1)
+    assert moved_fraction(content=5.0, style=25.0, result=20.0) == pytest.approx(0.75)
+    assert moved_fraction(content=25.0, style=5.0, result=10.0) == pytest.approx(0.75)
+    assert moved_fraction(content=5.0, style=25.0, result=5.0) == 0.0
+    assert moved_fraction(content=25.0, style=5.0, result=27.0) == pytest.approx(-0.1)
 
 
 def test_a_probe_reads_what_is_written_and_nothing_else():
@@ -148,16 +148,16 @@ def test_a_linear_code_of_four_keeps_four_directions():
     everywhere = np.ones((12, 12, 12), bool)
     for count, is_kept in ((4, True), (5, False)):
         scans = [volume(count) for _ in range(2)]
-        code = LinearCode.fitted((scan, everywhere) for scan in scans)
-        assert np.allclose(code.restored(scans[0]), scans[0], atol=1e-3) == is_kept
+        code = LinearCode.fit(((scan, everywhere) for scan in scans), (4, 4, 4), 4)
+        assert np.allclose(code.reconstruct(scans[0]), scans[0], atol=1e-3) == is_kept
 
 
 @settings(max_examples=10)
 @given(shape=st.tuples(*[st.integers(4, 11)] * 3))
 def test_a_linear_code_takes_any_size(shape):
     volume = np.full(shape, 0.3, np.float32)
-    code = LinearCode.fitted([(volume, np.ones(shape, bool))])
-    assert np.allclose(code.restored(volume), volume, atol=1e-5)
+    code = LinearCode.fit([(volume, np.ones(shape, bool))], (4, 4, 4), 4)
+    assert np.allclose(code.reconstruct(volume), volume, atol=1e-5)
 
 
 def test_scaling_puts_percentiles_at_0_and_1():
@@ -176,8 +176,8 @@ def test_the_pointwise_map_inverts_what_histograms_cannot():
     assert np.abs(histogram_matched(source, target) - target).mean() > 0.4
 
 
-def example(value: float, **goal: float) -> Figure:
-    return Figure(what="example", estimate=mean_estimate([value], ["p"], seed=0), **goal)
+def example(value: float, **goal: float) -> Metric:
+    return Metric(name="example", estimate=mean_estimate([value], ["p"], seed=0), **goal)
 
 
 def test_goals_in_words():
@@ -189,14 +189,16 @@ def test_goals_in_words():
 
 def test_a_section_replaces_only_itself(tmp_path):
     table = Table(title="pairs", columns=("a", "b"), rows=[("x", 0.12345), ("y", None)])
-    part = Part(title="Part", how="Measured.", figures=(example(0.5),), tables=(table,), seed=7)
+    part = EvaluationSection(
+        title="Part", description="Measured.", metrics=(example(0.5),), tables=(table,), seed=7
+    )
     page = tmp_path / "page.md"
-    page.write_text("before\n<!-- figures: x -->\nold\n<!-- end of figures: x -->\nafter\n")
+    page.write_text("before\n<!-- metrics: x -->\nold\n<!-- end of metrics: x -->\nafter\n")
     for _ in range(2):
         write_section(page, "x", part.as_markdown())
     text = page.read_text()
-    assert text.startswith("before\n<!-- figures: x -->\n\n### Part")
-    assert text.endswith("<!-- end of figures: x -->\nafter\n")
+    assert text.startswith("before\n<!-- metrics: x -->\n\n### Part")
+    assert text.endswith("<!-- end of metrics: x -->\nafter\n")
     assert text.count("### Part") == 1
     assert "| x | 0.123 |\n| y | – |" in text
     assert "old" not in text

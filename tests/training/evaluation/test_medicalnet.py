@@ -19,7 +19,7 @@ def test_published_names_are_read_and_features_are_two_thousand(tmp_path):
     tensors = {f"module.{name}": weight for name, weight in network.state_dict().items()}
     tensors["module.conv_seg.0.weight"] = torch.zeros(1)
     save_file({name: tensor for name, tensor in tensors.items() if "bn1" not in name}, path)
-    with pytest.raises(InputError, match="not the weights of MedicalNet"):
+    with pytest.raises(InputError, match="does not hold the weights of MedicalNet"):
         MedicalNet(path)
     save_file(tensors, path)
     extractor = MedicalNet(path)

@@ -7,8 +7,8 @@ import torch
 from meduet_training.evaluation.metrics.nearest_neighbours import (
     crops_along_tokens,
     distance_ratio,
+    fraction_too_near,
     nearest_distances,
-    share_too_near,
 )
 
 
@@ -32,7 +32,7 @@ def test_a_copied_crop_is_found_and_distances_are_root_mean_squares():
 def test_copies_lower_the_ratio_and_raise_the_share():
     real = np.linspace(1.0, 2.0, 101)
     assert distance_ratio(real, real) == 1.0
-    assert share_too_near(real, real) == pytest.approx(5 / 101)
+    assert fraction_too_near(real, real) == pytest.approx(5 / 101)
     copies = np.full(10, 0.1)
     assert distance_ratio(copies, real) == pytest.approx(0.1 / 1.5)
-    assert share_too_near(copies, real) == 1.0
+    assert fraction_too_near(copies, real) == 1.0

@@ -18,7 +18,7 @@ def test_dice_and_volumes_by_hand():
     found[:2, :2, 1:4] = True  # 12 voxels, 4 of them right
     measured = overlap(found, truth, SPACING)
     assert measured.dice == pytest.approx(2 * 4 / 20)
-    assert (measured.truth_ml, measured.found_ml) == pytest.approx((0.08, 0.12))
+    assert (measured.truth_ml, measured.predicted_ml) == pytest.approx((0.08, 0.12))
 
 
 def test_what_the_truth_does_not_hold_has_no_dice():
@@ -26,7 +26,7 @@ def test_what_the_truth_does_not_hold_has_no_dice():
     assert overlap(found, truth, SPACING).dice is None
     found[0, 0, 0] = True
     measured = overlap(found, truth, SPACING)
-    assert (measured.dice, measured.truth_ml, measured.found_ml) == (None, 0.0, pytest.approx(0.01))
+    assert (measured.dice, measured.truth_ml, measured.predicted_ml) == (None, 0.0, pytest.approx(0.01))
     assert overlap(truth, found, SPACING).dice == 0.0
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from meduet_training.evaluation.metrics.pyramid_features import BINS, PARTS, SHA256, pyramid_features
+from meduet_training.evaluation.metrics.pyramid_features import BINS, BLOCKS, SHA256, pyramid_features
 from meduet_training.evaluation.metrics.volume_features import SLICES, slice_features, volume_extractor
 
 CPU = torch.device("cpu")
@@ -30,16 +30,16 @@ def test_shares_are_those_of_intensities():
 def test_parts_say_where_and_the_rest_does_not():
     image = smooth()
     there, mirrored = pyramid_features(image), pyramid_features(image.flip(0))
-    parts = slice(BINS, BINS + PARTS**3)
+    parts = slice(BINS, BINS + BLOCKS**3)
     assert (there[parts] - mirrored[parts]).abs().max() > 0.2
-    look = [torch.cat([each[:BINS], each[BINS + PARTS**3 :]]) for each in (there, mirrored)]
+    look = [torch.cat([each[:BINS], each[BINS + BLOCKS**3 :]]) for each in (there, mirrored)]
     assert torch.allclose(*look, atol=0.04)  # changes are to the next voxel, which a mirror makes the last
 
 
 def test_noise_is_seen_at_the_finest_level():
     image = smooth()
     noise = 0.02 * torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
-    first = BINS + PARTS**3  # mean changes along the axes: three numbers a level, the finest first
+    first = BINS + BLOCKS**3  # mean changes along the axes: three numbers a level, the finest first
     change = (pyramid_features(image + noise) - pyramid_features(image))[first : first + 12]
     assert (change[:3] > 0.03).all()
     assert change[:3].mean() > 3 * change[9:].abs().mean()

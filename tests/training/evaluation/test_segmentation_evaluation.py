@@ -30,7 +30,7 @@ from napari_meduet.volumes.files import read_volume
 NAMES = {"1": "left organ", "2": "right organ", "3": "tumour"}
 CONFIG = "data: {classes: {organ: [left organ, right organ], bone: [bone]}}\n"
 MARKERS = (
-    "before\n<!-- figures: segmentation -->\nformer figures\n<!-- end of figures: segmentation -->\nafter\n"
+    "before\n<!-- metrics: segmentation -->\nformer figures\n<!-- end of metrics: segmentation -->\nafter\n"
 )
 
 
@@ -85,7 +85,7 @@ def test_everyone_is_judged_by_the_same_truth(given, tmp_path):
     data = json.loads((out / "segmentation.json").read_text())
     assert (data["tolerance_mm"], data["seed"], data["num_scans"], data["num_patients"]) == (2, 3, 2, 2)
     assert data["not_covered"] == ["tumour"]
-    assert data["not_judged"] == ["bone"]
+    assert data["not_evaluated"] == ["bone"]
     assert set(data["methods"]) == {"model", "other", "threshold", "atlas"}
     for name in ("model", "other"):
         assert all(len(digest) == 64 for digest in data["methods"][name].values())
@@ -132,7 +132,7 @@ def test_dice_is_that_of_what_meduet_segment_writes(given, tmp_path):
         ((), "the segmenter knows organ, bone. Give --config"),
         (("--config", "nowhere.yaml"), "nowhere.yaml"),
         (("--names", "nowhere.yaml"), "nowhere.yaml"),
-        (("--document", "nowhere.md"), "nowhere.md: there is no such page"),
+        (("--document", "nowhere.md"), "nowhere.md: this file does not exist"),
         (("--tolerance", "-1"), "tolerance"),
         (("--against", "SAME"), "two of the models"),
     ],
@@ -174,9 +174,9 @@ def test_atlases_are_of_the_scans_own_kind_and_no_more_than_help(given):
     assert method.origin == {"num_atlases": 3}
     prepared = [prepare_scan(model, read_volume(given / "scans" / "Smith1.nii.gz"))]
     other = replace(test, channels=(replace(test.first, sequence="T1"),))
-    assert method.answer(other, prepared).names == {}
-    assert not method.answer(other, prepared).labels.any()
-    assert threshold_method().answer(test, prepared).names == {1: "lung_left", 2: "lung_right"}
+    assert method.predict(other, prepared).names == {}
+    assert not method.predict(other, prepared).labels.any()
+    assert threshold_method().predict(test, prepared).names == {1: "lung_left", 2: "lung_right"}
 
 
 def test_sequences_that_are_seen_together_are_judged_together(given, tmp_path):

@@ -15,7 +15,7 @@ from napari_meduet.errors import InputError
 def crops(domains, modalities):
     count = len(domains)
     return RealCrops(
-        units=torch.zeros(count, 2, 2, 2),
+        voxels=torch.zeros(count, 2, 2, 2),
         latent=torch.zeros(count, 1, 1, 1, 1),
         content=torch.zeros(count, 3),
         style=torch.zeros(count, 2),
@@ -29,11 +29,11 @@ def crops(domains, modalities):
 def test_a_wish_is_another_domain_of_the_same_modality_and_region():
     domains = ["ct-a", "ct-b", "mr-brain-t1", "mr-brain-t2", "mr-leg-x", "ct-a"]
     found = crops(domains, ["CT", "CT", "MR", "MR", "MR", "CT"])
-    wishes = draw_target_styles(found, 0)
-    assert wishes.content.tolist() == [0, 1, 2, 3, 5]  # the leg has no other domain of legs
+    target_styles = draw_target_styles(found, 0)
+    assert target_styles.content.tolist() == [0, 1, 2, 3, 5]  # the leg has no other domain of legs
     pairs = [
         (domains[content], domains[style])
-        for content, style in zip(wishes.content, wishes.style, strict=True)
+        for content, style in zip(target_styles.content, target_styles.style, strict=True)
     ]
     assert pairs == [
         ("ct-a", "ct-b"), ("ct-b", "ct-a"), ("mr-brain-t1", "mr-brain-t2"), ("mr-brain-t2", "mr-brain-t1"),
@@ -57,11 +57,11 @@ def test_the_probe_tells_noise_from_smoothness_wherever_it_lies():
 
     domains = np.array(["smooth", "noisy"] * 12)
     features = torch.stack([pyramid_features(image(0.0 if name == "smooth" else 0.05)) for name in domains])
-    probe = DomainProbe.fitted(features[:16].numpy(), domains[:16])
-    assert (probe.recognised(features[16:].numpy()) == domains[16:]).all()
-    assert (probe.chance, probe.shares) == (0.5, {"smooth": 0.5, "noisy": 0.5})
+    probe = DomainProbe.fit(features[:16].numpy(), domains[:16])
+    assert (probe.predict(features[16:].numpy()) == domains[16:]).all()
+    assert (probe.chance, probe.fractions) == (0.5, {"smooth": 0.5, "noisy": 0.5})
     with pytest.raises(InputError, match="two domains"):
-        DomainProbe.fitted(features[::2].numpy(), domains[::2])
+        DomainProbe.fit(features[::2].numpy(), domains[::2])
 
 
 def test_overlap_of_anatomy_is_1_for_itself_and_half_for_half():

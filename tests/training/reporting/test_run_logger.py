@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from meduet_training.data.sources.windows import WindowSource
 from meduet_training.engine.callbacks import NullCallback
 from meduet_training.reporting.card import read_run_card
-from meduet_training.reporting.run_logger import logged_run
+from meduet_training.reporting.run_logger import log_run
 from meduet_training.runtime.row_log import read_rows
 from meduet_training.runtime.signals import Stopped
 from napari_meduet.errors import InputError
@@ -135,7 +135,7 @@ def test_a_pretext_without_content_and_style_is_watched_without_panels(tmp_path)
 
 @pytest.fixture
 def given():
-    """The arguments of `logged_run` after the folder."""
+    """The arguments of `log_run` after the folder."""
     fabric = Fabric(accelerator="cpu", devices=1)
     objective = SimpleNamespace(total_steps=watching.STEPS)
     training = SimpleNamespace(objective=objective, network=None, batch=watching.BATCH, seed=0)
@@ -145,7 +145,7 @@ def given():
 
 def looked_at(folder, given):
     fabric, *others = given
-    return logged_run(fabric, folder, *others)
+    return log_run(fabric, folder, *others)
 
 
 def test_a_source_says_what_it_is_validated_on(tmp_path, given):
@@ -220,7 +220,9 @@ def without_rights():
 def test_a_read_only_folder_is_told_in_one_sentence_before_any_step(without_rights, given):
     with pytest.raises(InputError) as refusal, looked_at(without_rights, given):
         pytest.fail("the run began")
-    assert str(refusal.value).startswith(f"{without_rights.name}: cannot be written to (permission denied)")
+    assert str(refusal.value).startswith(
+        f"{without_rights.name}: this folder is not writable (permission denied)"
+    )
 
 
 def test_curves_that_cannot_be_written_are_told_in_one_sentence(tmp_path):
@@ -228,9 +230,9 @@ def test_curves_that_cannot_be_written_are_told_in_one_sentence(tmp_path):
     folder.mkdir()
     (folder / "tensorboard").write_text("")
     looking = watching.watch(folder)
-    with pytest.raises(InputError, match="tensorboard: no folder can be made there") as refusal:
+    with pytest.raises(InputError, match="tensorboard: this folder cannot be created") as refusal:
         looking.on_step(watching.record(0))
-    assert str(refusal.value).endswith("(File exists); choose another.")
+    assert str(refusal.value).endswith("(File exists). Choose another one.")
 
 
 def test_a_validation_that_a_kill_prevented_is_missed_and_one_of_a_later_step_is_not_counted(tmp_path):

@@ -85,7 +85,7 @@ def test_it_is_whole_and_asks_nothing_from_elsewhere(html, page):
 
 def test_names_of_the_run_are_text_and_nothing_else(html, page):
     assert "<b>run" not in html
-    assert page.text.startswith("a <b>run: pretraining report")
+    assert page.text.startswith("a <b>run: training report")
 
 
 def test_it_holds_the_numbers_of_the_records(finished, page):
@@ -106,7 +106,7 @@ def test_it_holds_the_numbers_of_the_records(finished, page):
     card = json.loads((finished / CARD).read_text())
     for word in (card["data"]["sha256"], card["data"]["tokenizer_sha256"], card["sessions"][0]["python"]):
         assert word in page.text
-    assert "61 of 61 steps, in one go: finished." in page.text
+    assert "61 of 61 steps, never resumed: finished." in page.text
     assert "objective.pairing random" in page.text
 
 
@@ -145,16 +145,16 @@ def test_a_run_that_was_killed_early_has_a_report_that_says_what_is_missing(tmp_
     folder = tmp_path / "run"
     watching.run(folder, last=25)
     text = Page(write_report(folder).read_text("utf-8")).text
-    assert "still running, or killed without a word" in text
+    assert "running, or killed" in text
     assert "No panel was drawn" in text
-    assert "meduet-evaluate factors does it" in text
+    assert "meduet-evaluate factors analyses them" in text
 
 
 def test_a_folder_that_is_no_run_is_told_in_a_sentence(tmp_path):
-    with pytest.raises(InputError, match=r"holds no run\.json, so it is no run of meduet-pretrain"):
+    with pytest.raises(InputError, match=r"holds no run\.json, so it is not a run"):
         write_report(tmp_path)
     (tmp_path / CARD).write_text("{")
-    with pytest.raises(InputError, match=r"run\.json: is no card of a run: damaged"):
+    with pytest.raises(InputError, match=r"run\.json: this file is not a valid run card"):
         write_report(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [CARD]
 
@@ -164,5 +164,5 @@ def test_factors_that_are_damaged_are_told_in_a_sentence(tmp_path):
     watching.run(folder, last=1).close("stopped")
     (folder / "factors").mkdir()
     (folder / "factors" / "factors.json").write_text('{"seed": ')
-    with pytest.raises(InputError, match=r"factors/factors\.json: is damaged; delete it"):
+    with pytest.raises(InputError, match=r"factors/factors\.json: this file is damaged. Delete it"):
         write_report(folder)

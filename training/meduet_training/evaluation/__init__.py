@@ -1,1 +1,1 @@
-"""What a model does on patients it never saw: the figures that its card and the documentation quote."""
+"""Metrics of a model on patients of the test split, for model cards and the documentation."""

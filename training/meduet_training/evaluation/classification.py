@@ -1,6 +1,8 @@
-"""`meduet-evaluate classification`: a classifier on whole test scans whose class the list tells."""
+"""`meduet-evaluate classification`: metrics of a classifier on whole test scans with a known class.
 
-import json
+metrics/classification_scores.py computes AUC, balanced accuracy and the confusion matrix.
+"""
+
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,34 +15,33 @@ from meduet_training.data.cohort.scan import read_scan
 from meduet_training.data.cohort.scans import read_cohort
 from meduet_training.data.labels.scan_classes import ClassifiedScan, classified_scans
 from meduet_training.evaluation.metrics.classification_scores import classification_scores
-from meduet_training.evaluation.sections import Metric, EvaluationSection, Table, write_section
+from meduet_training.evaluation.sections import EvaluationSection, Metric, Table
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import CLASSIFIER_FILE
 from napari_meduet.models.loading import load_model
 from napari_meduet.models.model import Model
-from napari_meduet.models.saving import save_metrics
 from napari_meduet.pipelines.classification import classify_prepared
 from napari_meduet.pipelines.common.encoding import prepare_scan
 from napari_meduet.pipelines.common.memory import check_memory
-from napari_meduet.volumes.files import write_atomically
 
-CLASSIFICATION_JSON, CLASSIFICATION_MARKDOWN = "classification.json", "classification.md"
-SECTION = "classification"  # of a document
-
-HOW = (
-    "The class with the highest probability for each whole scan of the test split; {target} is what the list "
-    "says. Every class counts alike: AUC is the mean over classes, each against the rest, and accuracy the "
-    "mean over classes of the share that was recognised. Intervals draw patients. model sha256 {model}, "
-    "classifier sha256 {classifier}."
+NAME = "classification"  # of the output files and of the section in a document
+DESCRIPTION = (
+    "The prediction is the class with the highest probability for each whole scan of the test split. The "
+    "true class is {target} in the list of scans. Every class has the same weight: AUC is the mean over "
+    "classes of each class against the others, and balanced accuracy is the mean over classes of the "
+    "fraction of correct predictions. Intervals are over patients. Model sha256 {model}, classifier sha256 "
+    "{classifier}."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationQuestion:
-    """What to evaluate, and how.
+class ClassificationOptions:
+    """Options of the evaluation of a classifier.
 
     Attributes:
-        target: the column of the list that holds the class of each scan.
+        model: folder of a model with a classifier.
+        data: the list of scans; the scans of its test split are evaluated.
+        target: column of the list with the class of each scan.
     """
 
     model: Path
@@ -52,72 +53,79 @@ class ClassificationQuestion:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationEvaluation:
-    """What was found.
+    """Metrics of a classifier.
 
     Attributes:
-        setting: all that a figure must not be quoted without.
+        settings: the digests, classes and options that describe the metrics.
     """
 
-    part: EvaluationSection
-    setting: dict[str, Any]
+    section: EvaluationSection
+    settings: dict[str, Any]
 
     def as_data(self) -> dict[str, Any]:
-        """JSON types, single scans included."""
-        return self.as_card_data() | {"tables": [asdict(table) for table in self.part.tables]}
+        """Return everything as JSON types, with the tables of single scans."""
+        return self.as_card_data() | {"tables": [asdict(table) for table in self.section.tables]}
 
     def as_card_data(self) -> dict[str, Any]:
-        """For the model card: without the single scans."""
-        return self.setting | self.part.as_data()
+        """Return the metrics for the model card, without single scans."""
+        return self.settings | self.section.as_data()
+
+    def as_markdown(self) -> str:
+        """Return metrics and tables as Markdown."""
+        return self.section.as_markdown()
 
 
 def evaluate_classification(
-    question: ClassificationQuestion, say: Callable[[str], None]
+    options: ClassificationOptions, report: Callable[[str], None]
 ) -> ClassificationEvaluation:
-    """Classify every test scan, and judge the answers.
+    """Classify every test scan, and compute the metrics.
+
+    Args:
+        report: called with a line of progress for each scan.
 
     Raises:
-        InputError: model or list cannot be used, or the test scans are not of two classes it knows.
+        InputError: the model or the list cannot be used, or fewer than two known classes have test scans.
     """
-    model = load_model(question.model, question.device)
+    model = load_model(options.model, options.device)
     card = model.card.classifier
     if card is None:
         raise InputError(
             f"The model {model.card.name} has no classifier. Choose another model, or train a classifier for "
             "it (meduet-train classifier)."
         )
-    scans, others = _test_scans(question, model)
+    scans, unknown = _test_scans(options, model)
     probabilities = []
     for number, each in enumerate(scans, start=1):
-        say(f"Scan {number} of {len(scans)}")
+        report(f"Scan {number} of {len(scans)}")
         probabilities.append(_probabilities(model, each))
-    found, truth = np.stack(probabilities), np.array([card.classes.index(each.name) for each in scans])
+    predicted, truth = np.stack(probabilities), np.array([card.classes.index(each.name) for each in scans])
     patients = [each.scan.patient for each in scans]
-    scores = classification_scores(found, truth, patients, question.seed)
+    scores = classification_scores(predicted, truth, patients, options.seed)
     chance = 1 / len(card.classes)
     digests = {
         "model_sha256": model.sha256,
         "classifier_sha256": model.card.files[CLASSIFIER_FILE].sha256,
     }
-    how = HOW.format(
-        target=question.target, model=model.sha256[:16], classifier=digests["classifier_sha256"][:16]
+    description = DESCRIPTION.format(
+        target=options.target, model=model.sha256[:16], classifier=digests["classifier_sha256"][:16]
     )
-    if others:
-        told = ", ".join(f"{name} ({count})" for name, count in others.items())
-        how += f" Test scans of classes that the classifier does not know, not judged: {told}."
-    part = EvaluationSection(
+    if unknown:
+        counts = ", ".join(f"{name} ({count})" for name, count in unknown.items())
+        description += f" Test scans of classes that the classifier does not know, not evaluated: {counts}."
+    section = EvaluationSection(
         title="Classification of test scans",
-        how=how,
+        description=description,
         metrics=(
-            Metric(what="AUC", estimate=scores.auc, beside="chance 0.5"),
+            Metric(name="AUC", estimate=scores.auc, comparison="chance 0.5"),
             Metric(
-                what="balanced accuracy",
+                name="balanced accuracy",
                 estimate=scores.accuracy,
-                beside=f"chance {chance:.3f}; {scores.majority:.3f} of the scans are of the largest class",
+                comparison=f"chance {chance:.3f}; fraction of the most frequent class {scores.majority:.3f}",
             ),
         ),
         tables=(
             Table(
-                title="Who is taken for whom, in scans",
+                title="Confusion matrix, in scans",
                 columns=("true class", *card.classes),
                 rows=[
                     (name, *map(int, row)) for name, row in zip(card.classes, scores.confusion, strict=True)
@@ -125,7 +133,7 @@ def evaluate_classification(
             ),
             Table(
                 title="Single scans",
-                columns=("scan", "domain", "true class", "found", "its probability"),
+                columns=("scan", "domain", "true class", "predicted class", "probability"),
                 rows=[
                     (
                         str(number),
@@ -134,59 +142,40 @@ def evaluate_classification(
                         card.classes[int(row.argmax())],
                         float(row.max()),
                     )
-                    for number, (each, row) in enumerate(zip(scans, found, strict=True), start=1)
+                    for number, (each, row) in enumerate(zip(scans, predicted, strict=True), start=1)
                 ],
             ),
         ),
-        seed=question.seed,
+        seed=options.seed,
     )
-    setting = digests | {"target": question.target, "classes": list(card.classes), "not_judged": others}
-    return ClassificationEvaluation(part=part, setting=setting)
+    settings = digests | {"target": options.target, "classes": list(card.classes), "not_evaluated": unknown}
+    return ClassificationEvaluation(section=section, settings=settings)
 
 
-def write_evaluation(found: ClassificationEvaluation, folder: Path, document: Path | None) -> None:
-    """Figures as JSON and as a page of tables; into a document where that is wanted."""
-    for name, text in (
-        (CLASSIFICATION_JSON, json.dumps(found.as_data(), indent=2, allow_nan=False) + "\n"),
-        (CLASSIFICATION_MARKDOWN, found.part.as_markdown()),
-    ):
-        with write_atomically(folder / name, overwrite=True) as temporary:
-            temporary.write_text(text, "utf-8")
-    if document is not None:
-        write_section(document, SECTION, found.part.as_markdown())
-
-
-def put_on_card(found: ClassificationEvaluation, model: Path) -> None:
-    """The figures, without single scans, as those of the model's classifier."""
-    save_metrics(model, found.as_card_data(), of="classifier")
-
-
-def _test_scans(
-    question: ClassificationQuestion, model: Model
-) -> tuple[list[ClassifiedScan], dict[str, int]]:
-    """The scans that judge, and how many there are of each class that the classifier does not know.
+def _test_scans(options: ClassificationOptions, model: Model) -> tuple[list[ClassifiedScan], dict[str, int]]:
+    """Return the test scans of known classes, and the number of test scans of each unknown class.
 
     Raises:
-        InputError: they are not of two classes that it knows.
+        InputError: fewer than two known classes have test scans.
     """
     card = model.card.classifier
-    assert card is not None, "only models with a classifier come here"
-    every = classified_scans(question.data, read_cohort(question.data), question.target)
-    test = [each for each in every if each.scan.split == "test" and each.scan.modality in card.modalities]
+    assert card is not None, "the caller checks that the model has a classifier"
+    labelled = classified_scans(options.data, read_cohort(options.data), options.target)
+    test = [each for each in labelled if each.scan.split == "test" and each.scan.modality in card.modalities]
     scans = [each for each in test if each.name in card.classes]
-    found = sorted({each.name for each in scans})
-    if len(found) < 2:
-        there = f"one class, {found[0]}," if found else "no class"
+    present = sorted({each.name for each in scans})
+    if len(present) < 2:
         raise InputError(
-            f"{question.data.name}: the test scans are of {there} of those that the classifier tells apart "
-            f"({', '.join(card.classes)}); it is judged by scans of two or more."
+            f"{options.data.name}: the test scans have {len(present)} of the {len(card.classes)} classes "
+            f"of the classifier ({', '.join(card.classes)}); expected at least 2. Add test scans of other "
+            "classes, or choose another --target."
         )
     return scans, dict(sorted(Counter(each.name for each in test if each.name not in card.classes).items()))
 
 
 def _probabilities(model: Model, each: ClassifiedScan) -> np.ndarray:
-    """(K,) of one scan."""
-    assert model.classifier is not None, "only models with a classifier come here"
+    """Return the class probabilities (K,) of one scan."""
+    assert model.classifier is not None, "the caller checks that the model has a classifier"
     volume = read_scan(each.scan)
     check_memory(model, volume)
     return classify_prepared(model, model.classifier, prepare_scan(model, volume))[0].numpy()

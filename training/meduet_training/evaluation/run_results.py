@@ -1,19 +1,26 @@
-"""What a run measured at its end, on scans that it neither learnt from nor was chosen by."""
+"""Metrics of a finished run on the test split, in `results.json` and `results.md` of its folder.
+
+The scans of the test split were used neither for training nor for validation.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from meduet_training.evaluation.sections import Part
-from napari_meduet.volumes.files import write_atomically
+from meduet_training.evaluation.sections import EvaluationSection, write_json_and_markdown
 
-RESULTS, RESULTS_TABLE = "results.json", "results.md"
+STEM = "results"
+RESULTS, RESULTS_TABLE = f"{STEM}.json", f"{STEM}.md"
 
 
-def write_results(folder: Path, table: Part, scans: Sequence[Mapping[str, Any]]) -> None:
-    """Keep the table in a run's folder, for people and, with each scan, for programs."""
-    words = json.dumps(table.as_data() | {"scans": list(scans)}, indent=2) + "\n"
-    for name, text in ((RESULTS, words), (RESULTS_TABLE, table.as_markdown())):
-        with write_atomically(folder / name, overwrite=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+def write_results(folder: Path, section: EvaluationSection, scans: Sequence[Mapping[str, Any]]) -> None:
+    """Write the metrics, and the results of each scan, into the folder of a run."""
+    data = section.as_data() | {"scans": list(scans)}
+    write_json_and_markdown(folder, STEM, data, section.as_markdown(), allow_nan=True)
+
+
+def read_metrics(folder: Path) -> dict[str, float]:
+    """Return the value of each metric of a finished run, by name."""
+    metrics = json.loads((folder / RESULTS).read_text(encoding="utf-8"))["metrics"]
+    return {metric["name"]: metric["value"] for metric in metrics}

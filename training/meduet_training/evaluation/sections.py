@@ -1,42 +1,47 @@
-"""Figures as lines of a table and as data for a card; what was measured is the other files' business."""
+"""Metrics as tables of a page and as data for a model card.
 
+The files of the folders beside this one compute the metrics. metrics/estimates.py computes their intervals.
+"""
+
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from meduet_training.data.cohort.scans import Scan
 from meduet_training.evaluation.metrics.estimates import Estimate
 from napari_meduet.errors import InputError
+from napari_meduet.volumes.files import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class Metric:
     """One measured number.
 
     Attributes:
-        what: was measured, with its unit.
-        at_least, at_most: the goal; a figure may have none.
-        beside: what to compare it with: a baseline, chance, a caveat.
+        name: name of the metric, with its unit.
+        at_least, at_most: the goal. None: the metric has no goal on this side.
+        comparison: what the value should be compared with: a baseline, chance, or a limitation.
     """
 
-    what: str
+    name: str
     estimate: Estimate
     at_least: float | None = None
     at_most: float | None = None
-    beside: str = ""
+    comparison: str = ""
 
     @property
     def goal(self) -> str:
-        """The goal in words; empty if there is none."""
+        """The goal as text; empty if there is none."""
         if self.at_least is not None:
             return f"≥ {self.at_least:.3g}"
         return f"≤ {self.at_most:.3g}" if self.at_most is not None else ""
 
     @property
     def is_reached(self) -> bool:
-        """Whether the number itself, not its interval, lies beyond the goal."""
+        """Whether the value reaches the goal; the interval is not considered."""
         return (self.at_least is None or self.estimate.value >= self.at_least) and (
             self.at_most is None or self.estimate.value <= self.at_most
         )
@@ -44,7 +49,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Single scans or pairs behind the figures."""
+    """A table of single scans or pairs."""
 
     title: str
     columns: tuple[str, ...]
@@ -52,93 +57,132 @@ class Table:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """All that one question gave.
+class EvaluationSection:
+    """The metrics and tables of one evaluation.
 
     Attributes:
-        title: of its section.
-        how: how it was measured, and what the numbers cannot say.
+        description: how the metrics were measured, and their limitations.
+        seed: seed of samples and intervals.
     """
 
     title: str
-    how: str
-    figures: tuple[Figure, ...]
+    description: str
+    metrics: tuple[Metric, ...]
     tables: tuple[Table, ...] = ()
     seed: int
 
     def as_data(self) -> dict[str, Any]:
-        """For the model card: the figures, without the single scans."""
+        """Return the metrics as JSON types for a model card, without the tables."""
         records = [
-            {"what": figure.what}
-            | {name: _rounded(value) for name, value in asdict(figure.estimate).items()}
-            | {"goal": figure.goal, "reached": figure.is_reached, "beside": figure.beside}
-            for figure in self.figures
+            {"name": metric.name}
+            | {name: _rounded(value) for name, value in asdict(metric.estimate).items()}
+            | {"goal": metric.goal, "reached": metric.is_reached, "comparison": metric.comparison}
+            for metric in self.metrics
         ]
-        return {"seed": self.seed, "figures": records}
+        return {"seed": self.seed, "metrics": records}
 
     def as_markdown(self) -> str:
-        """For the documentation and the terminal."""
+        """Return metrics and tables as Markdown, for the documentation and the terminal."""
         rows = [
             (
-                figure.what,
-                _shown(figure.estimate.value),
-                f"{_shown(figure.estimate.low)} – {_shown(figure.estimate.high)}",
-                f"{figure.estimate.num_samples} / {figure.estimate.num_patients}",
-                figure.goal and f"{figure.goal} {'reached' if figure.is_reached else '**missed**'}",
-                figure.beside,
+                metric.name,
+                _cell(metric.estimate.value),
+                f"{_cell(metric.estimate.low)} – {_cell(metric.estimate.high)}",
+                f"{metric.estimate.num_samples} / {metric.estimate.num_patients}",
+                metric.goal and f"{metric.goal} {'reached' if metric.is_reached else '**missed**'}",
+                metric.comparison,
             )
-            for figure in self.figures
+            for metric in self.metrics
         ]
-        columns = ("figure", "value", "95 % interval", "n / patients", "goal", "beside")
-        blocks = [f"### {self.title}", f"{self.how} Seed {self.seed}.", markdown_table(columns, rows)]
+        columns = ("metric", "value", "95 % interval", "n / patients", "goal", "comparison")
+        blocks = [f"### {self.title}", f"{self.description} Seed {self.seed}.", markdown_table(columns, rows)]
         for table in self.tables:
             blocks += [f"**{table.title}**", markdown_table(table.columns, table.rows)]
         return "\n\n".join(blocks) + "\n"
 
 
+class Evaluation(Protocol):
+    """The result of a command of `meduet-evaluate`."""
+
+    def as_data(self) -> dict[str, Any]:
+        """Return metrics, settings and tables as JSON types."""
+        ...
+
+    def as_markdown(self) -> str:
+        """Return metrics and tables as Markdown."""
+        ...
+
+
+def write_evaluation(evaluation: Evaluation, name: str, folder: Path, document: Path | None) -> None:
+    """Write `NAME.json` and `NAME.md` into a folder, and the tables into a document.
+
+    Args:
+        document: a page with the markers of the name. None: only the folder is written.
+
+    Raises:
+        InputError: the document does not have the markers.
+    """
+    write_json_and_markdown(folder, name, evaluation.as_data(), evaluation.as_markdown())
+    if document is not None:
+        write_section(document, name, evaluation.as_markdown())
+
+
+def write_json_and_markdown(
+    folder: Path, name: str, data: dict[str, Any], markdown: str, *, allow_nan: bool = False
+) -> None:
+    """Write `NAME.json` and `NAME.md`, each of them completely or not at all."""
+    texts = {"json": json.dumps(data, indent=2, allow_nan=allow_nan) + "\n", "md": markdown}
+    for ending, text in texts.items():
+        with write_atomically(folder / f"{name}.{ending}", overwrite=True) as temporary:
+            temporary.write_text(text, "utf-8")
+
+
 def case_name(scan: Scan) -> str:
-    """What a scan of a public data set is called there."""
+    """Return the name of a scan in its public data set."""
     return scan.path.name.split(".")[0]
 
 
 def check_section(document: Path, name: str) -> None:
-    """Refuse a document without exactly one place for the text of that name, before hours are spent on it.
+    """Check that a document has exactly one pair of markers of this name, before a long evaluation starts.
 
     Raises:
-        InputError: there is no such page, or it has no such markers.
+        InputError: the document does not exist, or does not have the markers.
     """
     if not document.is_file():
-        raise InputError(f"{document.name}: there is no such page.")
-    begin, end, section = _section(name)
-    if len(section.findall(document.read_text("utf-8"))) != 1:
-        raise InputError(f"{document.name}: exactly one pair of the markers {begin} and {end} is expected.")
+        raise InputError(f"{document.name}: this file does not exist. Give a page with markers.")
+    begin, end, section = _markers(name)
+    if (count := len(section.findall(document.read_text("utf-8")))) != 1:
+        raise InputError(
+            f"{document.name}: found {count} pairs of the markers {begin} and {end}; expected exactly one. "
+            "Add the two lines where the tables should be."
+        )
 
 
 def write_section(document: Path, name: str, text: str) -> None:
-    """Put a text between the markers of that name in a document.
+    """Replace the text between the markers of this name in a document.
 
     Raises:
-        InputError: the document has no such markers.
+        InputError: the document does not have the markers.
     """
     check_section(document, name)
-    begin, end, section = _section(name)
+    begin, end, section = _markers(name)
     content = document.read_text("utf-8")
     document.write_text(section.sub(lambda _: f"{begin}\n\n{text}\n{end}", content), "utf-8")
 
 
-def _section(name: str) -> tuple[str, str, re.Pattern[str]]:
-    """The markers of that name, and what finds all between them."""
-    begin, end = f"<!-- figures: {name} -->", f"<!-- end of figures: {name} -->"
+def _markers(name: str) -> tuple[str, str, re.Pattern[str]]:
+    """Return both markers of a name, and the pattern of the markers with the text between them."""
+    begin, end = f"<!-- metrics: {name} -->", f"<!-- end of metrics: {name} -->"
     return begin, end, re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Rows under the names of their columns; a dash where a cell is None."""
-    lines = [columns, ["---"] * len(columns), *[[_shown(cell) for cell in row] for row in rows]]
+    """Return a Markdown table; a cell of None is a dash."""
+    lines = [columns, ["---"] * len(columns), *[[_cell(value) for value in row] for row in rows]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _shown(value: Any) -> str:
+def _cell(value: Any) -> str:
     if value is None:
         return "–"
     if isinstance(value, bool):

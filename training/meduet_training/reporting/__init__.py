@@ -1,1 +1,1 @@
-"""What a run leaves for people: its card, its pictures, and a page that tells how it went."""
+"""Output of a run for people: run card, panels, charts and the report."""

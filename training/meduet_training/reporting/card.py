@@ -1,8 +1,9 @@
-"""The card of a run, `run.json`: what was trained, by which code, on which machine and data, and how far.
+"""The run card `run.json`: configuration, code, machine, data and progress of a run.
 
-It is written before the first step and again at the end, whole each time. Sessions are the stretches between
-an interruption and the next; a session without an end was killed. Data and tokenizer are named by digest; no
-path is on the card, because folders and files may name patients.
+The card is written before the first step and again at every validation and at the end, each time completely.
+A session is the time between the start or the resumption of a run and its next interruption; a session
+without an end was killed. Data and tokenizer are identified by digests. The card holds no paths, because
+names of folders and files may identify patients.
 """
 
 import json
@@ -30,22 +31,22 @@ Status = Literal["running", "finished", "stopped", "failed"]
 
 
 class _Record(BaseModel):
-    """A part of the card: without room for what nobody declared."""
+    """A part of the card that accepts no unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Session(_Record):
-    """One stretch of a run.
+    """One session of a run.
 
     Attributes:
-        ended: UTC; None while it runs, and for ever where it was killed.
-        first_step: taken in it; None where none was.
-        last_step: taken in it, as far as is known: killed, it took more.
-        commit: of the checkout; None where the package was installed without one.
-        is_dirty: the checkout had changes that no commit holds.
-        devices: of this machine; other machines of the run are not asked.
-        processes: that shared each step.
+        started, ended: UTC. `ended` is None while the session runs, and stays None if it was killed.
+        first_step: first step of the session; None before it.
+        last_step: last known step of the session; a killed session may have made more steps.
+        commit: commit of the checkout; None if the package was not installed from a checkout.
+        is_dirty: whether the checkout had uncommitted changes.
+        devices: devices of this machine; other machines of the run are not listed.
+        processes: number of processes that shared each step.
     """
 
     started: str
@@ -64,12 +65,12 @@ class Session(_Record):
 
 
 class RunData(_Record):
-    """What it learns from.
+    """Data of a run.
 
     Attributes:
-        sha256: identity of the data; a run goes on only with the same.
-        tokenizer_sha256: None where it learns from voxels.
-        validation: how many crops of which domain the figures are about.
+        sha256: digest of the data; a run resumes only with the same data.
+        tokenizer_sha256: None for a training on voxels.
+        validation: number of validation crops of each domain.
     """
 
     sha256: str
@@ -81,11 +82,12 @@ class RunData(_Record):
 
 
 class RunCard(_Record):
-    """The card.
+    """The run card.
 
     Attributes:
-        total_steps: the length of the run.
-        failure: what kind of error ended the last session; its message may name files and is not kept.
+        total_steps: planned number of steps.
+        failure: type of the error that ended the last session. Its message is not kept, because it may name
+            files.
     """
 
     run: str
@@ -99,20 +101,20 @@ class RunCard(_Record):
     @computed_field
     @property
     def resumed(self) -> int:
-        """How often it was gone on with."""
+        """Number of times that the run was resumed."""
         return len(self.sessions) - 1
 
     @computed_field
     @property
     def steps_done(self) -> int:
-        """Taken, as far as the card knows."""
+        """Number of finished steps, as far as the card knows."""
         known = [session.last_step + 1 for session in self.sessions if session.last_step is not None]
         return max(known, default=0)
 
 
-def this_session(processes: int) -> Session:
-    """A session that begins now, here."""
-    commit, is_dirty = code_state()
+def new_session(processes: int) -> Session:
+    """Return a session that starts now on this machine."""
+    commit, is_dirty = code_version()
     return Session(
         started=now(),
         version=napari_meduet.__version__,
@@ -127,11 +129,11 @@ def this_session(processes: int) -> Session:
     )
 
 
-def begun_card(folder: Path, card: RunCard, session: Session) -> RunCard:
-    """The card at the beginning of a session: the folder's own with a session more, or a new one; written.
+def start_session(folder: Path, card: RunCard, session: Session) -> RunCard:
+    """Append a session to the card of a folder, or to a new card, write it, and return it.
 
     Raises:
-        InputError: the folder cannot be written, or what lies there is no card.
+        InputError: the folder cannot be written, or its card is damaged.
     """
     earlier = read_run_card(folder).sessions if (folder / CARD).exists() else []
     card = card.model_copy(update={"sessions": [*earlier, session]})
@@ -140,44 +142,46 @@ def begun_card(folder: Path, card: RunCard, session: Session) -> RunCard:
 
 
 def read_run_card(folder: Path) -> RunCard:
-    """The card of a run's folder.
+    """Read the card of the folder of a run.
 
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: there is no card, or it is damaged.
     """
     path = folder / CARD
     if not path.is_file():
-        raise InputError(f"{folder.name}: holds no {CARD}, so it is no run of meduet-pretrain.")
+        raise InputError(
+            f"{folder.name}: this folder holds no {CARD}, so it is not a run. Give the folder of a run."
+        )
     try:
         data = json.loads(path.read_bytes())
         stored = {name: value for name, value in data.items() if name not in RunCard.model_computed_fields}
         return RunCard.model_validate(stored)
-    except (ValueError, AttributeError) as error:  # pydantic's errors are among them
+    except (ValueError, AttributeError) as error:  # pydantic raises subclasses of ValueError
         raise InputError(
-            f"{folder.name}/{CARD}: is no card of a run: damaged, or of another version. Move it away "
-            "to go on without it."
+            f"{folder.name}/{CARD}: this file is not a valid run card: it is damaged, or from another "
+            "version. Move it away to continue without it."
         ) from error
 
 
 def write_run_card(folder: Path, card: RunCard) -> None:
-    """Write the card, whole or not at all."""
+    """Write the card, completely or not at all."""
     with write_atomically(folder / CARD, overwrite=True) as temporary:
         temporary.write_text(card.model_dump_json(indent=2) + "\n", "utf-8")
 
 
-def shareable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration as JSON types, without its paths."""
+def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration as JSON types, without its paths."""
     kept = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
-            kept[name] = shareable(value)
+            kept[name] = without_paths(value)
         elif not isinstance(value, Path):
             kept[name] = value
     return plain(kept)
 
 
-def code_state() -> tuple[str | None, bool | None]:
-    """The last commit that touched this code, and whether the checkout has changes that none holds."""
+def code_version() -> tuple[str | None, bool | None]:
+    """Return the last commit of this code, and whether the checkout has uncommitted changes."""
     folders = [
         str(Path(str(package.__file__)).resolve().parent) for package in (napari_meduet, meduet_training)
     ]
@@ -188,13 +192,14 @@ def code_state() -> tuple[str | None, bool | None]:
 
 
 def now() -> str:
+    """Return the current time in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _git(folder: str, *words: str) -> str | None:
+def _git(folder: str, *arguments: str) -> str | None:
     try:
-        found = subprocess.run(  # noqa: S603 - no word of it comes from outside
-            ["git", "-C", folder, *words],  # noqa: S607
+        result = subprocess.run(  # noqa: S603 - all arguments are constants of this file
+            ["git", "-C", folder, *arguments],  # noqa: S607
             capture_output=True,
             text=True,
             timeout=10,
@@ -202,7 +207,7 @@ def _git(folder: str, *words: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return found.stdout.strip()
+    return result.stdout.strip()
 
 
 def _devices() -> list[str]:

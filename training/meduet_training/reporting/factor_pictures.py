@@ -1,10 +1,10 @@
-"""The maps of content and style as PNG files, for slides and for people without a browser."""
+"""The t-SNE maps of content and style as PNG files."""
 
 from pathlib import Path
 
 import matplotlib as mpl
 
-from meduet_training.evaluation.factors.analysis import FactorAnalysis, FactorFindings
+from meduet_training.evaluation.factors.analysis import FactorAnalysis, FactorResult
 from meduet_training.evaluation.metrics.estimates import Estimate
 from meduet_training.reporting.charts import map_figure
 from napari_meduet.volumes.files import write_atomically
@@ -13,17 +13,17 @@ DOTS_PER_INCH = 160
 
 
 def write_factor_pictures(analysis: FactorAnalysis, folder: Path) -> list[Path]:
-    """`content.png` and `style.png`, where there are maps."""
+    """Write `content.png` and `style.png`, if the analysis has maps."""
     domains = [str(domain) for domain in analysis.samples.domains]
     written = []
-    for name, title, found in (
+    for name, title, result in (
         ("content", "content c₀", analysis.content),
         ("style", "style s₀", analysis.style),
     ):
-        if found.embedding is None:
+        if result.embedding is None:
             continue
         with mpl.rc_context({"font.size": 9.5, "legend.frameon": False}):
-            figure = map_figure(_title(title, found), found.embedding, domains)
+            figure = map_figure(_title(title, result), result.embedding, domains)
             figure.patch.set_alpha(1)
             figure.legend(loc="outside lower center", ncols=2, fontsize=7)
             figure.set_size_inches(6.4, 5.2 + 0.16 * (len(set(domains)) // 2))
@@ -33,15 +33,15 @@ def write_factor_pictures(analysis: FactorAnalysis, folder: Path) -> list[Path]:
     return written
 
 
-def _title(name: str, found: FactorFindings) -> str:
-    """The name with its numbers, so that the picture can stand alone."""
-    words = []
-    if found.probe:
-        words.append(f"domain probe {_interval(found.probe.accuracy)}, chance {found.probe.chance:.2f}")
-    if found.silhouette:
-        words.append(f"silhouette {_interval(found.silhouette)}")
-    return "\n".join([name, *words])
+def _title(name: str, result: FactorResult) -> str:
+    """Return the name of the factor with its metrics."""
+    lines = [name]
+    if result.probe:
+        lines.append(f"domain probe {_interval(result.probe.accuracy)}, chance {result.probe.chance:.2f}")
+    if result.silhouette:
+        lines.append(f"silhouette {_interval(result.silhouette)}")
+    return "\n".join(lines)
 
 
-def _interval(found: Estimate) -> str:
-    return f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"
+def _interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"

@@ -1,7 +1,7 @@
-"""The report of a run: one page that opens anywhere and asks nothing from the network.
+"""The report of a run: one HTML page that needs no other file and no network.
 
-It is made from what lies in the run's folder (card, logs, panels, factors) and can be made again at any time,
-also of a run that is still going or was killed. What is missing is said, not guessed.
+It is made from the files in the folder of the run (card, logs, panels, factors). It can be made again at any
+time, also for a run that is running or was killed. Missing parts are named on the page.
 """
 
 import base64
@@ -41,20 +41,25 @@ TIMING = {
     "time/samples_per_second": "samples per second",
 }
 WAITING = "of a step waiting for data"
-SETTLED = 1  # rows that are left out of the timing: the first steps compile and warm up
+WARMUP_ROWS = 1  # left out of the timing, because the first steps compile
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture of the page."""
+    """One panel on the page.
+
+    Attributes:
+        source: a data URL.
+        is_open: whether the panel is visible when the page opens.
+    """
 
     title: str
-    source: str  # a data URL
+    source: str
     is_open: bool
 
 
 def write_report(folder: Path) -> Path:
-    """Make `report.html` of a run's folder.
+    """Write `report.html` into the folder of a run, and return its path.
 
     Raises:
         InputError: the folder holds no run, or cannot be written.
@@ -70,7 +75,7 @@ def write_report(folder: Path) -> Path:
         state=_state(card),
         settings=sorted(flat(card.config).items()),
         hours=_hours(card),
-        key_figures=_key_figures(card, rows, factors or _last_with_factors(validation)),
+        key_metrics=_key_metrics(card, rows, factors or _last_with_factors(validation)),
         losses=_curves(rows, {name: name.removeprefix(LOSS) for name in _names(rows, LOSS)}),
         optimisation=_curves(
             rows,
@@ -78,13 +83,13 @@ def write_report(folder: Path) -> Path:
             | {name: f"norm of {name.removeprefix(FEATURES)}" for name in _names(rows, FEATURES)},
         ),
         timing=_curves(rows, TIMING),
-        timing_table=_timing(rows) + _watching_time(validation),
+        timing_table=_timing(rows) + _validation_time(validation),
         panels=_panels(folder / PANELS),
         probe_chart=_probe_chart(validation),
         reconstruction=_curves(
             validation, {"reconstruction": "reconstruction error of the validation crops"}
         ),
-        judged=_judged(validation),
+        validation_curves=_validation_charts(validation),
         results=_json(folder, RESULTS),
         factors=factors,
         factor_rows=_factor_rows(factors),
@@ -97,19 +102,19 @@ def write_report(folder: Path) -> Path:
 
 
 def _state(card: RunCard) -> str:
-    """How the run stands, in a sentence."""
-    words = {
-        "running": "still running, or killed without a word",
+    """Return the state of the run as a sentence."""
+    state = {
+        "running": "running, or killed",
         "finished": "finished",
-        "stopped": "stopped on request; the same command goes on from its last checkpoint",
-        "failed": f"ended by an error ({card.failure}); the same command goes on from its last checkpoint",
+        "stopped": "stopped on request; the same command resumes it",
+        "failed": f"stopped by an error ({card.failure}); the same command resumes it",
     }[card.status]
-    resumed = {0: "in one go", 1: "gone on with once"}.get(card.resumed, f"gone on with {card.resumed} times")
-    return f"{card.steps_done} of {card.total_steps} steps, {resumed}: {words}."
+    resumed = {0: "never resumed", 1: "resumed once"}.get(card.resumed, f"resumed {card.resumed} times")
+    return f"{card.steps_done} of {card.total_steps} steps, {resumed}: {state}."
 
 
 def _hours(card: RunCard) -> float:
-    """Of the sessions that came to an end."""
+    """Return the total time of the sessions that ended."""
     seconds = [
         (datetime.fromisoformat(each.ended) - datetime.fromisoformat(each.started)).total_seconds()
         for each in card.sessions
@@ -119,13 +124,13 @@ def _hours(card: RunCard) -> float:
 
 
 def _names(rows: Sequence[Mapping[str, Any]], prefix: str) -> list[str]:
-    """The logged quantities that begin so, the sum of the losses first."""
+    """Return the logged quantities with a prefix, the total loss first."""
     names = {name for row in rows for name in row if name.startswith(prefix)}
     return sorted(names, key=lambda name: (not name.endswith("/total"), name))
 
 
 def _curves(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[Markup]:
-    """A chart of each quantity that was logged at all."""
+    """Return a chart of each quantity with a logged value."""
     charts = []
     for name, title in titles.items():
         points = [(row["step"], row[name]) for row in rows if name in row]
@@ -135,8 +140,8 @@ def _curves(rows: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> lis
     return charts
 
 
-def _judged(validation: Sequence[Mapping[str, Any]]) -> list[Markup]:
-    """Charts of what a network without factors was judged by."""
+def _validation_charts(validation: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    """Return charts of the validation metrics of a network without factors."""
     titles = {
         "loss": "loss of the validation crops",
         "dice": "mean Dice of the validation crops",
@@ -151,65 +156,65 @@ def _judged(validation: Sequence[Mapping[str, Any]]) -> list[Markup]:
 
 
 def _timing(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Medians after the first rows."""
-    settled = rows[SETTLED:]
+    """Return the medians of the step times, without the first rows."""
+    steady = rows[WARMUP_ROWS:]
     medians = {
-        name: statistics.median(found)
+        name: statistics.median(values)
         for name in TIMING
-        if (found := [row[name] for row in settled if row.get(name) is not None])
+        if (values := [row[name] for row in steady if row.get(name) is not None])
     }
     table = [(f"median {title}", number(medians[name])) for name, title in TIMING.items() if name in medians]
     if medians.get("time/step_seconds"):
-        share = medians["time/data_wait_seconds"] / medians["time/step_seconds"]
-        table.append((WAITING, f"{share:.1%}"))
+        fraction = medians["time/data_wait_seconds"] / medians["time/step_seconds"]
+        table.append((WAITING, f"{fraction:.1%}"))
     return table
 
 
-def _watching_time(validation: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """What looking cost, which is no part of a step."""
+def _validation_time(validation: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return the total time of the validations, which is not part of the step times."""
     seconds = [row["seconds"] for row in validation]
     if not seconds:
         return []
     return [(f"{len(seconds)} validations with their panels, s", number(sum(seconds)))]
 
 
-def _key_figures(
+def _key_metrics(
     card: RunCard, rows: Sequence[Mapping[str, Any]], measured: Mapping[str, Any] | None
 ) -> list[tuple[str, str, str]]:
-    """What, how much, beside what: the numbers at the top."""
-    figures = [("steps", f"{card.steps_done:,}", f"of {card.total_steps:,}")]
+    """Return name, value and comparison of the numbers at the top of the page."""
+    key_metrics = [("steps", f"{card.steps_done:,}", f"of {card.total_steps:,}")]
     if rows and rows[-1].get(f"{LOSS}total") is not None:
-        figures.append(("loss", number(rows[-1][f"{LOSS}total"]), f"at step {rows[-1]['step']:,}"))
+        key_metrics.append(("loss", number(rows[-1][f"{LOSS}total"]), f"at step {rows[-1]['step']:,}"))
     for factor, title in FACTOR_NAMES.items():
         probe = measured["factors"][factor]["probe"] if measured else None
         if probe:
             accuracy = probe["accuracy"]
             interval = f"{number(accuracy['low'])} to {number(accuracy['high'])}"
-            figures.append(
-                (f"domain read from {title}", number(accuracy["value"]), f"{interval}; {_beside(probe)}")
+            key_metrics.append(
+                (f"domain read from {title}", number(accuracy["value"]), f"{interval}; {_baselines(probe)}")
             )
     timing = dict(_timing(rows))
     if waiting := timing.get(WAITING):
-        figures.append(("time of a step", f"{timing['median step time, s']} s", f"{waiting} {WAITING}"))
-    return figures
+        key_metrics.append(("time of a step", f"{timing['median step time, s']} s", f"{waiting} {WAITING}"))
+    return key_metrics
 
 
-def _beside(probe: Mapping[str, Any]) -> str:
+def _baselines(probe: Mapping[str, Any]) -> str:
     return f"chance {number(probe['chance'])}, majority {number(probe['majority'])}"
 
 
 def _panels(folder: Path) -> dict[str, list[Panel]]:
-    """The first, a middle and the last picture of each modality; the last is open."""
-    found: dict[str, list[tuple[int, Path]]] = {}
+    """Return the first, a middle and the last panel of each modality; the last is open."""
+    by_modality: dict[str, list[tuple[int, Path]]] = {}
     for path in sorted(folder.glob("step-*.png")):
         if name := PANEL.fullmatch(path.name):
-            found.setdefault(name[2], []).append((int(name[1]), path))
+            by_modality.setdefault(name[2], []).append((int(name[1]), path))
     panels = {}
-    for modality, pictures in found.items():
-        wanted = sorted({0, (len(pictures) - 1) // 2, len(pictures) - 1})
+    for modality, pictures in by_modality.items():
+        chosen = sorted({0, (len(pictures) - 1) // 2, len(pictures) - 1})
         panels[modality] = [
-            Panel(f"{modality} after {pictures[k][0]:,} steps", _data_url(pictures[k][1]), k == wanted[-1])
-            for k in wanted
+            Panel(f"{modality} after {pictures[k][0]:,} steps", _data_url(pictures[k][1]), k == chosen[-1])
+            for k in chosen
         ]
     return panels
 
@@ -219,14 +224,14 @@ def _data_url(picture: Path) -> str:
 
 
 def _probe_chart(validation: Sequence[Mapping[str, Any]]) -> Markup | None:
-    """Both probes over the steps; None where nothing could be probed."""
+    """Return the chart of both probes over the steps; None if there are no probes."""
     probed = [row for row in validation if "factors" in row and row["factors"]["content"]["probe"]]
     if not probed:
         return None
     series = []
     for factor, title in FACTOR_NAMES.items():
-        found = [row["factors"][factor]["probe"]["accuracy"] for row in probed]
-        low, value, high = ([each[name] for each in found] for name in ("low", "value", "high"))
+        accuracies = [row["factors"][factor]["probe"]["accuracy"] for row in probed]
+        low, value, high = ([each[name] for each in accuracies] for name in ("low", "value", "high"))
         steps = [row["step"] for row in probed]
         series.append(Band(name=title, steps=steps, values=value, lows=low, highs=high))
     last = probed[-1]["factors"]["content"]["probe"]
@@ -235,44 +240,46 @@ def _probe_chart(validation: Sequence[Mapping[str, Any]]) -> Markup | None:
 
 
 def _last_with_factors(validation: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The last row with probes; those of a generator have none."""
+    """Return the last row with factors; the rows of a generator have none."""
     return next((row for row in reversed(validation) if "factors" in row), None)
 
 
 def _json(folder: Path, name: str) -> dict[str, Any] | None:
-    """What a file of a run's folder holds; None where there is none."""
+    """Return the content of a JSON file in the folder of a run; None if the file does not exist."""
     path = folder / name
     if not path.is_file():
         return None
     try:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise InputError(f"{name}: is damaged; delete it, and what made it makes it anew.") from error
+        raise InputError(
+            f"{name}: this file is damaged. Delete it, and run the command that wrote it again."
+        ) from error
 
 
 def _factor_rows(factors: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    """A row of the table for each factor."""
+    """Return a table row for each factor."""
     rows = []
     for factor, title in FACTOR_NAMES.items() if factors else ():
-        found = factors["factors"][factor]  # type: ignore[index]
-        probe, silhouette = found["probe"], found["silhouette"]
+        result = factors["factors"][factor]  # type: ignore[index]
+        probe, silhouette = result["probe"], result["silhouette"]
         rows.append(
             {
                 "factor": title,
                 "accuracy": _interval(probe["accuracy"]) if probe else "–",
-                "beside": _beside(probe) if probe else "–",
+                "comparison": _baselines(probe) if probe else "–",
                 "silhouette": _interval(silhouette) if silhouette else "–",
             }
         )
     return rows
 
 
-def _interval(found: Mapping[str, float]) -> str:
-    return f"{number(found['value'])} ({number(found['low'])} to {number(found['high'])})"
+def _interval(estimate: Mapping[str, float]) -> str:
+    return f"{number(estimate['value'])} ({number(estimate['low'])} to {number(estimate['high'])})"
 
 
 def _maps(table: Path) -> list[Markup]:
-    """The maps of style and content and the legend of both, from the rows of the samples."""
+    """Return the maps of style and content, and their legend, from the table of samples."""
     if not table.is_file():
         return []
     with table.open(encoding="utf-8", newline="") as file:
@@ -282,11 +289,11 @@ def _maps(table: Path) -> list[Markup]:
         return []
     charts = []
     for name, title in FACTOR_NAMES.items():
-        places = np.array([[float(row[f"{name}_map_{axis}"]) for axis in "xy"] for row in rows])
-        charts.append(factor_map(title, places, domains))
+        positions = np.array([[float(row[f"{name}_map_{axis}"]) for axis in "xy"] for row in rows])
+        charts.append(factor_map(title, positions, domains))
     return [Markup(chart) for chart in [*charts, map_legend(domains)]]  # noqa: S704 - made by charts.py
 
 
 def number(value: float) -> str:
-    """Three figures, as the JSON beside rounds to."""
+    """Format a number with three significant digits."""
     return f"{value:.3g}"

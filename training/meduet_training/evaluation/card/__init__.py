@@ -1,1 +1,1 @@
-"""The metrics on a model's card: round trip, swap, true pairs, domain probes."""
+"""Metrics of an exported model for its card: round trip, probes, swaps, paired truth, identities."""

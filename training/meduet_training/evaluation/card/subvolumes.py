@@ -1,8 +1,8 @@
-"""Samples that probes learn from: factors of sub-volumes, and features of the same images beside them.
+"""Samples for the domain probes: factors of sub-volumes, and features of the same images.
 
-A scanner is told from the person in it only where one anatomy is seen by several scanners. Real domains here
-have one patient each, so the anatomies of the cohort are also seen through the simulated scanners of
-`data/scanners.py`.
+A probe can separate the scanner from the patient only if several scanners see the same anatomy. Most real
+domains of the cohort have one patient each, so the scans are also passed through the simulated scanners of
+data/augmentation/scanners.py. domain_probe.py beside this file computes the metrics.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from meduet_training.data.augmentation.scanners import CT_SCANNERS, MR_SCANNERS,
 from meduet_training.data.caches.prepared import prepare_scan
 from meduet_training.data.cohort.scan import read_scan
 from meduet_training.data.cohort.scans import Scan
-from meduet_training.evaluation.metrics.image_domain_classifier import features
+from meduet_training.evaluation.metrics.image_domain_classifier import image_features
 from napari_meduet.core.factors import pooled_factor
 from napari_meduet.models.model import Model
 from napari_meduet.pipelines.common.encoding import encode_scan
@@ -23,17 +23,17 @@ from napari_meduet.pipelines.common.progress import null_progress
 from napari_meduet.volumes.preparation import WORKING_SPACING_MM
 from napari_meduet.volumes.volume import UNITS, Volume
 
-BODY_SHARE = 0.15  # of a sub-volume at least, as in the training
-CROP = 144  # voxels of the working grid: eight sub-volumes of the middle of the body are enough of a scan
+MIN_BODY_FRACTION = 0.15  # of a sub-volume, as in the training
+CROP = 144  # voxels of the working grid, for eight sub-volumes in the middle of the body
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
-    """One row for each sub-volume.
+    """N samples, one row for each sub-volume.
 
     Attributes:
         features: (N, D).
-        domains, patients, splits: (N,) words.
+        domains, patients, splits: (N,), strings.
     """
 
     features: np.ndarray
@@ -42,51 +42,51 @@ class Samples:
     splits: np.ndarray
 
     @classmethod
-    def of(cls, scan: Scan, domain: str, features: np.ndarray) -> "Samples":
-        """Rows of one look of one scan."""
+    def from_scan(cls, scan: Scan, domain: str, features: np.ndarray) -> "Samples":
+        """Return the samples of one scan, as one scanner sees it."""
         domains, patients, splits = (
-            np.full(len(features), word, object) for word in (domain, scan.patient, scan.split)
+            np.full(len(features), value, object) for value in (domain, scan.patient, scan.split)
         )
         return cls(features=features, domains=domains, patients=patients, splits=splits)
 
     @classmethod
-    def joined(cls, parts: list["Samples"]) -> "Samples":
-        """All rows."""
+    def concatenated(cls, parts: list["Samples"]) -> "Samples":
+        """Return all rows of several sets of samples."""
         names = ("features", "domains", "patients", "splits")
         return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def real_samples(model: Model, scans: list[Scan]) -> tuple[Samples, Samples]:
-    """Style and content of scans as they are; the domain is the scanner or site."""
+    """Return styles and contents of real scans; the domain is the scanner or the site."""
     styles, contents = [], []
     for scan in scans:
-        content, style, share = _factors(model, read_scan(scan))
-        chosen = share >= BODY_SHARE
-        styles.append(Samples.of(scan, scan.domain, style[chosen]))
-        contents.append(Samples.of(scan, scan.domain, content[chosen]))
-    return Samples.joined(styles), Samples.joined(contents)
+        content, style, body = _factors(model, read_scan(scan))
+        chosen = body >= MIN_BODY_FRACTION
+        styles.append(Samples.from_scan(scan, scan.domain, style[chosen]))
+        contents.append(Samples.from_scan(scan, scan.domain, content[chosen]))
+    return Samples.concatenated(styles), Samples.concatenated(contents)
 
 
 def simulated_samples(model: Model, scans: list[Scan], seed: int) -> tuple[Samples, Samples, Samples]:
-    """Style, content and image features of scans through every simulated scanner; the domain is the scanner.
+    """Return styles, contents and image features of scans through every simulated scanner.
 
-    All looks of one scan give the same sub-volumes, chosen in the scan as it is.
+    The domain is the scanner. All scanners see the same sub-volumes of a scan, chosen in the original scan.
     """
     noise = torch.Generator().manual_seed(seed)
     styles, contents, images = [], [], []
     for scan in scans:
         chosen = None
-        for domain, volume in _looks(scan, noise):
-            content, style, share = _factors(model, volume)
-            chosen = share >= BODY_SHARE if chosen is None else chosen
-            styles.append(Samples.of(scan, domain, style[chosen]))
-            contents.append(Samples.of(scan, domain, content[chosen]))
-            images.append(Samples.of(scan, domain, features(volume.voxels, volume.modality)))
-    return Samples.joined(styles), Samples.joined(contents), Samples.joined(images)
+        for domain, volume in _scanner_views(scan, noise):
+            content, style, body = _factors(model, volume)
+            chosen = body >= MIN_BODY_FRACTION if chosen is None else chosen
+            styles.append(Samples.from_scan(scan, domain, style[chosen]))
+            contents.append(Samples.from_scan(scan, domain, content[chosen]))
+            images.append(Samples.from_scan(scan, domain, image_features(volume.voxels, volume.modality)))
+    return Samples.concatenated(styles), Samples.concatenated(contents), Samples.concatenated(images)
 
 
-def _looks(scan: Scan, noise: torch.Generator) -> Iterator[tuple[str, Volume]]:
-    """The middle of a scan on the working grid, as it is and through each listed scanner."""
+def _scanner_views(scan: Scan, noise: torch.Generator) -> Iterator[tuple[str, Volume]]:
+    """Yield the middle of a scan on the working grid: the original, and through each simulated scanner."""
     prepared = prepare_scan(scan)
     modality = "CT" if scan.modality == "CT" else "MR"
     centre = [int(np.median(places)) for places in np.nonzero(prepared.body)]
@@ -105,7 +105,7 @@ def _looks(scan: Scan, noise: torch.Generator) -> Iterator[tuple[str, Volume]]:
 
 @torch.inference_mode()
 def _factors(model: Model, volume: Volume) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Content, style and share of body of each sub-volume."""
+    """Return content, style and body fraction of each sub-volume."""
     encoded = encode_scan(model, volume, null_progress)
     content, style = (pooled_factor(tokens, encoded.coverage) for tokens in (encoded.content, encoded.style))
     return content.numpy(), style.numpy(), encoded.coverage.mean(dim=1).numpy()

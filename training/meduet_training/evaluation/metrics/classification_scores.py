@@ -1,7 +1,6 @@
-"""How well whole scans are classified: AUC and balanced accuracy, with intervals over patients, and who is
-taken for whom.
+"""AUC, balanced accuracy and confusion matrix of a classifier of whole scans.
 
-Both count every class alike, however many scans it has.
+Both scores give every class the same weight, however many scans it has. Their intervals are over patients.
 """
 
 from collections.abc import Sequence
@@ -16,13 +15,13 @@ from meduet_training.evaluation.metrics.probes import balanced_accuracy
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationScores:
-    """Of a classifier on scans it did not learn from.
+    """Metrics of a classifier on test scans.
 
     Attributes:
-        auc: of each class against the rest, averaged over those that can be told.
-        accuracy: balanced; `1 / number of classes` is chance.
-        confusion: row: the true class, column: the class it was taken for; in scans.
-        majority: share of the most frequent class.
+        auc: area under the ROC curve of each class against the others, averaged over the classes.
+        accuracy: balanced accuracy; chance is `1 / number of classes`.
+        confusion: numbers of scans (K, K); rows are true classes, columns predicted classes.
+        majority: fraction of scans of the most frequent class.
     """
 
     auc: Estimate
@@ -34,26 +33,34 @@ class ClassificationScores:
 def classification_scores(
     probabilities: np.ndarray, truth: np.ndarray, patients: Sequence[str], seed: int
 ) -> ClassificationScores:
-    """Judge probabilities (N, K) of scans whose class is `truth` (N,), from 0 to K - 1.
+    """Compute the metrics of predicted probabilities.
+
+    Args:
+        probabilities: (N, K), one row for each scan.
+        truth: (N,), the true classes, from 0 to K - 1.
+        patients: the patient of each scan.
+        seed: seed of the bootstrap.
 
     Raises:
-        ValueError: all scans are of one class: nothing can be told apart.
+        ValueError: all scans have the same class.
     """
     if len(np.unique(truth)) < 2:
-        raise ValueError("A classifier is judged by scans of two classes or more; these are all of one.")
-    found = probabilities.argmax(axis=1)
+        raise ValueError(
+            "The metrics of a classifier need scans of two or more classes; got scans of one class."
+        )
+    predicted = probabilities.argmax(axis=1)
     return ClassificationScores(
         auc=estimate(lambda rows: mean_auc(probabilities[rows], truth[rows]), patients, seed),
-        accuracy=estimate(lambda rows: balanced_accuracy(truth[rows], found[rows]), patients, seed),
-        confusion=confusion_matrix(truth, found, labels=np.arange(probabilities.shape[1])),
+        accuracy=estimate(lambda rows: balanced_accuracy(truth[rows], predicted[rows]), patients, seed),
+        confusion=confusion_matrix(truth, predicted, labels=np.arange(probabilities.shape[1])),
         majority=float(np.bincount(truth).max() / len(truth)),
     )
 
 
 def mean_auc(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """Area under the ROC curve of each class against the rest, averaged over the classes that are there.
+    """Return the area under the ROC curve of each present class against the others, averaged.
 
-    nan where all are of one class.
+    The result is nan where all scans have the same class.
     """
     present = np.unique(truth)
     if len(present) < 2:

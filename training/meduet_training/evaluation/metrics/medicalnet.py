@@ -1,8 +1,8 @@
-"""MedicalNet's ResNet-50 as an extractor of volume features, from the user's own file (Chen et al. 2019).
+"""Volume features of MedicalNet's ResNet-50, from weights that the user supplies (Chen et al. 2019).
 
-The weights are never fetched and never shipped. The network is MONAI's, whose tensors have
-MedicalNet's names; MONAI strides where MedicalNet, made to segment, dilates, which is undone here: the
-weights then see what they were trained on.
+The package never downloads or ships the weights. The network is MONAI's, whose tensors have the names of
+MedicalNet. MedicalNet was built for segmentation and uses dilation where MONAI uses stride; `_resnet50`
+restores the dilation, so that the weights run in the network they were trained in.
 """
 
 import hashlib
@@ -17,18 +17,18 @@ from napari_meduet.errors import InputError
 from napari_meduet.tokenizers.weight_files import read_tensors
 
 NAME = "MedicalNet ResNet-50"
-HEAD = ("fc.", "conv_seg.")  # what its training tasks added
-PARALLEL = "module."  # begins the published names
+HEAD = ("fc.", "conv_seg.")  # layers of the training tasks, which are dropped
+PARALLEL = "module."  # prefix of the published names
 
 
 class MedicalNet(nn.Module):
-    """2048 features of a volume: the means over space of the last layer.
+    """ResNet-50 that returns 2048 features of a volume: the last layer averaged over space.
 
     Attributes:
-        sha256: of the weights' file.
+        sha256: digest of the weight file.
 
     Raises:
-        InputError: the file holds no such weights, or MONAI is missing.
+        InputError: the file does not hold these weights, or MONAI is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,14 +43,15 @@ class MedicalNet(nn.Module):
             network.load_state_dict(weights)
         except RuntimeError as error:
             raise InputError(
-                f"{path.name}: not the weights of {NAME}; give its resnet_50.pth or resnet_50_23dataset.pth."
+                f"{path.name}: this file does not hold the weights of {NAME}. Give resnet_50.pth or "
+                "resnet_50_23dataset.pth."
             ) from error
         self.network = network.eval().requires_grad_(False)
         self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
 
     @torch.no_grad()
     def forward(self, volume: Float[Tensor, "X Y Z"]) -> Float[Tensor, " F"]:
-        standardised = (volume - volume.mean()) / volume.std().clamp(min=1e-6)  # as it was trained
+        standardised = (volume - volume.mean()) / volume.std().clamp(min=1e-6)  # as in its training
         device = next(self.network.parameters()).device
         return self.network(standardised.to(device)[None, None])[0].float().cpu()
 
@@ -59,7 +60,9 @@ def _resnet50() -> nn.Module:
     try:
         from monai.networks.nets.resnet import resnet50
     except ImportError as error:
-        raise InputError(f"{NAME} needs MONAI: pip install 'napari-meduet[maisi]'.") from error
+        raise InputError(
+            f"{NAME} needs MONAI. Install it with: pip install 'napari-meduet[maisi]'."
+        ) from error
     network: Any = resnet50(
         spatial_dims=3,
         n_input_channels=1,

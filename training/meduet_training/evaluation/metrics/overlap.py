@@ -1,7 +1,7 @@
-"""Dice of each structure on the scan's own grid, and the structures that a scan does not hold.
+"""Dice and volumes of structures on the grid of the scan.
 
-A Dice of two empty masks would be 1 and would praise whoever finds nothing anywhere, so a structure without a
-voxel in the truth has none: what was found of it is said in millilitres.
+The Dice of two empty masks is 1, which would reward a method that finds nothing. A structure without a voxel
+in the truth therefore has no Dice; its predicted volume is reported in millilitres instead.
 """
 
 from collections.abc import Iterator
@@ -17,49 +17,50 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """One structure of one scan.
+    """Overlap of one structure in one scan.
 
     Attributes:
-        dice: None where the truth has no voxel of it.
-        truth_ml, found_ml: its volume, true and found.
+        dice: None where the truth has no voxel of the structure.
+        truth_ml, predicted_ml: true and predicted volume.
     """
 
     dice: float | None
     truth_ml: float
-    found_ml: float
+    predicted_ml: float
 
 
-def overlap(found: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, float, float]) -> Overlap:
-    """How much of a structure was found.
+def overlap(predicted: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, float, float]) -> Overlap:
+    """Compute the overlap of one structure.
 
     Args:
-        found, truth: masks (X, Y, Z) of all its voxels; what surrounds them may have been cut away.
+        predicted, truth: masks (X, Y, Z) with all voxels of the structure; the background may be cropped.
     """
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     return Overlap(
-        dice=dice(found, truth) if truth.any() else None,
+        dice=dice(predicted, truth) if truth.any() else None,
         truth_ml=int(truth.sum()) * voxel_ml,
-        found_ml=int(found.sum()) * voxel_ml,
+        predicted_ml=int(predicted.sum()) * voxel_ml,
     )
 
 
 def class_masks(
-    found: np.ndarray, truth: np.ndarray, num_classes: int
+    predicted: np.ndarray, truth: np.ndarray, num_classes: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The two masks of each class after the background, cut to the box that holds both.
+    """Yield the predicted and the true mask of each class but the background, cropped to the box around both.
 
     Args:
-        found, truth: class numbers (X, Y, Z), 0 the background; numbers beyond the classes are nobody's.
+        predicted, truth: class numbers (X, Y, Z), 0 for the background; larger numbers than the classes are
+            ignored.
     """
-    assert found.shape == truth.shape, "both are on the scan's grid"
-    boxes = zip(find_objects(found, num_classes - 1), find_objects(truth, num_classes - 1), strict=True)
+    assert predicted.shape == truth.shape, "both are on the grid of the scan"
+    boxes = zip(find_objects(predicted, num_classes - 1), find_objects(truth, num_classes - 1), strict=True)
     for number, (one, other) in enumerate(boxes, start=1):
-        box = _around(one, other)
-        yield found[box] == number, truth[box] == number
+        box = _union(one, other)
+        yield predicted[box] == number, truth[box] == number
 
 
-def _around(one: Box | None, other: Box | None) -> Box:
-    """The smallest box with both in it; an empty one where there is neither."""
+def _union(one: Box | None, other: Box | None) -> Box:
+    """Return the smallest box around both boxes; an empty box if both are None."""
     if one is None or other is None:
         return one or other or (slice(0), slice(0), slice(0))
     x, y, z = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True))

@@ -1,7 +1,7 @@
-"""Linear probes: whether the domain can be read from a factor (specification, section 14).
+"""Linear probes of the domain in content and style (specification, section 14).
 
-It should be legible in the style and not in the content. A probe is a logistic regression on standardised
-features, judged on patients that it did not learn from.
+The style should predict the domain, and the content should not. A probe is a logistic regression on
+standardised features, evaluated on patients outside its training folds.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from meduet_training.evaluation.metrics.estimates import Estimate, estimate
@@ -20,12 +20,12 @@ MAX_ITERATIONS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What a probe found.
+    """Result of a probe.
 
     Attributes:
-        accuracy: balanced over the domains.
-        chance: of guessing a domain.
-        majority: share of the most frequent domain.
+        accuracy: balanced accuracy over the domains.
+        chance: balanced accuracy of a random guess.
+        majority: fraction of samples of the most frequent domain.
     """
 
     accuracy: Estimate
@@ -35,20 +35,34 @@ class Probe:
     num_folds: int
 
 
+def linear_classifier() -> Pipeline:
+    """Return an unfitted logistic regression on standardised features, with equal weight for every class."""
+    return make_pipeline(
+        StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS, class_weight="balanced")
+    )
+
+
 def probe(
     features: np.ndarray,
     domains: np.ndarray,
     patients: np.ndarray,
     seed: int,
-    judged: np.ndarray | None = None,
+    evaluated: np.ndarray | None = None,
 ) -> Probe:
-    """Read the domains (N,) from features (N, D), in at most 5 folds that keep each patient together.
+    """Fit and evaluate a probe by cross-validation, in at most 5 folds that keep each patient together.
 
     Args:
-        judged: samples (N,) whose reading counts; the others only teach. None: all count.
+        features: (N, D).
+        domains, patients: (N,), names of each sample.
+        seed: seed of the folds and of the bootstrap.
+        evaluated: (N,), whether a sample is evaluated; the others are only used to fit. None: all samples.
 
     Raises:
-        ValueError: there are not two domains and two patients.
+        ValueError: there are fewer than two domains or two patients.
+
+    Examples:
+        >>> result = probe(style, domains, patients, seed=0)
+        >>> f"{result.accuracy.value:.2f}, chance {result.chance:.2f}"
     """
     names, counts = np.unique(domains.astype(str), return_counts=True)
     num_patients = len(np.unique(patients.astype(str)))
@@ -56,18 +70,21 @@ def probe(
         raise ValueError(f"A probe needs two domains and two patients; got {len(names)} and {num_patients}.")
     folds = min(FOLDS, num_patients)
     truth, groups = domains.astype(str), patients.astype(str)
-    predicted = cross_val_predict(
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS, class_weight="balanced")),
-        features,
-        truth,
-        groups=groups,
-        cv=StratifiedGroupKFold(folds, shuffle=True, random_state=seed),
+    predicted = np.asarray(
+        cross_val_predict(
+            linear_classifier(),
+            features,
+            truth,
+            groups=groups,
+            cv=StratifiedGroupKFold(folds, shuffle=True, random_state=seed),
+        )
     )
-    found = np.asarray(predicted)
-    if judged is not None:
-        truth, found, groups = truth[judged], found[judged], groups[judged]
+    if evaluated is not None:
+        truth, predicted, groups = truth[evaluated], predicted[evaluated], groups[evaluated]
     return Probe(
-        accuracy=estimate(lambda indices: balanced_accuracy(truth[indices], found[indices]), groups, seed),
+        accuracy=estimate(
+            lambda indices: balanced_accuracy(truth[indices], predicted[indices]), groups, seed
+        ),
         chance=1.0 / len(names),
         majority=float(counts.max() / counts.sum()),
         num_domains=len(names),
@@ -75,6 +92,6 @@ def probe(
     )
 
 
-def balanced_accuracy(truth: np.ndarray, found: np.ndarray) -> float:
-    """Mean over the domains of the share of their samples that were recognised."""
-    return float(np.mean([(found[truth == name] == name).mean() for name in np.unique(truth)]))
+def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the fraction of correct predictions in each class, averaged over the classes."""
+    return float(np.mean([(predicted[truth == name] == name).mean() for name in np.unique(truth)]))

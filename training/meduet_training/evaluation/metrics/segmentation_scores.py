@@ -1,6 +1,6 @@
-"""How well structures were found, structure by structure and over all, with intervals over patients.
+"""Dice and NSD of structures, for each structure and over all structures, with intervals over patients.
 
-Of a scan only those structures are judged that somebody looked for in it, and only where it holds them.
+A structure is scored in a scan only if the labels of the scan name it and hold it.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ METRICS: dict[str, Callable[["Score"], float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One structure that a test scan holds, as one method found it.
+    """Score of one method for one structure of one test scan.
 
     Attributes:
-        scan: its number, from 1; its name might name the patient.
+        scan: number of the scan, from 1; a file name could identify the patient.
     """
 
     method: str
@@ -38,46 +38,46 @@ class Score:
 
     @property
     def dice(self) -> float:
-        assert self.overlap.dice is not None, "only structures that the truth holds have scores"
+        assert self.overlap.dice is not None, "only structures in the truth have scores"
         return self.overlap.dice
 
 
-class Measured(NamedTuple):
-    """One structure of one scan; without surfaces where the truth does not hold it."""
+class StructureMeasurement(NamedTuple):
+    """Overlap and surface agreement of one structure; no surface where the truth does not hold it."""
 
     overlap: Overlap
     surface: SurfaceAgreement | None
 
 
-def measured_structures(
-    found: np.ndarray,
+def measure_structures(
+    predicted: np.ndarray,
     truth: np.ndarray,
-    judged: Sequence[bool],
+    evaluated: Sequence[bool],
     spacing_mm: tuple[float, float, float],
     tolerance_mm: float,
-) -> dict[int, Measured]:
-    """Each class that is judged, by its number.
+) -> dict[int, StructureMeasurement]:
+    """Measure each evaluated class, by class number.
 
     Args:
-        found, truth: class numbers (X, Y, Z) on the scan's own grid; where the truth is `IGNORED`, nothing
-            is judged.
-        judged: of each class, the background first.
+        predicted, truth: class numbers (X, Y, Z) on the grid of the scan. Voxels where the truth is `IGNORED`
+            are left out.
+        evaluated: whether each class is evaluated, the background first.
     """
-    found = np.where(truth == IGNORED, IGNORED, found)
+    predicted = np.where(truth == IGNORED, IGNORED, predicted)
     measured = {}
-    for number, (one, other) in enumerate(class_masks(found, truth, len(judged)), start=1):
-        if judged[number]:
+    for number, (one, other) in enumerate(class_masks(predicted, truth, len(evaluated)), start=1):
+        if evaluated[number]:
             surface = surface_agreement(one, other, spacing_mm, tolerance_mm) if other.any() else None
-            measured[number] = Measured(overlap=overlap(one, other, spacing_mm), surface=surface)
+            measured[number] = StructureMeasurement(overlap=overlap(one, other, spacing_mm), surface=surface)
     return measured
 
 
 def mean_over_structures(
     values: Sequence[float], structures: Sequence[str], patients: Sequence[str], seed: int
 ) -> Estimate:
-    """The mean over structures of their means over scans, each structure counting alike.
+    """Return the mean over structures of their means over scans; all structures have the same weight.
 
-    A draw of patients counts the structures that these hold.
+    A bootstrap draw of patients averages over the structures that these patients hold.
     """
     numbers, names = np.asarray(values, np.float64), np.asarray(structures)
 
@@ -90,7 +90,7 @@ def mean_over_structures(
 def paired_difference(
     ours: Sequence[Score], others: Sequence[Score], metric: Callable[[Score], float], seed: int
 ) -> Estimate | None:
-    """By how much ours are better over the structures of scans that both know; None where there are none."""
+    """Return the mean difference of two methods over their common structures; None if there are none."""
     theirs = {(score.scan, score.structure): score for score in others}
     pairs = [
         (score, theirs[score.scan, score.structure])

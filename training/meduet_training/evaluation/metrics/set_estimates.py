@@ -1,10 +1,9 @@
-"""Intervals for numbers that belong to a whole set, such as a FID or a mean over pairs.
+"""Intervals of metrics that belong to a whole set, such as a FID or a mean over pairs.
 
-Samples are drawn anew within each patient: an interval says what other crops of these patients would have
-given. (Drawing patients, as `estimates.py` does, would leave out whole body regions of a small cohort, and a
-distance of distributions would measure that.) A set with copies in it has less variety than one without, so a
-drawn distance is too large on average; the interval is that of the draws, moved to have its mean at the
-value.
+The bootstrap draws samples within each patient, so an interval describes other crops of the same patients.
+Drawing patients, as estimates.py does, would leave out whole body regions of a small cohort, and a distance
+between distributions would measure that. A set with repeated samples has less variety, so a drawn distance is
+too large on average; the interval of the draws is therefore shifted to have its mean at the value.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,11 +19,13 @@ def set_estimate(
     seed: int,
     draws: int = DRAWS,
 ) -> Estimate:
-    """A statistic of a set and its interval.
+    """Return a statistic of a set, with its interval.
 
     Args:
-        statistic: of the set in which sample k occurs `counts[k]` times; all ones are the set itself.
-        patients: of each sample.
+        statistic: function of counts (N,); sample k occurs `counts[k]` times in the set.
+        patients: the patient of each sample.
+        seed: seed of the bootstrap.
+        draws: number of bootstrap samples.
     """
     names = np.asarray(patients)
     groups = [np.flatnonzero(names == name) for name in np.unique(names)]
@@ -38,7 +39,7 @@ def set_estimate(
 
 
 def _drawn(groups: Sequence[np.ndarray], count: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each sample is drawn, when each patient's are drawn as often as there are."""
+    """Draw the samples of each patient with replacement, and return the count of each sample."""
     counts = np.zeros(count)
     for group in groups:
         np.add.at(counts, rng.choice(group, size=len(group)), 1.0)

@@ -1,9 +1,9 @@
-"""MS-SSIM of volumes, arranged for many pairs of few volumes: how alike the samples of a set are (specification, section 14).
+"""MS-SSIM of volumes, for the similarity of many pairs from few volumes (specification, section 14).
 
-Wang, Simoncelli and Bovik 2003, with the Gaussian window of 11 voxels, sigma 1.5, and as many of the five
-scales as the volume is large enough for, their weights made to sum to 1. It agrees with MONAI's, which a test
-compares; of a thousand pairs that one would filter each volume anew in each pair, with a dense window of
-1331 weights.
+Wang, Simoncelli and Bovik 2003, with a Gaussian window of 11 voxels and sigma 1.5, and as many of the five
+scales as fit into the volume; the weights of the used scales sum to 1. A test compares it with MONAI's
+function. That one filters each volume again for every pair, with a dense window of 1331 weights, which is too
+slow for a thousand pairs.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from torch import Tensor
 
 WINDOW, SIGMA = 11, 1.5  # voxels
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-C1, C2 = 0.01**2, 0.03**2  # for values from 0 to 1
+C1, C2 = 0.01**2, 0.03**2  # of the paper, for values from 0 to 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scales:
-    """A volume at every scale, with the local mean and variance that each pair needs."""
+    """A volume at every scale, with its local means and variances."""
 
     values: list[Float[Tensor, "X Y Z"]]
     means: list[Float[Tensor, "x y z"]]
@@ -29,10 +29,10 @@ class Scales:
 
 
 def num_scales(side: int) -> int:
-    """Scales at which a side of so many voxels still holds the window.
+    """Return the number of scales at which the window fits into a side of `side` voxels.
 
     Raises:
-        ValueError: it holds none.
+        ValueError: the side is shorter than the window.
     """
     count = sum(side // 2**scale >= WINDOW for scale in range(len(WEIGHTS)))
     if not count:
@@ -41,7 +41,7 @@ def num_scales(side: int) -> int:
 
 
 def scales_of(volume: Float[Tensor, "X Y Z"]) -> Scales:
-    """A volume of values from 0 to 1, ready to be compared."""
+    """Compute the scales of a volume with values from 0 to 1."""
     values, means, variances = [], [], []
     level = volume.float()
     for scale in range(num_scales(min(volume.shape))):
@@ -54,7 +54,7 @@ def scales_of(volume: Float[Tensor, "X Y Z"]) -> Scales:
 
 
 def ms_ssim(one: Scales, other: Scales) -> float:
-    """Multi-scale structural similarity: 1 for equal volumes, 0 where some scale does not correlate."""
+    """Return the multi-scale structural similarity: 1 for equal volumes, 0 if a scale is not correlated."""
     count = len(one.values)
     weights = torch.tensor(WEIGHTS[:count], dtype=torch.float64)
     similarity = 1.0
@@ -69,7 +69,7 @@ def ms_ssim(one: Scales, other: Scales) -> float:
 
 
 def _smoothed(volume: Float[Tensor, "X Y Z"]) -> Float[Tensor, "x y z"]:
-    """Means under the window, where it lies wholly inside; one axis after the other, as matrix products."""
+    """Return the windowed means at positions where the window is inside the volume, axis by axis."""
     x, y, z = (_window_matrix(side) for side in volume.shape)
     volume = (x @ volume.flatten(1)).view(len(x), *volume.shape[1:])
     return y @ (volume @ z.T)
@@ -77,9 +77,9 @@ def _smoothed(volume: Float[Tensor, "X Y Z"]) -> Float[Tensor, "x y z"]:
 
 @cache
 def _window_matrix(side: int) -> Float[Tensor, "n N"]:
-    """Rows that each hold the window at one place of an axis."""
-    places = torch.arange(WINDOW) - WINDOW // 2
-    weights = torch.exp(-places.square() / (2 * SIGMA**2))
+    """Return a matrix whose row k holds the window at position k of an axis."""
+    offsets = torch.arange(WINDOW) - WINDOW // 2
+    weights = torch.exp(-offsets.square() / (2 * SIGMA**2))
     matrix = torch.zeros(side - WINDOW + 1, side)
     for row in range(len(matrix)):
         matrix[row, row : row + WINDOW] = weights / weights.sum()

@@ -1,8 +1,9 @@
-"""How far the surface of what was found lies from the true one: NSD and HD95.
+"""Distances between the predicted and the true surface of a structure: NSD and HD95.
 
-The normalised surface Dice is the share of both surfaces that lies within a tolerance of the other (Nikolov
-et al. 2018): as far as a contour may be off before somebody would correct it. Surfaces are those of MONAI's
-sub-voxel elements, weighed by their area in mm², so that thick slices count no more than thin ones.
+The normalised surface Dice (NSD) is the fraction of both surfaces within a tolerance of the other surface
+(Nikolov et al. 2018). The tolerance is the error of a contour that a person would not correct. The surfaces
+are MONAI's sub-voxel elements, weighted by their area in mm², so that thick slices do not get more weight
+than thin ones.
 """
 
 from dataclasses import dataclass
@@ -12,18 +13,18 @@ import numpy as np
 from monai.metrics.utils import get_mask_edges
 from scipy.ndimage import distance_transform_edt
 
-TOLERANCE_MM = 3.0  # organs of scans with slices of 3 mm
-ROUNDING_MM = 1e-3  # a slice of 3.0000001 mm is one of 3 mm
-NEAR_SHARE = 0.95  # HD95 leaves out the twentieth of a surface that is farthest away
+TOLERANCE_MM = 3.0  # one slice of a usual chest CT
+ROUNDING_MM = 1e-3  # so that a slice of 3.0000001 mm is within 3 mm
+HD_FRACTION = 0.95  # HD95 leaves out the most distant 5 % of a surface
 
 
 @dataclass(frozen=True, kw_only=True)
 class SurfaceAgreement:
-    """Of one structure of one scan.
+    """Surface agreement of one structure in one scan.
 
     Attributes:
-        nsd: from 0 to 1; 0 where nothing was found.
-        hd95_mm: None where nothing was found.
+        nsd: from 0 to 1; 0 for an empty prediction.
+        hd95_mm: None for an empty prediction.
     """
 
     nsd: float
@@ -31,23 +32,30 @@ class SurfaceAgreement:
 
 
 def surface_agreement(
-    found: np.ndarray,
+    predicted: np.ndarray,
     truth: np.ndarray,
     spacing_mm: tuple[float, float, float],
     tolerance_mm: float = TOLERANCE_MM,
 ) -> SurfaceAgreement:
-    """How well two surfaces agree.
+    """Compute NSD and HD95 of a structure.
 
-    HD95 is the larger of two distances: within each lies 95 % of the area of one surface from the other.
+    95 % of the area of each surface is within HD95 of the other surface.
 
     Args:
-        found, truth: masks (X, Y, Z); what surrounds them may have been cut away. The truth is not empty.
-        spacing_mm: along the axes of the masks.
+        predicted, truth: masks (X, Y, Z); the background may be cropped. The truth is not empty.
+        spacing_mm: voxel spacing along the axes of the masks.
+        tolerance_mm: tolerance of NSD.
+
+    Examples:
+        >>> mask = np.zeros((8, 8, 8), bool)
+        >>> mask[2:6, 2:6, 2:6] = True
+        >>> surface_agreement(mask, mask, (1.0, 1.0, 1.0)).nsd
+        1.0
     """
-    assert truth.any(), "a structure that is not there has no surface"
-    if not found.any():
+    assert truth.any(), "an empty structure has no surface"
+    if not predicted.any():
         return SurfaceAgreement(nsd=0.0, hd95_mm=None)
-    edge, true_edge, areas, true_areas = map(np.asarray, get_mask_edges(found, truth, spacing=spacing_mm))
+    edge, true_edge, areas, true_areas = map(np.asarray, get_mask_edges(predicted, truth, spacing=spacing_mm))
     surfaces = [
         (_distance_to(true_edge, spacing_mm)[edge], areas[edge]),
         (_distance_to(edge, spacing_mm)[true_edge], true_areas[true_edge]),
@@ -60,12 +68,12 @@ def surface_agreement(
 
 
 def _distance_to(edge: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """From everywhere: looking up each place in a tree takes minutes where noise was found all over."""
+    """Return the distance of every voxel to a surface; a search tree takes minutes for noisy predictions."""
     return cast(np.ndarray, distance_transform_edt(~edge, sampling=spacing_mm))
 
 
 def _within(distance: np.ndarray, area: np.ndarray) -> float:
-    """The distance within which 95 % of an area lies."""
+    """Return the distance below which 95 % of the area is."""
     order = np.argsort(distance)
     covered = np.cumsum(area[order])
-    return float(distance[order][np.searchsorted(covered, NEAR_SHARE * covered[-1])])
+    return float(distance[order][np.searchsorted(covered, HD_FRACTION * covered[-1])])

@@ -1,4 +1,4 @@
-"""Which extractor describes volumes, and the features of a set of them; every output names it."""
+"""Extractors of volume features: MedicalNet or the pyramid. Every output names its extractor."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from torch import Tensor
 
 from meduet_training.evaluation.metrics import medicalnet, pyramid_features
 
-SLICES = 8  # of each volume and axis, evenly spaced, in the 2.5-D distance
+SLICES = 8  # evenly spaced slices of each volume and axis, for the 2.5-D distance
 
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeExtractor:
-    """What turns a volume (X, Y, Z) of profile units into features (F,).
+    """A function from a volume (X, Y, Z) of normalised intensity to features (F,).
 
     Attributes:
-        sha256: of its weights, or of all that decides its numbers.
+        sha256: digest of its weights or its parameters.
     """
 
     name: str
@@ -36,10 +36,10 @@ PYRAMID = VolumeExtractor(
 
 
 def volume_extractor(weights: Path | None, device: torch.device) -> VolumeExtractor:
-    """MedicalNet where its weights are given, else the pyramid.
+    """Return MedicalNet with the given weights, or the pyramid if there are none.
 
     Raises:
-        InputError: the file holds no such weights.
+        InputError: the file does not hold weights of MedicalNet.
     """
     if weights is None:
         return PYRAMID
@@ -48,13 +48,13 @@ def volume_extractor(weights: Path | None, device: torch.device) -> VolumeExtrac
 
 
 def slice_features(volumes: Iterable[Tensor]) -> Float[np.ndarray, "N A S F"]:
-    """Features of evenly spaced slices across each of the three axes, by the pyramid."""
-    described = []
+    """Return the pyramid features of evenly spaced slices across each of the three axes."""
+    features = []
     for volume in volumes:
         axes = []
         for axis, side in enumerate(volume.shape):
-            places = [(2 * k + 1) * side // (2 * SLICES) for k in range(SLICES)]
-            slices = [PYRAMID.extract(volume.select(axis, place).float()) for place in places]
+            positions = [(2 * k + 1) * side // (2 * SLICES) for k in range(SLICES)]
+            slices = [PYRAMID.extract(volume.select(axis, position).float()) for position in positions]
             axes.append(torch.stack(slices))
-        described.append(torch.stack(axes))
-    return torch.stack(described).double().numpy()
+        features.append(torch.stack(axes))
+    return torch.stack(features).double().numpy()

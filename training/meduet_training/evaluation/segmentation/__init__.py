@@ -1,1 +1,1 @@
-"""Evaluation of a segmenter, beside a threshold and an atlas baseline."""
+"""Evaluation of a segmenter against labels, other models, and simple baselines."""

@@ -1,8 +1,9 @@
-"""The classes of a scan by registration: what a person with one labelled scan would try before any network.
+"""Segmentation by registration of labelled scans (atlases), a baseline without training.
 
-A labelled scan (the atlas) is laid over the new one: moved to where it correlates best, then turned, scaled
-and sheared, then bent by cubic B-splines, each step on coarse copies. Its labels come along. Where several
-atlases cover a voxel, they vote on each class that they know.
+An atlas is registered to the new scan: first by the translation with the best correlation, then by an affine
+transform, then by cubic B-splines, all on downsampled copies. The transform is applied to its labels. Where
+several atlases cover a voxel, they vote on each class that they know. methods.py beside this file chooses the
+atlases.
 """
 
 from collections.abc import Sequence
@@ -16,13 +17,13 @@ from nibabel.processing import resample_from_to
 from napari_meduet.core.analysis.finetuning import IGNORED
 from napari_meduet.volumes.preparation import WorkingGrid
 
-PLACING_SHRINK, BENDING_SHRINK = 7, 4  # working voxels, to a side, that become one
-SMALLEST_OVERLAP = 0.2  # of the smaller scan: body regions may hardly meet
-BINS = 32  # of mutual information
-NUM_POINTS = 15_000  # at which it is measured
-SEED = 1  # of the points' jitter; ITK takes the clock otherwise
-AFFINE_STEPS, BENDING_STEPS = 60, 20
-KNOTS_MM = 60.0
+TRANSLATION_SHRINK, REGISTRATION_SHRINK = 7, 4  # downsampling of the working grid
+MIN_OVERLAP = 0.2  # fraction of the smaller scan; body regions may overlap little
+BINS = 32  # histogram bins of mutual information
+NUM_POINTS = 15_000  # samples of mutual information
+SEED = 1  # of the sample positions; without a seed ITK uses the clock
+AFFINE_STEPS, SPLINE_STEPS = 60, 20
+KNOTS_MM = 60.0  # distance of the spline knots
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,71 +31,74 @@ class Atlas:
     """A labelled scan on its working grid.
 
     Attributes:
-        units: (X, Y, Z), in profile units.
-        classes: (X, Y, Z), `IGNORED` where nobody looked.
-        annotated: of each class.
+        values: (X, Y, Z), normalised intensity.
+        classes: (X, Y, Z), class numbers; `IGNORED` where voxels have no label.
+        annotated: whether each class is annotated.
     """
 
-    units: np.ndarray
+    values: np.ndarray
     classes: np.ndarray
     annotated: tuple[bool, ...]
 
 
 def atlas_classes(
-    units: np.ndarray, grid: WorkingGrid, spacing_mm: float, atlases: Sequence[Atlas]
+    values: np.ndarray, grid: WorkingGrid, spacing_mm: float, atlases: Sequence[Atlas]
 ) -> np.ndarray:
-    """The class of each voxel of a scan, on its own grid, uint8.
+    """Return the class of each voxel of a scan, uint8, on the grid of the scan.
 
     Args:
-        units: (X, Y, Z) of the scan on its working grid.
-        spacing_mm: of the working grids.
-        atlases: one or more, of the scan's own modality and sequence.
+        values: (X, Y, Z), normalised intensity of the scan on its working grid.
+        grid: the working grid of the scan.
+        spacing_mm: voxel spacing of the working grids.
+        atlases: one or more atlases of the same modality and sequence as the scan.
     """
-    fixed = _image(units, spacing_mm)
-    votes = np.zeros((len(atlases[0].annotated), *units.shape), np.uint8)
+    fixed = _image(values, spacing_mm)
+    votes = np.zeros((len(atlases[0].annotated), *values.shape), np.uint8)
     voters = np.zeros_like(votes)
     for atlas in atlases:
-        moving = _image(atlas.units, spacing_mm)
-        start = _placed(fixed, moving)
+        moving = _image(atlas.values, spacing_mm)
+        start = _translation(fixed, moving)
         try:
-            found = _registered(fixed, moving, start)
-        except RuntimeError:  # ITK gives up where too few points meet
-            found = start
-        warped = _warped(fixed, atlas.classes, found, spacing_mm)
+            transform = _registration(fixed, moving, start)
+        except RuntimeError:  # ITK raises if too few samples overlap
+            transform = start
+        warped = _warped(fixed, atlas.classes, transform, spacing_mm)
         for number in np.flatnonzero(atlas.annotated):
             votes[number] += warped == number
             voters[number] += warped != IGNORED
-    share = np.divide(votes, voters, out=np.zeros(votes.shape, np.float32), where=voters > 0)
-    share[0] = 0.5  # half of those who can tell must agree
-    return _on_native(share.argmax(axis=0).astype(np.uint8), grid)
+    fraction = np.divide(votes, voters, out=np.zeros(votes.shape, np.float32), where=voters > 0)
+    fraction[0] = 0.5  # a class needs half of the votes of the atlases that know it
+    return _on_native(fraction.argmax(axis=0).astype(np.uint8), grid)
 
 
 def _image(volume: np.ndarray, spacing_mm: float) -> sitk.Image:
-    """A working volume with its first voxel at 0; all working grids run alike (RAS)."""
+    """Return a volume of a working grid as an image with origin 0; all working grids are in RAS order."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume.T))
     image.SetSpacing([spacing_mm] * 3)
     return image
 
 
-def _placed(fixed: sitk.Image, moving: sitk.Image) -> sitk.AffineTransform:
-    """The shift, from fixed to moving, that correlates best of all."""
-    one, other = (sitk.BinShrink(image, [PLACING_SHRINK] * 3) for image in (fixed, moving))
-    whole, other_whole = (sitk.Cast(image * 0 + 1, sitk.sitkFloat32) for image in (one, other))
-    found = sitk.GetArrayFromImage(
-        sitk.MaskedFFTNormalizedCorrelation(one, other, whole, other_whole, 0, SMALLEST_OVERLAP)
+def _translation(fixed: sitk.Image, moving: sitk.Image) -> sitk.AffineTransform:
+    """Return the translation from fixed to moving with the best correlation."""
+    one, other = (sitk.BinShrink(image, [TRANSLATION_SHRINK] * 3) for image in (fixed, moving))
+    mask, other_mask = (sitk.Cast(image * 0 + 1, sitk.sitkFloat32) for image in (one, other))
+    correlation = sitk.GetArrayFromImage(
+        sitk.MaskedFFTNormalizedCorrelation(one, other, mask, other_mask, 0, MIN_OVERLAP)
     )
-    best = np.unravel_index(found.argmax(), found.shape)
-    # Voxel k of the correlation lays the last voxel of moving on voxel k of fixed.
-    steps = [int(place) - (length - 1) for place, length in zip(best[::-1], other.GetSize(), strict=True)]
-    shift = sitk.AffineTransform(3)
-    shift.SetTranslation([-step * spacing for step, spacing in zip(steps, one.GetSpacing(), strict=True)])
-    return shift
+    best = np.unravel_index(correlation.argmax(), correlation.shape)
+    # At voxel k of the correlation, the last voxel of moving is at voxel k of fixed.
+    steps = [int(index) - (length - 1) for index, length in zip(best[::-1], other.GetSize(), strict=True)]
+    translation = sitk.AffineTransform(3)
+    translation.SetTranslation(
+        [-step * spacing for step, spacing in zip(steps, one.GetSpacing(), strict=True)]
+    )
+    return translation
 
 
-def _registered(fixed: sitk.Image, moving: sitk.Image, start: sitk.AffineTransform) -> sitk.Transform:
-    """From places in fixed to places in moving: affine, then bent."""
-    one, other = (sitk.BinShrink(image, [BENDING_SHRINK] * 3) for image in (fixed, moving))
-    one = _where_both_are(one, other, start)
+def _registration(fixed: sitk.Image, moving: sitk.Image, start: sitk.AffineTransform) -> sitk.Transform:
+    """Return the transform from fixed to moving: an affine transform, followed by B-splines."""
+    one, other = (sitk.BinShrink(image, [REGISTRATION_SHRINK] * 3) for image in (fixed, moving))
+    one = _cropped_to_overlap(one, other, start)
     affine = sitk.AffineTransform(start)
     affine.SetCenter(
         [length * step / 2 for length, step in zip(one.GetSize(), one.GetSpacing(), strict=True)]
@@ -109,28 +113,28 @@ def _registered(fixed: sitk.Image, moving: sitk.Image, start: sitk.AffineTransfo
         max(2, round(length * step / KNOTS_MM))
         for length, step in zip(one.GetSize(), one.GetSpacing(), strict=True)
     ]
-    bent = sitk.BSplineTransformInitializer(one, knots, 3)
+    splines = sitk.BSplineTransformInitializer(one, knots, 3)
     method = _method(one)
     method.SetMovingInitialTransform(affine)
-    method.SetOptimizerAsLBFGSB(1e-5, BENDING_STEPS, maximumNumberOfFunctionEvaluations=2 * BENDING_STEPS)
-    method.SetInitialTransform(bent, inPlace=True)
+    method.SetOptimizerAsLBFGSB(1e-5, SPLINE_STEPS, maximumNumberOfFunctionEvaluations=2 * SPLINE_STEPS)
+    method.SetInitialTransform(splines, inPlace=True)
     method.Execute(one, other)
-    return sitk.CompositeTransform([affine, bent])
+    return sitk.CompositeTransform([affine, splines])
 
 
 def _method(fixed: sitk.Image) -> sitk.ImageRegistrationMethod:
-    """Mutual information, since an MR has no unit and contrast agent brightens a CT."""
+    """Return a registration by mutual information, because MR has no unit and contrast agent changes CT."""
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(BINS)
     method.SetMetricSamplingStrategy(method.REGULAR)
     method.SetMetricSamplingPercentage(min(1.0, NUM_POINTS / fixed.GetNumberOfPixels()), seed=SEED)
-    method.SetNumberOfThreads(1)  # sums of several threads differ from run to run, and so would the table
+    method.SetNumberOfThreads(1)  # the sums of several threads differ between runs
     method.SetInterpolator(sitk.sitkLinear)
     return method
 
 
-def _where_both_are(fixed: sitk.Image, moving: sitk.Image, start: sitk.Transform) -> sitk.Image:
-    """The box of fixed that moving covers."""
+def _cropped_to_overlap(fixed: sitk.Image, moving: sitk.Image, start: sitk.Transform) -> sitk.Image:
+    """Crop the fixed image to the box that the moving image covers."""
     covered = sitk.Resample(moving * 0 + 1, fixed, start, sitk.sitkNearestNeighbor, 0.0)
     shape = sitk.LabelShapeStatisticsImageFilter()
     shape.Execute(sitk.Cast(covered, sitk.sitkUInt8))
@@ -138,15 +142,17 @@ def _where_both_are(fixed: sitk.Image, moving: sitk.Image, start: sitk.Transform
     return sitk.RegionOfInterest(fixed, box[3:], box[:3])
 
 
-def _warped(fixed: sitk.Image, classes: np.ndarray, found: sitk.Transform, spacing_mm: float) -> np.ndarray:
-    """The atlas's classes on the grid of fixed; `IGNORED` where it does not reach."""
+def _warped(
+    fixed: sitk.Image, classes: np.ndarray, transform: sitk.Transform, spacing_mm: float
+) -> np.ndarray:
+    """Return the classes of an atlas on the grid of the fixed image; `IGNORED` outside the atlas."""
     image = _image(classes, spacing_mm)
-    warped = sitk.Resample(image, fixed, found, sitk.sitkNearestNeighbor, IGNORED)
+    warped = sitk.Resample(image, fixed, transform, sitk.sitkNearestNeighbor, IGNORED)
     return sitk.GetArrayFromImage(warped).T
 
 
 def _on_native(working: np.ndarray, grid: WorkingGrid) -> np.ndarray:
-    """Labels of the working grid on the scan's own: that of the nearest voxel."""
+    """Resample labels of the working grid to the grid of the scan, by the nearest voxel."""
     image = nib.Nifti1Image(working, grid.affine)
     native = resample_from_to(image, (grid.native_shape, grid.native_affine), order=0, mode="nearest")
     return np.asarray(native.dataobj).astype(np.uint8)

@@ -1,10 +1,11 @@
-"""`meduet-evaluate segmentation`: a segmenter on labelled test scans, beside others and simple baselines.
+"""`meduet-evaluate segmentation`: a segmenter on labelled test scans, compared with other segmenters and
+baselines.
 
-Every method answers for every scan, one scan in memory at a time. What is judged is what the truth of a scan
-names: other structures in it are nobody's business, and structures that the segmenter lacks are listed.
+Every method segments every scan, with one scan in memory at a time. A structure is scored if the labels of
+the scan name it. Structures of the truth that the segmenter lacks are listed. methods.py beside this file
+holds the methods, report.py the metrics.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,45 +18,48 @@ from meduet_training.data.cohort.scan import Scan, Split
 from meduet_training.data.cohort.scans import read_cohort
 from meduet_training.data.labels.scans import LabelledScan, labelled_scans
 from meduet_training.data.labels.task import LabelTask
-from meduet_training.evaluation.metrics.segmentation_scores import Score, measured_structures
-from meduet_training.evaluation.sections import write_section
+from meduet_training.evaluation.metrics.segmentation_scores import Score, measure_structures
 from meduet_training.evaluation.segmentation.methods import (
     Method,
     atlas_method,
-    network_method,
     open_networks,
+    segmenter_method,
     threshold_method,
 )
-from meduet_training.evaluation.segmentation.report import SegmentationEvaluation, Setting, reported
-from meduet_training.tasks.segmenter.config import read_segmenter_run
+from meduet_training.evaluation.segmentation.report import (
+    EvaluationSettings,
+    SegmentationEvaluation,
+    summarise,
+)
 from napari_meduet.errors import InputError
 from napari_meduet.models.card import SegmenterCard
 from napari_meduet.models.model import Model
-from napari_meduet.models.saving import save_metrics
-from napari_meduet.volumes.files import write_atomically
 from napari_meduet.volumes.volume import Volume
 
-SEGMENTATION_JSON, SEGMENTATION_MARKDOWN = "segmentation.json", "segmentation.md"
-SECTION = "segmentation"  # of a document
+NAME = "segmentation"  # of the output files and of the section in a document
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationQuestion:
-    """What to evaluate, and how.
+class SegmentationOptions:
+    """Options of the evaluation of a segmenter.
 
     Attributes:
-        data: the list of scans; its labelled test scans judge, its labelled train scans are the atlases.
-        names: a file that names the labels, where the list does not.
-        config: that the segmenter was trained by: it says which labels of the truth are joined to classes,
-            and which sequences are seen together.
+        model: folder of a model with a segmenter.
+        data: the list of scans. Labelled scans of the test split are evaluated, those of the train split are
+            atlases.
+        names: file with the names of the labels, if the list has none.
+        joined_labels: names of the labels that belong to each class, besides the name of the class.
+        sequences: sequences that the segmenter reads together.
         against: other models with segmenters.
-        baselines: whether the threshold and the atlases are tried too.
+        baselines: whether the threshold and the atlases are evaluated too.
+        tolerance_mm: tolerance of NSD.
     """
 
     model: Path
     data: Path
     names: Path | None
-    config: Path | None
+    joined_labels: Mapping[str, Sequence[str]]
+    sequences: Sequence[str]
     against: tuple[Path, ...]
     baselines: bool
     tolerance_mm: float
@@ -64,101 +68,75 @@ class SegmentationQuestion:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Segmented:
-    """A test scan as every method segmented it.
+class SegmentedScan:
+    """A test scan with its labels and the prediction of every method.
 
     Attributes:
-        number: from 1.
-        truth: class of each voxel on the scan's own grid.
-        found: the same, by method; a method that knows nothing of such a scan is left out.
-        known: of each class, whether the method knows it.
+        number: number of the scan, from 1.
+        truth: class of each voxel on the grid of the scan.
+        predicted: class of each voxel, by method; a method that knows no class of the scan is left out.
+        known: whether each class is known, by method.
     """
 
     number: int
     scan: LabelledScan
     volume: Volume
     truth: np.ndarray
-    found: dict[str, np.ndarray]
+    predicted: dict[str, np.ndarray]
     known: dict[str, tuple[bool, ...]]
 
 
 def evaluate_segmentation(
-    question: SegmentationQuestion,
-    say: Callable[[str], None],
-    on_segmented: Callable[[Segmented, LabelTask], object],
+    options: SegmentationOptions,
+    report: Callable[[str], None],
+    on_segmented: Callable[[SegmentedScan, LabelTask], object],
 ) -> SegmentationEvaluation:
-    """Ask every method about every test scan, and judge the answers.
+    """Segment every test scan with every method, and score the predictions.
 
     Args:
-        on_segmented: is shown each scan before the next is read.
+        report: called with lines of progress.
+        on_segmented: called with each scan before the next one is read.
 
     Raises:
-        InputError: model, list or labels cannot be used, or no test scan has a structure of the segmenter.
+        InputError: model, list or labels cannot be used, or no test scan holds a structure of the segmenter.
     """
-    networks = open_networks((question.model, *question.against), question.device)
+    networks = open_networks((options.model, *options.against), options.device)
     model, name = networks[0]
     card = model.card.segmenter
-    assert card is not None, "open_networks refuses models without"
-    joined, sequences = _configured(question)
-    task = _task(card, joined)
-    cohort = [scan for scan in read_cohort(question.data) if scan.modality in card.modalities]
-    tests = _labelled(question, task, cohort, sequences, "test")
-    methods = [network_method(each, called, prepared_by=model) for each, called in networks]
-    if question.baselines:
-        atlases = _labelled(question, task, cohort, sequences, "train")
+    assert card is not None, "open_networks accepts only models with a segmenter"
+    task = _task(card, options.joined_labels)
+    cohort = [scan for scan in read_cohort(options.data) if scan.modality in card.modalities]
+    tests = _labelled(options, task, cohort, "test")
+    methods = [segmenter_method(each, each_name, prepared_by=model) for each, each_name in networks]
+    if options.baselines:
+        atlases = _labelled(options, task, cohort, "train")
         methods += [threshold_method(), atlas_method(model, task, atlases)]
     scores: list[Score] = []
-    absent: list[tuple[str, str, int, float]] = []
+    false_positives_ml: list[tuple[str, str, int, float]] = []
     for number, scan in enumerate(tests, start=1):
-        segmented = _segmented(number, scan, model, task, methods, say)
-        _judge(segmented, task, question.tolerance_mm, scores, absent)
+        segmented = _segmented(number, scan, model, task, methods, report)
+        _score(segmented, task, options.tolerance_mm, scores, false_positives_ml)
         on_segmented(segmented, task)
     if not scores:
         raise InputError(
-            f"{question.data.name}: no voxel in the labels of the test scans is of a structure that {name} "
-            f"knows ({', '.join(task.sources)})."
+            f"{options.data.name}: the labels of the test scans hold no voxel of the classes of {name} "
+            f"({', '.join(task.sources)}). Give --config to join labels to classes, or other test scans."
         )
-    setting = Setting(
+    settings = EvaluationSettings(
         methods={method.name: method.origin for method in methods},
-        tolerance_mm=question.tolerance_mm,
-        seed=question.seed,
+        tolerance_mm=options.tolerance_mm,
+        seed=options.seed,
         num_scans=len(tests),
         num_patients=len({scan.first.patient for scan in tests}),
         not_covered=_not_covered(task, tests),
-        not_judged=sorted(set(task.sources) - {score.structure for score in scores}),
-        found_where_absent_ml=absent,
+        not_evaluated=sorted(set(task.sources) - {score.structure for score in scores}),
+        false_positives_ml=false_positives_ml,
     )
-    return reported(scores, list(task.sources), setting)
-
-
-def write_evaluation(found: SegmentationEvaluation, folder: Path, document: Path | None) -> None:
-    """Figures as JSON and as a page of tables; into a document where that is wanted."""
-    for name, text in (
-        (SEGMENTATION_JSON, json.dumps(found.as_data(), indent=2, allow_nan=False) + "\n"),
-        (SEGMENTATION_MARKDOWN, found.as_markdown()),
-    ):
-        with write_atomically(folder / name, overwrite=True) as temporary:
-            temporary.write_text(text, "utf-8")
-    if document is not None:
-        write_section(document, SECTION, found.as_markdown())
-
-
-def put_on_card(found: SegmentationEvaluation, model: Path) -> None:
-    """The figures, without single scans, as those of the model's segmenter."""
-    save_metrics(model, found.as_card_data(), of="segmenter")
-
-
-def _configured(question: SegmentationQuestion) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]:
-    """The names that each class joins, and the sequences that are seen together."""
-    if question.config is None:
-        return {}, ()
-    given = {"data": {"model": str(question.model), "scans": str(question.data)}}
-    data = read_segmenter_run(question.config, given).data
-    return data.classes or {}, data.sequences
+    return summarise(scores, list(task.sources), settings)
 
 
 def _task(card: SegmenterCard, joined: Mapping[str, Sequence[str]]) -> LabelTask:
-    """The model's classes, and the names of labels that count as them, their own among these."""
+    """Return the classes of the model, with the names of the labels that belong to each of them."""
     names = [each.name for each in card.classes[1:]]
     return LabelTask(
         labels=tuple(each.label for each in card.classes),
@@ -167,32 +145,32 @@ def _task(card: SegmenterCard, joined: Mapping[str, Sequence[str]]) -> LabelTask
 
 
 def _labelled(
-    question: SegmentationQuestion,
+    options: SegmentationOptions,
     task: LabelTask,
     cohort: Sequence[Scan],
-    sequences: Sequence[str],
     split: Split,
 ) -> list[LabelledScan]:
-    """The scans of a split in whose labels somebody looked for a structure of the task.
+    """Return the scans of a split whose labels name a structure of the task.
 
     Raises:
-        InputError: there is none.
+        InputError: there are none.
     """
     scans = [scan for scan in cohort if scan.split == split]
-    labelled = labelled_scans(question.data, scans, question.names, sequences)
-    fitting = [scan for scan in labelled if any(task.meaning(scan.names).annotated[1:])]
-    if fitting:
-        return fitting
+    labelled = labelled_scans(options.data, scans, options.names, options.sequences)
+    usable = [scan for scan in labelled if any(task.meaning(scan.names).annotated[1:])]
+    if usable:
+        return usable
     if labelled:
         known = sorted({name for scan in labelled for name in scan.names.values()})
         raise InputError(
-            f"{question.data.name}: the labels of its {split} scans name {', '.join(known)}; the segmenter "
-            f"knows {', '.join(task.sources)}. Give --config to join names, or --names to name labels."
+            f"{options.data.name}: the labels of its {split} scans name {', '.join(known)}; the segmenter "
+            f"knows {', '.join(task.sources)}. Give --config to join labels to classes, or --names to name "
+            "labels."
         )
     raise InputError(
-        f"{question.data.name}: no scan of the split {split!r} and of the segmenter's modality has labels. A "
-        "segmenter is judged by labelled scans of patients that it never saw (test); atlases are those of "
-        "others (train)."
+        f"{options.data.name}: no scan of the split {split!r} with the modality of the segmenter has "
+        "labels. The evaluation needs labelled scans of patients outside the training (split test), and "
+        "labelled scans of the train split for the atlases."
     )
 
 
@@ -202,38 +180,47 @@ def _segmented(
     model: Model,
     task: LabelTask,
     methods: Sequence[Method],
-    say: Callable[[str], None],
-) -> Segmented:
-    """A test scan with the answer of each method."""
+    report: Callable[[str], None],
+) -> SegmentedScan:
+    """Segment a test scan with each method."""
     prepared, labels = prepared_scan(model, scan)
     truth, volume = task.meaning(scan.names).target(labels), prepared[0].volume
-    found, known = {}, {}
+    predicted, known = {}, {}
     for method in methods:
-        began = time.monotonic()
-        answer = method.answer(scan, prepared)
-        meaning = task.meaning(answer.names)
+        start = time.monotonic()
+        prediction = method.predict(scan, prepared)
+        meaning = task.meaning(prediction.names)
         if any(meaning.annotated[1:]):
-            found[method.name], known[method.name] = meaning.target(answer.labels), meaning.annotated
-        say(f"Scan {number}: {method.name}, {time.monotonic() - began:.0f} s")
-    return Segmented(number=number, scan=scan, volume=volume, truth=truth, found=found, known=known)
+            predicted[method.name] = meaning.target(prediction.labels)
+            known[method.name] = meaning.annotated
+        report(f"Scan {number}: {method.name}, {time.monotonic() - start:.0f} s")
+    return SegmentedScan(
+        number=number, scan=scan, volume=volume, truth=truth, predicted=predicted, known=known
+    )
 
 
-def _judge(
-    segmented: Segmented,
+def _score(
+    segmented: SegmentedScan,
     task: LabelTask,
     tolerance_mm: float,
     scores: list[Score],
-    absent: list[tuple[str, str, int, float]],
+    false_positives_ml: list[tuple[str, str, int, float]],
 ) -> None:
-    """Append the scores of a scan, and what was found of structures that it does not hold."""
-    looked_for = task.meaning(segmented.scan.names).annotated
+    """Append the scores of a scan, and the predicted volumes of structures that the scan does not hold."""
+    annotated = task.meaning(segmented.scan.names).annotated
     first = segmented.scan.first
-    for method, found in segmented.found.items():
-        judged = [true and own for true, own in zip(looked_for, segmented.known[method], strict=True)]
+    for method, predicted in segmented.predicted.items():
+        evaluated = [
+            in_truth and in_method
+            for in_truth, in_method in zip(annotated, segmented.known[method], strict=True)
+        ]
         spacing = segmented.volume.spacing_mm
-        for k, measured in measured_structures(found, segmented.truth, judged, spacing, tolerance_mm).items():
+        measurements = measure_structures(predicted, segmented.truth, evaluated, spacing, tolerance_mm)
+        for k, measured in measurements.items():
             if measured.surface is None:
-                absent.append((method, task.names[k], segmented.number, measured.overlap.found_ml))
+                false_positives_ml.append(
+                    (method, task.names[k], segmented.number, measured.overlap.predicted_ml)
+                )
                 continue
             scores.append(
                 Score(
@@ -249,6 +236,6 @@ def _judge(
 
 
 def _not_covered(task: LabelTask, tests: Sequence[LabelledScan]) -> list[str]:
-    """Names in the truth that are no class's."""
+    """Return the names of the truth that belong to no class."""
     known = {source for sources in task.sources.values() for source in sources}
     return sorted({name for scan in tests for name in scan.names.values()} - known)

@@ -1,4 +1,7 @@
-"""Scores of structures as figures, tables and data; who was asked, and about what, is not its business."""
+"""Scores of structures as metrics, tables and JSON data.
+
+evaluate.py beside this file computes the scores; metrics/segmentation_scores.py defines them.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,27 +16,28 @@ from meduet_training.evaluation.metrics.segmentation_scores import (
     mean_over_structures,
     paired_difference,
 )
-from meduet_training.evaluation.sections import Figure, Part, Table
+from meduet_training.evaluation.sections import EvaluationSection, Metric, Table
 
-HOW = (
-    "Dice, and the share of both surfaces within {tolerance:g} mm of the other (NSD), on each scan's own "
-    "grid. Only structures that a scan's truth names and holds are judged in it; each structure counts alike "
-    "in a mean. Intervals draw patients: with few of them they say little, and for one there is none."
+DESCRIPTION = (
+    "Dice, and the fraction of both surfaces within {tolerance:g} mm of the other surface (NSD), on the "
+    "grid of each scan. A structure is scored in a scan if the labels of the scan name it and hold it. All "
+    "structures have the same weight in a mean. Intervals are over patients: they are unreliable for few "
+    "patients, and there is none for one patient."
 )
 
 Estimates = dict[str, dict[str, dict[str, Estimate]]]  # by structure, method and metric
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """All that a figure must not be quoted without.
+class EvaluationSettings:
+    """Settings that describe the metrics.
 
     Attributes:
-        methods: their names, the one that is judged first, and where they come from.
-        not_covered: structures in the truth that are no class's.
-        not_judged: classes that no test scan holds.
-        found_where_absent_ml: of structures that somebody looked for in vain: method, structure, scan and
-            what was found.
+        methods: origin of each method, by name; the evaluated model is the first.
+        not_covered: structures of the truth that are not a class of the segmenter.
+        not_evaluated: classes that no test scan holds.
+        false_positives_ml: method, structure, scan and predicted volume of structures that the labels name
+            but do not hold.
     """
 
     methods: Mapping[str, Mapping[str, str | int]]
@@ -42,20 +46,20 @@ class Setting:
     num_scans: int
     num_patients: int
     not_covered: Sequence[str]
-    not_judged: Sequence[str]
-    found_where_absent_ml: Sequence[tuple[str, str, int, float]]
+    not_evaluated: Sequence[str]
+    false_positives_ml: Sequence[tuple[str, str, int, float]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SegmentationEvaluation:
-    """What was found."""
+    """Metrics of a segmenter."""
 
-    part: Part
-    setting: Setting
+    section: EvaluationSection
+    settings: EvaluationSettings
     estimates: Estimates
 
     def as_data(self) -> dict[str, Any]:
-        """JSON types, single scans included."""
+        """Return everything as JSON types, with the tables of single scans."""
         structures = {
             structure: {
                 method: {metric: asdict(found) for metric, found in metrics.items()}
@@ -63,58 +67,65 @@ class SegmentationEvaluation:
             }
             for structure, methods in self.estimates.items()
         }
-        return self.as_figures() | {
+        return self.as_card_data() | {
             "structures": structures,
-            "tables": [asdict(table) for table in self.part.tables],
+            "tables": [asdict(table) for table in self.section.tables],
         }
 
-    def as_figures(self) -> dict[str, Any]:
-        """For the model card: without the single scans."""
-        return asdict(self.setting) | self.part.as_data()
+    def as_card_data(self) -> dict[str, Any]:
+        """Return the metrics for the model card, without single scans."""
+        return asdict(self.settings) | self.section.as_data()
 
     def as_markdown(self) -> str:
-        return self.part.as_markdown()
+        """Return metrics and tables as Markdown."""
+        return self.section.as_markdown()
 
 
-def reported(scores: Sequence[Score], structures: Sequence[str], setting: Setting) -> SegmentationEvaluation:
-    """Means, differences and tables of all scores.
+def summarise(
+    scores: Sequence[Score], structures: Sequence[str], settings: EvaluationSettings
+) -> SegmentationEvaluation:
+    """Compute the means, differences and tables of all scores.
 
     Args:
-        structures: in the order of the tables.
+        structures: names of the structures, in the order of the tables.
     """
-    by_method = {name: [score for score in scores if score.method == name] for name in setting.methods}
-    estimates = _estimates(by_method, structures, setting.seed)
-    part = Part(
+    by_method = {name: [score for score in scores if score.method == name] for name in settings.methods}
+    estimates = _estimates(by_method, structures, settings.seed)
+    section = EvaluationSection(
         title="Segmentation of test scans",
-        how=_words(setting),
-        figures=(*_means(by_method, setting.seed), *_differences(by_method, setting.seed)),
+        description=_description(settings),
+        metrics=(*_means(by_method, settings.seed), *_differences(by_method, settings.seed)),
         tables=(
             _structures(estimates, [name for name in by_method if by_method[name]]),
             _single_scans(scores),
         ),
-        seed=setting.seed,
+        seed=settings.seed,
     )
-    return SegmentationEvaluation(part=part, setting=setting, estimates=estimates)
+    return SegmentationEvaluation(section=section, settings=settings, estimates=estimates)
 
 
-def _words(setting: Setting) -> str:
-    words = [HOW.format(tolerance=setting.tolerance_mm)]
-    for name, origin in setting.methods.items():
+def _description(settings: EvaluationSettings) -> str:
+    sentences = [DESCRIPTION.format(tolerance=settings.tolerance_mm)]
+    for name, origin in settings.methods.items():
         if origin:
-            told = ", ".join(f"{key} {str(value)[:16]}" for key, value in origin.items())
-            words.append(f"{name}: {told}.".replace("_", " "))
-    if setting.not_covered:
-        words.append(f"In the truth, but no class of the segmenter: {', '.join(setting.not_covered)}.")
-    if setting.not_judged:
-        words.append(f"In no truth, and not judged: {', '.join(setting.not_judged)}.")
-    for name in setting.methods:
-        found = [found_ml for method, _, _, found_ml in setting.found_where_absent_ml if method == name]
-        if any(found):
-            words.append(
-                f"{name} found structures that are not there in {np.count_nonzero(found)} of {len(found)} "
-                f"cases, {max(found):.1f} mL at most."
+            details = ", ".join(f"{key} {str(value)[:16]}" for key, value in origin.items())
+            sentences.append(f"{name}: {details}.".replace("_", " "))
+    if settings.not_covered:
+        sentences.append(
+            f"In the truth, but not a class of the segmenter: {', '.join(settings.not_covered)}."
+        )
+    if settings.not_evaluated:
+        sentences.append(f"In no truth, and not evaluated: {', '.join(settings.not_evaluated)}.")
+    for name in settings.methods:
+        volumes_ml = [
+            predicted_ml for method, _, _, predicted_ml in settings.false_positives_ml if method == name
+        ]
+        if any(volumes_ml):
+            sentences.append(
+                f"{name} predicted absent structures in {np.count_nonzero(volumes_ml)} of "
+                f"{len(volumes_ml)} cases, at most {max(volumes_ml):.1f} mL."
             )
-    return " ".join(words)
+    return " ".join(sentences)
 
 
 def _estimates(by_method: Mapping[str, Sequence[Score]], structures: Sequence[str], seed: int) -> Estimates:
@@ -131,18 +142,18 @@ def _estimates(by_method: Mapping[str, Sequence[Score]], structures: Sequence[st
     return found
 
 
-def _means(by_method: Mapping[str, Sequence[Score]], seed: int) -> list[Figure]:
-    """Over the structures that each method knows."""
+def _means(by_method: Mapping[str, Sequence[Score]], seed: int) -> list[Metric]:
+    """Return the means over the structures that each method knows."""
     return [
-        Figure(
-            what=f"{method}: {metric}",
+        Metric(
+            name=f"{method}: {metric}",
             estimate=mean_over_structures(
                 [of(score) for score in scores],
                 [score.structure for score in scores],
                 [score.patient for score in scores],
                 seed,
             ),
-            beside=f"mean of {', '.join(sorted({score.structure for score in scores}))}",
+            comparison=f"mean of {', '.join(sorted({score.structure for score in scores}))}",
         )
         for metric, of in METRICS.items()
         for method, scores in by_method.items()
@@ -150,14 +161,14 @@ def _means(by_method: Mapping[str, Sequence[Score]], seed: int) -> list[Figure]:
     ]
 
 
-def _differences(by_method: Mapping[str, Sequence[Score]], seed: int) -> list[Figure]:
-    """Between the first method and each other, over what both know."""
+def _differences(by_method: Mapping[str, Sequence[Score]], seed: int) -> list[Metric]:
+    """Return the differences between the first method and each other method, over their common structures."""
     first, *others = by_method
     return [
-        Figure(
-            what=f"{first} minus {other}: {metric}",
+        Metric(
+            name=f"{first} minus {other}: {metric}",
             estimate=found,
-            beside="paired, over the structures that both know",
+            comparison="paired, over their common structures",
         )
         for other in others
         for metric, of in METRICS.items()
@@ -177,7 +188,7 @@ def _structures(estimates: Estimates, methods: Sequence[str]) -> Table:
 
 
 def _cell(found: Estimate) -> str:
-    if found.num_patients < 2:  # nothing to draw from
+    if found.num_patients < 2:  # one patient has no interval
         return f"{found.value:.3f}"
     return f"{found.value:.3f} ({found.low:.3f} – {found.high:.3f})"
 
@@ -193,9 +204,9 @@ def _single_scans(scores: Sequence[Score]) -> Table:
             score.surface.nsd,
             score.surface.hd95_mm,
             score.overlap.truth_ml,
-            score.overlap.found_ml,
+            score.overlap.predicted_ml,
         )
         for score in sorted(scores, key=lambda score: (score.scan, score.structure))
     ]
-    columns = ("scan", "domain", "structure", "method", "Dice", "NSD", "HD95 mm", "true mL", "found mL")
+    columns = ("scan", "domain", "structure", "method", "Dice", "NSD", "HD95 mm", "true mL", "predicted mL")
     return Table(title="Single scans", columns=columns, rows=rows)

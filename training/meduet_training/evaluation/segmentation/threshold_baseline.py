@@ -1,8 +1,8 @@
-"""The lungs of a CT by a threshold: what a person would try before any network.
+"""Segmentation of the lungs in CT by a threshold, a baseline without training.
 
-Air inside the body is the lungs, the airways and gas in the bowel. The two largest parts are the lungs, told
-apart by the side they lie on; lungs that touch, or hang together by the airways, are parted where they are
-narrowest. No other organ can be had by a threshold.
+Air inside the body is in the lungs, the airways and the bowel. The two largest connected regions are the
+lungs; the side of the body tells left from right. Lungs that touch, or that the airways connect, are
+separated by erosion. No other organ can be segmented by a threshold.
 """
 
 from typing import cast
@@ -16,25 +16,25 @@ from napari_meduet.volumes.intensity import body_mask
 from napari_meduet.volumes.volume import Volume
 
 NAMES = {1: "lung_left", 2: "lung_right"}
-CLOSING_MM = 5.0  # hand-drawn lungs hold their vessels
-STEP_MM, LARGEST_STEPS = 2.0, 12  # by which lungs that hang together are worn down
-SMALLEST_ML = 50.0  # less is gas in a bowel
-SMALLER_SHARE = 0.2  # of the larger lung; less is no second lung
+CLOSING_MM = 5.0  # fills the vessels, which manual lung labels include
+STEP_MM, MAX_STEPS = 2.0, 12  # of the erosion that separates connected lungs
+MIN_LUNG_ML = 50.0  # smaller regions are gas in the bowel
+MIN_LUNG_RATIO = 0.2  # of the smaller lung to the larger one
 
 
 def threshold_lungs(scan: Volume) -> np.ndarray:
-    """The lungs of a CT on its own grid: labels as in `NAMES`, uint8."""
-    found = np.zeros(scan.voxels.shape, np.uint8)
+    """Segment the lungs of a CT: labels as in `NAMES`, uint8, on the grid of the scan."""
+    empty = np.zeros(scan.voxels.shape, np.uint8)
     if scan.modality != "CT":
-        return found
+        return empty
     orientation = nib.orientations.io_orientation(scan.affine)
-    values = nib.orientations.apply_orientation(scan.values(), orientation)  # RAS order, as body_mask wants
+    values = nib.orientations.apply_orientation(scan.values(), orientation)  # RAS order, as body_mask expects
     spacing = np.array(scan.spacing_mm)[np.argsort(orientation[:, 0])]
     body = body_mask(values, "CT")
     air = body & (values < LUNG_HU)
     boxes = find_objects(air.astype(np.uint8))
     if not boxes:
-        return found
+        return empty
     ordered = np.zeros(values.shape, np.uint8)
     middle = float(np.flatnonzero(body.any(axis=(1, 2))).mean()) - boxes[0][0].start
     ordered[boxes[0]] = _lungs(air[boxes[0]], spacing, middle)
@@ -43,70 +43,70 @@ def threshold_lungs(scan: Volume) -> np.ndarray:
 
 
 def _lungs(air: np.ndarray, spacing_mm: np.ndarray, middle: float) -> np.ndarray:
-    """Labels of the lungs in all air inside the body.
+    """Return the labels of the lungs in the air inside the body.
 
     Args:
-        middle: of the body, along the first axis, which runs to the right.
+        middle: middle of the body along the first axis, which points to the right.
     """
     cores = _cores(air, spacing_mm)
     labels = np.zeros(air.shape, np.uint8)
     if not cores:
         return labels
-    places = [float(np.argwhere(core)[:, 0].mean()) for core in cores]
+    centres = [float(np.argwhere(core)[:, 0].mean()) for core in cores]
     if len(cores) == 1:
-        sides = [2 if places[0] > middle else 1]
+        sides = [2 if centres[0] > middle else 1]
     else:
-        sides = [2, 1] if places[0] > places[1] else [1, 2]
+        sides = [2, 1] if centres[0] > centres[1] else [1, 2]
     for core, side in zip(cores, sides, strict=True):
         labels[core] = side
-    whole = _parts_with(air, labels)
+    lungs = _regions_with(air, labels)
     nearest = distance_transform_edt(
         labels == 0, sampling=spacing_mm, return_distances=False, return_indices=True
     )
     nearest_labels = labels[tuple(cast(np.ndarray, nearest))]
-    return np.where(_closed(whole, spacing_mm), nearest_labels, 0).astype(np.uint8)
+    return np.where(_closed(lungs, spacing_mm), nearest_labels, 0).astype(np.uint8)
 
 
 def _cores(air: np.ndarray, spacing_mm: np.ndarray) -> list[np.ndarray]:
-    """The one or two largest parts, worn down until the second is a lung too."""
+    """Return the one or two largest regions, eroded until the second one is large enough to be a lung."""
     voxel_ml = float(np.prod(spacing_mm)) / 1000
     depth = _depth(air, spacing_mm)
-    whole: list[np.ndarray] = []
-    for step in range(LARGEST_STEPS):
-        parts, _ = _parts(depth > step * STEP_MM)
-        sizes = np.bincount(parts.ravel())[1:] * voxel_ml
+    largest: list[np.ndarray] = []
+    for step in range(MAX_STEPS):
+        regions, _ = _regions(depth > step * STEP_MM)
+        sizes = np.bincount(regions.ravel())[1:] * voxel_ml
         order = np.argsort(sizes)[::-1][:2]
-        if not len(order) or sizes[order[0]] < SMALLEST_ML:
+        if not len(order) or sizes[order[0]] < MIN_LUNG_ML:
             break
-        if len(order) == 2 and sizes[order[1]] >= max(SMALLER_SHARE * sizes[order[0]], SMALLEST_ML):
-            return [parts == part + 1 for part in order]
-        whole = whole or [parts == order[0] + 1]
-    return whole
+        if len(order) == 2 and sizes[order[1]] >= max(MIN_LUNG_RATIO * sizes[order[0]], MIN_LUNG_ML):
+            return [regions == region + 1 for region in order]
+        largest = largest or [regions == order[0] + 1]
+    return largest
 
 
-def _parts_with(air: np.ndarray, cores: np.ndarray) -> np.ndarray:
-    """The connected parts of the air that hold a core."""
-    parts, count = _parts(air)
-    kept = np.zeros(count + 1, bool)
-    kept[np.unique(parts[cores > 0])] = True
-    kept[0] = False
-    return kept[parts]
+def _regions_with(air: np.ndarray, cores: np.ndarray) -> np.ndarray:
+    """Return the connected regions of air that contain a core."""
+    regions, count = _regions(air)
+    is_kept = np.zeros(count + 1, bool)
+    is_kept[np.unique(regions[cores > 0])] = True
+    is_kept[0] = False
+    return is_kept[regions]
 
 
 def _closed(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """A mask without its gaps and holes of less than twice the closing's distance."""
-    room = [int(np.ceil(CLOSING_MM / step)) for step in spacing_mm]
-    padded = np.pad(mask, [(width, width) for width in room])
+    """Close gaps and holes of a mask that are narrower than twice `CLOSING_MM`."""
+    margins = [int(np.ceil(CLOSING_MM / step)) for step in spacing_mm]
+    padded = np.pad(mask, [(width, width) for width in margins])
     grown = _depth(~padded, spacing_mm) <= CLOSING_MM
     shrunk = _depth(grown, spacing_mm) > CLOSING_MM
-    return shrunk[tuple(slice(width, -width) for width in room)] | mask
+    return shrunk[tuple(slice(width, -width) for width in margins)] | mask
 
 
-def _parts(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """The connected parts of a mask, numbered from 1, and how many there are."""
+def _regions(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return the connected regions of a mask, numbered from 1, and their number."""
     return cast(tuple[np.ndarray, int], label(mask))
 
 
 def _depth(mask: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """How far each voxel of a mask is from the nearest outside it, in mm; 0 outside."""
+    """Return the distance of each voxel of a mask to the nearest voxel outside it, in mm; 0 outside."""
     return cast(np.ndarray, distance_transform_edt(mask, sampling=spacing_mm))

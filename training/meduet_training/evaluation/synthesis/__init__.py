@@ -1,1 +1,1 @@
-"""Evaluation of a generator: quality, controllability, memorisation."""
+"""Evaluation of a generator: quality, memorisation, controllability, counterfactuals."""

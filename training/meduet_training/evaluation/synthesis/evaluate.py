@@ -1,6 +1,8 @@
-"""`meduet-evaluate synthesis`: every question that a generator is asked, into one folder (specification, section 14)."""
+"""`meduet-evaluate synthesis`: all metrics of a generator (specification, section 14).
 
-import json
+The files beside this one compute the sections. commands/evaluate.py writes the results.
+"""
+
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -8,36 +10,36 @@ from pathlib import Path
 from typing import Any
 
 from meduet_training.evaluation.metrics.volume_features import volume_extractor
-from meduet_training.evaluation.sections import EvaluationSection, write_section
-from meduet_training.evaluation.synthesis.controllability import style_part, surface_part
-from meduet_training.evaluation.synthesis.counterfactuals import Sweep, counterfactual_part, sweeps
-from meduet_training.evaluation.synthesis.generated_crops import CropMaker
-from meduet_training.evaluation.synthesis.material import Material, gather_material
-from meduet_training.evaluation.synthesis.memorisation import memory_part
-from meduet_training.evaluation.synthesis.quality import quality_part
-from napari_meduet.models.card import GENERATOR_FILE, read_card
+from meduet_training.evaluation.sections import EvaluationSection
+from meduet_training.evaluation.synthesis.controllability import style_section, surface_section
+from meduet_training.evaluation.synthesis.counterfactuals import (
+    Sweep,
+    counterfactual_section,
+    generate_sweeps,
+)
+from meduet_training.evaluation.synthesis.evaluation_data import EvaluationData, build_evaluation_data
+from meduet_training.evaluation.synthesis.generated_crops import ConditionalSampler
+from meduet_training.evaluation.synthesis.memorisation import memory_section
+from meduet_training.evaluation.synthesis.quality import quality_section
+from napari_meduet.models.card import GENERATOR_FILE
 from napari_meduet.models.loading import load_model
-from napari_meduet.models.saving import save_metrics
 from napari_meduet.pipelines.requests import SynthesisRequest
-from napari_meduet.volumes.files import write_atomically
 
-SYNTHESIS_JSON, SYNTHESIS_MARKDOWN = "synthesis.json", "synthesis.md"
-SECTION = "synthesis"  # of a document, and on the card
+NAME = "synthesis"  # of the output files, of the section in a document, and of the metrics on the card
 
 
 @dataclass(frozen=True, kw_only=True)
-class SynthesisQuestion:
-    """What to evaluate, and how.
+class SynthesisOptions:
+    """Options of the evaluation of a generator.
 
     Attributes:
-        data: a manifest, or a folder with an index.json; its test split judges, its train split is what
-            samples could be copies of.
-        cache: folder of the scans' factors, filled where they are missing.
-        count: held-out crops, and generated ones.
-        sampling: sampler, steps and weights.
-        extractor: MedicalNet's weights; None: the pyramid.
-        document: a page with markers for the tables.
-        on_card: whether the figures go on the model's card.
+        model: folder of a model with a generator.
+        data: a manifest, or a folder with an index.json. Scans of the test split are references; samples
+            could be copies of scans of the train split.
+        cache: folder of the factors of the scans; missing factors are computed.
+        count: number of held-out crops, and of generated crops.
+        sampling: sampler, steps and guidance weights.
+        extractor: weights of MedicalNet. None: features of the pyramid.
     """
 
     model: Path
@@ -48,61 +50,74 @@ class SynthesisQuestion:
     sampling: SynthesisRequest
     extractor: Path | None
     device: str
-    document: Path | None
-    on_card: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SynthesisEvaluation:
-    """What was found.
+    """Metrics of a generator, with the crops and sweeps for pictures.
 
     Attributes:
-        settings: all that a figure must not be quoted without.
+        settings: digests, sampler and extractor that describe the metrics.
     """
 
-    parts: dict[str, EvaluationSection]
+    sections: dict[str, EvaluationSection]
     settings: dict[str, Any]
-    material: Material
-    swept: list[Sweep]
+    data: EvaluationData
+    sweeps: list[Sweep]
 
     def as_data(self) -> dict[str, Any]:
-        """JSON types, tables included."""
+        """Return everything as JSON types, with the tables."""
         return self.settings | {
-            "parts": {
-                name: part.as_data()
-                | {"title": part.title, "how": part.how, "tables": [asdict(each) for each in part.tables]}
-                for name, part in self.parts.items()
+            "sections": {
+                name: section.as_data()
+                | {
+                    "title": section.title,
+                    "description": section.description,
+                    "tables": [asdict(table) for table in section.tables],
+                }
+                for name, section in self.sections.items()
             }
         }
 
+    def as_card_data(self) -> dict[str, Any]:
+        """Return the metrics for the model card, without tables."""
+        return self.settings | {name: section.as_data() for name, section in self.sections.items()}
+
     def as_markdown(self) -> str:
-        words = self.settings
-        sampling = words["sampling"]
+        """Return settings, metrics and tables as Markdown."""
+        settings = self.settings
+        sampling = settings["sampling"]
         head = (
-            f"{words['num_crops']} crops, seed {words['seed']}; sampler {sampling['sampler']}, "
+            f"{settings['num_crops']} crops, seed {settings['seed']}; sampler {sampling['sampler']}, "
             f"{sampling['steps']} steps, w_c {sampling['content_weight']:g}, w_s "
-            f"{sampling['style_weight']:g}. Extractor {words['extractor']['name']} "
-            f"({words['extractor']['sha256'][:16]}); model {words['model_sha256'][:16]}, generator "
-            f"{words['generator_sha256'][:16]}."
+            f"{sampling['style_weight']:g}. Extractor {settings['extractor']['name']} "
+            f"({settings['extractor']['sha256'][:16]}); model {settings['model_sha256'][:16]}, generator "
+            f"{settings['generator_sha256'][:16]}."
         )
-        return "\n".join([head + "\n", *(part.as_markdown() for part in self.parts.values())])
+        return "\n".join([head + "\n", *(section.as_markdown() for section in self.sections.values())])
 
 
 def evaluate_synthesis(
-    question: SynthesisQuestion, say: Callable[[str], None], show: Callable[[str], None]
+    options: SynthesisOptions, report: Callable[[str], None], on_section: Callable[[str], None]
 ) -> SynthesisEvaluation:
-    """Answer every part in turn; each is shown as soon as it is known.
+    """Measure all sections.
+
+    Args:
+        report: called with lines of progress.
+        on_section: called with the Markdown text of each section as soon as it is measured.
 
     Raises:
-        InputError: model, cohort or extractor cannot be used.
+        InputError: the model, the cohort or the extractor cannot be used.
     """
-    model = load_model(question.model, question.device)
-    sampling = replace(question.sampling, steps=question.sampling.num_steps)
-    maker = CropMaker(model=model, sampling=sampling, seed=question.seed, tell=_counter(say))
-    extractor = volume_extractor(question.extractor, model.device)
+    model = load_model(options.model, options.device)
+    sampling = replace(options.sampling, steps=options.sampling.num_steps)
+    sampler = ConditionalSampler(
+        model=model, sampling=sampling, seed=options.seed, on_crop=_crop_counter(report)
+    )
+    extractor = volume_extractor(options.extractor, model.device)
     settings = {
-        "num_crops": question.count,
-        "seed": question.seed,
+        "num_crops": options.count,
+        "seed": options.seed,
         "extractor": {"name": extractor.name, "sha256": extractor.sha256},
         "model": model.card.name,
         "model_sha256": model.sha256,
@@ -115,51 +130,37 @@ def evaluate_synthesis(
             "style_weight": sampling.style_weight,
         },
     }
-    began = time.monotonic()
-    material = gather_material(
-        maker, extractor, question.data, question.cache, question.count, question.seed, say
+    start = time.monotonic()
+    data = build_evaluation_data(
+        sampler, extractor, options.data, options.cache, options.count, options.seed, report
     )
-    swept: list[Sweep] = []
-    parts: dict[str, EvaluationSection] = {}
-    for name, part in _answered(material, swept):
-        parts[name] = part
-        show(part.as_markdown())
-        say(f"{name}: done after {time.monotonic() - began:.0f} s")
-    return SynthesisEvaluation(parts=parts, settings=settings, material=material, swept=swept)
+    sweeps: list[Sweep] = []
+    sections: dict[str, EvaluationSection] = {}
+    for name, section in _sections(data, sweeps):
+        sections[name] = section
+        on_section(section.as_markdown())
+        report(f"{name}: finished after {time.monotonic() - start:.0f} s")
+    return SynthesisEvaluation(sections=sections, settings=settings, data=data, sweeps=sweeps)
 
 
-def write_evaluation(found: SynthesisEvaluation, question: SynthesisQuestion, folder: Path) -> None:
-    """Figures as JSON and as a page of tables; into a document and onto the card where that is wanted."""
-    for name, text in (
-        (SYNTHESIS_JSON, json.dumps(found.as_data(), indent=2, allow_nan=False) + "\n"),
-        (SYNTHESIS_MARKDOWN, found.as_markdown()),
-    ):
-        with write_atomically(folder / name, overwrite=True) as temporary:
-            temporary.write_text(text, "utf-8")
-    if question.document is not None:
-        write_section(question.document, SECTION, found.as_markdown())
-    if question.on_card:
-        data = found.settings | {name: part.as_data() for name, part in found.parts.items()}
-        save_metrics(question.model, read_card(question.model).metrics | {SECTION: data})
+def _sections(data: EvaluationData, sweeps: list[Sweep]) -> Iterator[tuple[str, EvaluationSection]]:
+    """Yield the sections one after another, and append the sweeps to a list for pictures."""
+    yield "quality", quality_section(data)
+    yield "memory", memory_section(data)
+    yield "style", style_section(data)
+    yield "surface", surface_section(data)
+    sweeps += generate_sweeps(data)
+    yield "counterfactuals", counterfactual_section(data, sweeps)
 
 
-def _answered(material: Material, swept: list[Sweep]) -> Iterator[tuple[str, EvaluationSection]]:
-    """The parts, the quickest to be read first; sweeps are kept for the pictures."""
-    yield "quality", quality_part(material)
-    yield "memory", memory_part(material)
-    yield "style", style_part(material)
-    yield "surface", surface_part(material)
-    swept += sweeps(material)
-    yield "counterfactuals", counterfactual_part(material, swept)
+def _crop_counter(report: Callable[[str], None]) -> Callable[[int], None]:
+    """Return a callback that reports every 16 generated crops."""
+    total = 0
 
+    def on_crop(count: int) -> None:
+        nonlocal total
+        total += count
+        if total % 16 == 0:
+            report(f"{total} crops generated")
 
-def _counter(say: Callable[[str], None]) -> Callable[[int], None]:
-    made = 0
-
-    def tell(count: int) -> None:
-        nonlocal made
-        made += count
-        if made % 16 == 0:
-            say(f"{made} crops generated")
-
-    return tell
+    return on_crop

@@ -1,4 +1,4 @@
-"""Crops that a model's generator makes, as `meduet synthesize` would: same sampler, guidance and noise."""
+"""Crops from the generator of a model, with the sampler, guidance and noise of `meduet synthesize`."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -24,12 +24,12 @@ from napari_meduet.tokenizers.tiling import decode_tiled
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Wanted:
-    """What one crop is asked to show; None: nothing is said of it.
+class CropConditions:
+    """Conditions of one generated crop; None: no condition.
 
     Attributes:
-        noise: which noise it begins from; equal numbers are equal noise.
-        tokens: content of every place, for the same anatomy.
+        noise: number of the initial noise; equal numbers are equal noise.
+        tokens: spatial content, for the same anatomy.
     """
 
     noise: int
@@ -39,84 +39,90 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CropMaker:
-    """A generator with the way it is sampled.
+class ConditionalSampler:
+    """The generator of a model with its sampling options.
 
     Attributes:
-        sampling: sampler, steps and guidance; what else it says is not looked at.
-        seed: of noise number 0; the next ones count on from it.
-        tell: hears how many crops were made so far.
+        sampling: sampler, steps and guidance; its other fields are not used.
+        seed: seed of noise number 0; noise number k has the seed plus k.
+        on_crop: called with 1 after each generated crop.
     """
 
     model: Model
     sampling: SynthesisRequest
     seed: int
-    tell: Callable[[int], None] = field(default=lambda count: None)
+    on_crop: Callable[[int], None] = field(default=lambda count: None)
 
     def __post_init__(self) -> None:
         check_sampler(self.generator, self.sampling.sampler)
 
     @property
     def generator(self) -> Generator:
-        """The model's.
+        """The generator of the model.
 
         Raises:
-            InputError: it has none.
+            InputError: the model has no generator.
         """
         if self.model.generator is None:
             raise InputError(
-                f"The model {self.model.card.name} has no generator, so there is nothing to evaluate; train "
-                "one with `meduet-train generator`."
+                f"The model {self.model.card.name} has no generator, so it cannot be evaluated. Train "
+                "a generator with `meduet-train generator`."
             )
         return self.model.generator
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """Of a crop, in tokens."""
+        """Size of a crop, in tokens."""
         return self.generator.config.grid
 
-    def with_weights(self, content: float, style: float) -> "CropMaker":
+    def with_weights(self, content: float, style: float) -> "ConditionalSampler":
+        """Return the same sampler with other guidance weights."""
         return replace(self, sampling=replace(self.sampling, content_weight=content, style_weight=style))
 
     @torch.inference_mode()
-    def latents(self, wanted: Iterable[Wanted]) -> Float[Tensor, "N C x y z"]:
-        """Standardised latents, one for each wish."""
-        return torch.stack([self._latent(each) for each in wanted])
+    def latents(self, conditions: Iterable[CropConditions]) -> Float[Tensor, "N C x y z"]:
+        """Generate standardised latents, one for each set of conditions."""
+        return torch.stack([self._latent(each) for each in conditions])
 
-    def _latent(self, wanted: Wanted) -> Float[Tensor, "C x y z"]:
-        sampling = self.sampling  # a null that is guided towards is itself: its evaluations are saved
-        if wanted.content is None:
+    def _latent(self, conditions: CropConditions) -> Float[Tensor, "C x y z"]:
+        sampling = self.sampling  # guidance towards an absent condition has no effect; skipping it saves time
+        if conditions.content is None:
             sampling = replace(sampling, content_weight=0.0)
-        if wanted.style is None:
+        if conditions.style is None:
             sampling = replace(sampling, style_weight=0.0)
-        tokens = None if wanted.tokens is None else wanted.tokens.unflatten(0, self.size)
-        asked = SamplingConditions(
-            size=self.size, content=wanted.content, style=wanted.style, tokens=tokens, start=None
+        tokens = None if conditions.tokens is None else conditions.tokens.unflatten(0, self.size)
+        sampling_conditions = SamplingConditions(
+            size=self.size, content=conditions.content, style=conditions.style, tokens=tokens, start=None
         )
         latent = denoised(
-            self.generator, asked, sampling, self.seed + wanted.noise, MemoryFallback(), null_progress
+            self.generator,
+            sampling_conditions,
+            sampling,
+            self.seed + conditions.noise,
+            MemoryFallback(),
+            null_progress,
         )
-        self.tell(1)
+        self.on_crop(1)
         return latent[0].float().cpu()
 
 
 @torch.inference_mode()
 def decoded(model: Model, latents: Iterable[Float[Tensor, "C x y z"]]) -> Float[Tensor, "N X Y Z"]:
-    """Volumes of standardised latents, in profile units and half precision."""
+    """Decode standardised latents to volumes of normalised intensity, in half precision."""
     volumes = [decode_tiled(model.tokenizer, model.restored(latent[None]))[0, 0] for latent in latents]
     return torch.stack(volumes).clamp(0, 1).half()
 
 
 @torch.inference_mode()
-def recognised_by_model(model: Model, latents: Float[Tensor, "N C x y z"]) -> np.ndarray:
-    """The domain (N,) that the model's own style classifier reads from each standardised latent (M-18)."""
+def predict_with_model(model: Model, latents: Float[Tensor, "N C x y z"]) -> np.ndarray:
+    """Return the domain (N,) of each standardised latent, by the style classifier of the model (M-18)."""
     config = model.meduet.config
     size = config.latent_shape[1:]
-    found = []
+    domains = []
     for latent in latents:
         sides = (latent.shape[1], latent.shape[2], latent.shape[3])
         windows = torch.stack([cut_window(latent, at, size) for at in window_positions(sides, size)])
         _, style = model.meduet.encode(windows.to(model.device))
         logits = model.meduet.style_domain(style.mean(dim=1)).mean(dim=0)
-        found.append(model.card.domains[int(logits[: len(model.card.domains)].argmax())])
-    return np.array(found)
+        domains.append(model.card.domains[int(logits[: len(model.card.domains)].argmax())])
+    return np.array(domains)

@@ -1,4 +1,6 @@
-"""Whether generated crops are distributed as real ones are: FID, MMD, MS-SSIM, the tokenizer's floor."""
+"""Distances between the distributions of generated and real crops: FID, MMD, MS-SSIM, and those of the
+tokenizer.
+"""
 
 from collections.abc import Callable, Iterable
 
@@ -17,76 +19,78 @@ from meduet_training.evaluation.metrics.pyramid_features import NAME as SLICE_EX
 from meduet_training.evaluation.metrics.set_estimates import set_estimate
 from meduet_training.evaluation.metrics.structural_similarity import ms_ssim, scales_of
 from meduet_training.evaluation.metrics.volume_features import SLICES, slice_features
-from meduet_training.evaluation.sections import Figure, Part
-from meduet_training.evaluation.synthesis.material import Material
+from meduet_training.evaluation.sections import EvaluationSection, Metric
+from meduet_training.evaluation.synthesis.evaluation_data import EvaluationData
 
-MOST_PAIRS = 1000  # of MS-SSIM (specification, section 14)
-SLICE_DRAWS = 200  # a drawn 2.5-D distance costs three of as many slices
-HOW = (
-    "Held-out crops of {size} voxels against crops generated from their own pooled content and style. "
-    "Features of volumes: {extractor}; of slices (2.5-D, {slices} a crop across each axis, mean of the "
-    "three axes): {slice_extractor}, whatever the extractor. The reconstruction is the real crop "
-    "through the tokenizer, as near as any generator can come. A FID of so few crops is far from 0 for "
-    "equal distributions, so other crops of the same scans are given beside it; compare only figures of"
-    " equal n and extractor. The MMD (squared, unbiased, RBF kernel as long as the median distance of "
-    "real crops) is 0 on average for equal distributions, and may be below. Intervals: crops drawn anew"
-    " within each patient, moved by what drawing adds (2.5-D: {slice_draws} draws). MS-SSIM of pairs "
-    "says how alike the samples of a set are; a generator that always makes the same shows a larger one"
-    " than the real crops do."
+MAX_PAIRS = 1000  # of MS-SSIM (specification, section 14)
+SLICE_DRAWS = 200  # fewer, because each draw computes the distances of three axes
+DESCRIPTION = (
+    "Held-out crops of {size} voxels are compared with crops generated from their own pooled content and "
+    "style. Features of volumes: {extractor}. Features of slices (2.5-D, {slices} of a crop across each "
+    "axis, mean of the three axes): {slice_extractor}, with every extractor. A reconstruction is a real "
+    "crop after encoding and decoding, which no generator can surpass. The FID of so few crops is far from "
+    "0 for equal distributions, so other crops of the same scans are given for comparison; compare only "
+    "values with equal n and extractor. The MMD (squared, unbiased, RBF kernel with the median distance of "
+    "real crops) is 0 on average for equal distributions and may be negative. Intervals are over crops "
+    "drawn within each patient, shifted by the bias of drawing (2.5-D: {slice_draws} draws). The MS-SSIM "
+    "of pairs measures the similarity of the samples of a set; a generator with little variety has a "
+    "larger MS-SSIM than real crops."
 )
 
 
-def quality_part(material: Material) -> Part:
-    """Distances of generated, reconstructed and real crops."""
-    crops, seed = material.crops, material.seed
+def quality_section(data: EvaluationData) -> EvaluationSection:
+    """Measure the distances between generated, reconstructed and real crops."""
+    crops, seed = data.crops, data.seed
     sets = {
-        "real": crops.units,
-        "other real": material.others.units,
-        "reconstructed": material.reconstructed,
-        "generated": material.paired_volumes,
+        "real": crops.voxels,
+        "other real": data.others.voxels,
+        "reconstructed": data.reconstructed,
+        "generated": data.paired_volumes,
     }
-    volumes = {name: material.extractor.features(each) for name, each in sets.items()}
+    volumes = {name: data.extractor.features(each) for name, each in sets.items()}
     slices = {name: slice_features(each) for name, each in sets.items()}
     pairs = (
         ("generated", "real", ""),
-        ("generated", "reconstructed", "what the generator adds"),
-        ("reconstructed", "real", "the tokenizer's floor"),
-        ("other real", "real", "what a perfect generator would have"),
+        ("generated", "reconstructed", "error of the generator"),
+        ("reconstructed", "real", "error of the tokenizer"),
+        ("other real", "real", "a perfect generator"),
     )
     length = median_distance(volumes["real"])
-    figures = []
+    metrics = []
     for title, measure in (
         ("FID", lambda one, other: fid_estimate(volumes[one], volumes[other], crops.patients, seed)),
         ("MMD", lambda one, other: mmd_estimate(volumes[one], volumes[other], length, crops.patients, seed)),
         ("2.5-D FID", lambda one, other: slice_estimate(slices[one], slices[other], crops.patients, seed)),
     ):
-        figures += [
-            Figure(what=f"{title}, {one} to {other}", estimate=measure(one, other), beside=beside)
+        metrics += [
+            Metric(name=f"{title}, {one} to {other}", estimate=measure(one, other), comparison=beside)
             for one, other, beside in pairs
         ]
     for name in ("generated", "reconstructed", "real"):
-        figures.append(
-            Figure(
-                what=f"MS-SSIM of pairs, {name}",
+        metrics.append(
+            Metric(
+                name=f"MS-SSIM of pairs, {name}",
                 estimate=diversity_estimate(sets[name], crops.patients, seed),
-                beside="the more alike, the larger",
+                comparison="larger for more similar samples",
             )
         )
-    size = " × ".join(str(side) for side in crops.units.shape[1:])
-    how = HOW.format(
+    size = " × ".join(str(side) for side in crops.voxels.shape[1:])
+    description = DESCRIPTION.format(
         size=size,
-        extractor=material.extractor.name,
+        extractor=data.extractor.name,
         slices=SLICES,
         slice_extractor=SLICE_EXTRACTOR,
         slice_draws=SLICE_DRAWS,
     )
-    return Part(title="Generated and real crops", how=how, figures=tuple(figures), seed=seed)
+    return EvaluationSection(
+        title="Generated and real crops", description=description, metrics=tuple(metrics), seed=seed
+    )
 
 
 def fid_estimate(
     one: Float[np.ndarray, "N F"], other: Float[np.ndarray, "N F"], patients: np.ndarray, seed: int
 ) -> Estimate:
-    """Fréchet distance of two sets whose rows belong together, with its interval."""
+    """Return the Fréchet distance of two sets with paired rows, with its interval."""
     return set_estimate(by_rows(lambda rows: frechet_distance(one[rows], other[rows])), patients, seed)
 
 
@@ -97,10 +101,10 @@ def mmd_estimate(
     patients: np.ndarray,
     seed: int,
 ) -> Estimate:
-    """Squared MMD of two sets whose rows belong together, with its interval.
+    """Return the squared MMD of two sets with paired rows, with its interval.
 
     Args:
-        length: of the RBF kernel.
+        length: length of the RBF kernel.
     """
     within, within_other, between = (
         rbf_kernel(*pair, length) for pair in ((one, one), (other, other), (one, other))
@@ -113,7 +117,7 @@ def mmd_estimate(
 def slice_estimate(
     one: Float[np.ndarray, "N A S F"], other: Float[np.ndarray, "N A S F"], patients: np.ndarray, seed: int
 ) -> Estimate:
-    """Mean over the axes of the Fréchet distance of slices, crops drawn whole."""
+    """Return the Fréchet distance of slices, averaged over the axes; the bootstrap draws whole crops."""
 
     def distance(rows: np.ndarray) -> float:
         axes = range(one.shape[1])
@@ -124,20 +128,20 @@ def slice_estimate(
 
 
 def diversity_estimate(volumes: Iterable[Tensor], patients: np.ndarray, seed: int) -> Estimate:
-    """Mean MS-SSIM of 1000 random pairs, or of all where there are fewer."""
+    """Return the mean MS-SSIM of 1000 random pairs, or of all pairs if there are fewer."""
     scales = [scales_of(volume) for volume in volumes]
     first, second = np.triu_indices(len(scales), k=1)
-    chosen = np.random.default_rng(seed).permutation(len(first))[:MOST_PAIRS]
+    chosen = np.random.default_rng(seed).permutation(len(first))[:MAX_PAIRS]
     first, second = first[chosen], second[chosen]
-    alike = np.array([ms_ssim(scales[i], scales[j]) for i, j in zip(first, second, strict=True)])
+    similarity = np.array([ms_ssim(scales[i], scales[j]) for i, j in zip(first, second, strict=True)])
 
     def mean(counts: np.ndarray) -> float:
         weights = counts[first] * counts[second]  # a crop is never paired with its own copies
-        return float((weights * alike).sum() / weights.sum())
+        return float((weights * similarity).sum() / weights.sum())
 
     return set_estimate(mean, patients, seed)
 
 
 def by_rows(statistic: Callable[[np.ndarray], float]) -> Callable[[np.ndarray], float]:
-    """A statistic of rows, some of them several times, as one of counts."""
+    """Turn a statistic of row indices, which may repeat, into a statistic of counts."""
     return lambda counts: statistic(np.repeat(np.arange(len(counts)), counts.astype(int)))

@@ -1,8 +1,9 @@
-"""Which style each held-out crop is asked for, and the probe that says whether it came (specification, section 13).
+"""Target styles of held-out crops, and the probe that predicts the domain of a sample (specification, section
+13).
 
-The probe is a logistic regression on features of images that know nothing of the model, learned from real
-crops. A generator can only write what its tokenizer can, so the real crops too are seen through the
-tokenizer: a probe of raw voxels would tell tokenizers from scanners.
+The probe is a logistic regression on image features that are independent of the model, fitted to real crops.
+A generator can only write images that its tokenizer can decode. The real crops are therefore encoded and
+decoded too; otherwise the probe would recognise the tokenizer instead of the scanner.
 """
 
 from dataclasses import dataclass
@@ -10,67 +11,63 @@ from typing import Self
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import Pipeline
 
-from meduet_training.evaluation.metrics.probes import MAX_ITERATIONS
-from meduet_training.evaluation.metrics.pyramid_features import BINS, PARTS
+from meduet_training.evaluation.metrics.probes import linear_classifier
+from meduet_training.evaluation.metrics.pyramid_features import BINS, BLOCKS
 from meduet_training.evaluation.synthesis.real_crops import RealCrops
 from napari_meduet.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DomainProbe:
-    """Tells domains by how a volume looks, not by what lies where in it.
+    """A probe of the domain that uses intensities and gradients, but not the layout of the volume.
 
     Attributes:
-        shares: of each domain among the crops it learned from; their prior.
+        fractions: fraction of each domain among the fitted crops, the prior of the probe.
     """
 
     pipeline: Pipeline
-    shares: dict[str, float]
+    fractions: dict[str, float]
 
     @classmethod
-    def fitted(cls, features: Float[np.ndarray, "N F"], domains: np.ndarray) -> Self:
-        """Learn from the pyramid's features of volumes and their domains.
+    def fit(cls, features: Float[np.ndarray, "N F"], domains: np.ndarray) -> Self:
+        """Fit the probe to pyramid features of volumes, and their domains.
 
         Raises:
-            InputError: there are not two domains.
+            InputError: there are fewer than two domains.
         """
         names, counts = np.unique(domains, return_counts=True)
         if len(names) < 2:
             raise InputError(
-                f"The held-out scans are all of the domain {names[0]}; a style that was asked for can be "
-                "recognised only among two domains or more."
+                f"All held-out scans have the domain {names[0]}. A target style can only be recognised "
+                "among two domains or more; add held-out scans of another domain."
             )
-        pipeline = make_pipeline(
-            StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS, class_weight="balanced")
-        )
-        shares = dict(zip(names.tolist(), (counts / counts.sum()).tolist(), strict=True))
-        return cls(pipeline=pipeline.fit(_look(features), domains), shares=shares)
+        fractions = dict(zip(names.tolist(), (counts / counts.sum()).tolist(), strict=True))
+        return cls(pipeline=linear_classifier().fit(_without_layout(features), domains), fractions=fractions)
 
     @property
     def chance(self) -> float:
-        return 1.0 / len(self.shares)
+        """Accuracy of a random guess."""
+        return 1.0 / len(self.fractions)
 
-    def recognised(self, features: Float[np.ndarray, "N F"]) -> np.ndarray:
-        """The domain (N,) that each volume looks like."""
-        return self.pipeline.predict(_look(features))
+    def predict(self, features: Float[np.ndarray, "N F"]) -> np.ndarray:
+        """Return the predicted domain (N,) of each volume."""
+        return self.pipeline.predict(_without_layout(features))
 
 
-def _look(features: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N G"]:
-    """The pyramid's features without the means of the volume's parts."""
-    return np.concatenate([features[:, :BINS], features[:, BINS + PARTS**3 :]], axis=1)
+def _without_layout(features: Float[np.ndarray, "N F"]) -> Float[np.ndarray, "N G"]:
+    """Return the pyramid features without the means of the blocks."""
+    return np.concatenate([features[:, :BINS], features[:, BINS + BLOCKS**3 :]], axis=1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TargetStyles:
-    """Crops of one domain, asked for in the style of another.
+    """Pairs of a content crop and a target style of another domain.
 
     Attributes:
-        content: index (N,) of the crop whose content is asked for.
-        style: index (N,) of the crop whose scan's style is.
+        content: (N,), indices of the content crops.
+        style: (N,), indices of the crops whose scans give the style.
     """
 
     content: np.ndarray
@@ -80,37 +77,38 @@ class TargetStyles:
         return len(self.content)
 
     def first(self, count: int) -> "TargetStyles":
+        """Return the first pairs."""
         return TargetStyles(content=self.content[:count], style=self.style[:count])
 
 
 def draw_target_styles(crops: RealCrops, seed: int) -> TargetStyles:
-    """For each crop the style of another domain, drawn evenly; crops that no other style fits are left out.
+    """Draw a style of another domain for each crop, evenly over domains; crops without one are left out.
 
-    CT takes styles of CT; MR those of its own body region (the first words of a domain's name), since an MR
-    style of another region would ask for the contrast of tissues that the content does not have.
+    CT crops take styles of CT. MR crops take styles of their body region (the first two words of the domain),
+    because the style of another region holds the contrast of tissues that the content does not have.
 
     Raises:
-        InputError: no crop has a fitting style.
+        InputError: no crop has a compatible style.
     """
     rng = np.random.default_rng(seed)
     families = families_of(crops)
     pairs = []
     for content in range(len(crops)):
-        fitting = (families == families[content]) & (crops.domains != crops.domains[content])
-        if fitting.any():
-            domain = rng.choice(np.unique(crops.domains[fitting]))
+        compatible = (families == families[content]) & (crops.domains != crops.domains[content])
+        if compatible.any():
+            domain = rng.choice(np.unique(crops.domains[compatible]))
             pairs.append((content, int(rng.choice(np.flatnonzero(crops.domains == domain)))))
     if not pairs:
         raise InputError(
-            "No held-out scan has another domain of its modality and body region beside it, so no style can "
-            "be changed; add such scans to the test split."
+            "The held-out scans of each modality and body region have one domain, so no style can be "
+            "changed. Add scans of other domains to the test split."
         )
     content, style = np.array(pairs).T
     return TargetStyles(content=content, style=style)
 
 
 def families_of(crops: RealCrops) -> np.ndarray:
-    """Among which crops (N,) a style may be taken: those of one word."""
+    """Return a group name for each crop (N,); styles are compatible within a group."""
     return np.array(
         [
             "CT" if modality == "CT" else "-".join(str(domain).split("-")[:2])
