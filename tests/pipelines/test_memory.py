@@ -106,11 +106,11 @@ def test_the_estimate_covers_the_peak_of_a_segmentation_of_many_classes(tiny_mod
 def test_the_limit_of_the_process_is_known():
     script = (
         "import resource\n"
-        "from napari_meduet.pipelines.common.memory import _of_process\n"
-        "assert _of_process() is None\n"
+        "from napari_meduet.pipelines.common.memory import _left_to_process\n"
+        "assert _left_to_process() is None\n"
         "_, hard = resource.getrlimit(resource.RLIMIT_AS)\n"
         "resource.setrlimit(resource.RLIMIT_AS, (64 * 2**30, hard))\n"
-        "print(_of_process() / 2**30)\n"
+        "print(_left_to_process() / 2**30)\n"
     )
     finished = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert 32 < float(finished.stdout) < 64
@@ -125,8 +125,3 @@ def test_what_does_not_fit_is_refused_with_numbers(tiny_model, smooth_ct, noisy_
         extract(ExtractRequest([smooth_ct], **asked))
     with pytest.raises(InputError, match="GiB"):
         roundtrip(RoundtripRequest(smooth_ct, **asked))
-
-
-def test_a_system_that_does_not_say_refuses_nothing(tiny_model, smooth_ct, monkeypatch):
-    monkeypatch.setattr(memory_module, "free_bytes", lambda: None)
-    assert extract(ExtractRequest([smooth_ct], model=tiny_model, device="cpu")).scans

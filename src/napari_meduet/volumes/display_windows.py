@@ -1,7 +1,7 @@
 """Intensity windows in which scans are shown: CT windows in HU, and percentiles of the values for MR.
 
-The viewer, the pictures of the command line and the panels of the trainings use these values. intensity.py holds the
-profiles that normalise scans for the networks.
+The viewer, the pictures of the command line and the panels of the trainings use these values. intensity.py
+holds the profiles that normalise scans for the networks.
 """
 
 CT_WINDOWS = {  # lowest and highest HU; the usual level and width of radiology, such as L 40 W 400 for soft tissue

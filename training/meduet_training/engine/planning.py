@@ -86,7 +86,7 @@ class Plan:
     Attributes:
         operations: operations of a step, summed over all processes.
         memory: memory of each device, first as configured, then with other options.
-        memory_free: free bytes of this machine's device; None if the system does not report them.
+        memory_free: free bytes of this machine's device.
         step_time: measured time; None if the run does not fit on this machine.
         step_s: seconds of a step if every process has a device like that of this machine.
         disk: bytes of checkpoints, cache and logs.
@@ -99,7 +99,7 @@ class Plan:
     weights: Weights
     operations: int
     memory: tuple[Memory, ...]
-    memory_free: int | None
+    memory_free: int
     step_time: StepTime | None
     disk: dict[str, int]
     disk_free: int
@@ -120,7 +120,7 @@ class Plan:
         """Sentences about what does not fit, and what would help."""
         found = []
         needed = self.memory[0].total
-        if self.memory_free is not None and needed > self.memory_free:
+        if needed > self.memory_free:
             found.append(
                 f"A step needs {needed / GIB:.1f} GiB of memory and {self.memory_free / GIB:.1f} GiB are "
                 f"free: {self._remedy(self.memory_free)}"
@@ -182,7 +182,7 @@ def plan_run(
     )
     memory_free = _free(device)
     alone = memory_of(weights, activations[hardware.recompute], "ddp", hardware.recompute, 1)
-    fits = memory_free is None or alone.total - alone.activations < 0.8 * memory_free
+    fits = alone.total - alone.activations < 0.8 * memory_free
     checkpoint = checkpoint_bytes(weights)
     steps = training.total_steps
     return Plan(
@@ -281,7 +281,7 @@ def plan_table(plan: Plan) -> Table:
     for part in ("weights", "teacher", "gradients", "optimizer", "activations", "total"):
         label = f"memory, {part}" + (f" of {plan.rows} rows" if part == "activations" else "")
         table.add_row(label, *(_in_gib(getattr(memory, part)) for memory in plan.memory))
-    free = "not known" if plan.memory_free is None else _in_gib(plan.memory_free)
+    free = _in_gib(plan.memory_free)
     table.add_row(f"memory that is free ({plan.device})", free)
     table.add_section()
     if plan.step_time is None or plan.step_s is None:
@@ -340,7 +340,7 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "this machine"
 
 
-def _free(device: torch.device) -> int | None:
+def _free(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes()
 
 

@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+
 from meduet_training.jobs.machine import find_gpus
 from meduet_training.jobs.record import SCHEDULER, Job
 from napari_meduet.errors import InputError
@@ -151,7 +153,7 @@ def _supervisor(job: Job) -> int | None:
     folder = job.folder / SCHEDULER
     try:
         number = (folder / "id").read_text()  # also where the submission was killed before it kept it
-        words = Path(f"/proc/{int(number)}/cmdline").read_bytes().split(b"\0")
-    except (OSError, ValueError):
+        arguments = psutil.Process(int(number)).cmdline()
+    except (OSError, ValueError, psutil.Error):
         return None
-    return int(number) if str(folder).encode() in words else None
+    return int(number) if str(folder) in arguments else None

@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 GIB = 2**30
 
 
@@ -39,7 +41,7 @@ def describe_machine(jobs: Path) -> dict[str, Any]:
         "meduet": _version("napari-meduet"),
         "torch": _version("torch"),
         "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_free_gib": _free_memory_gib(),
+        "memory_free_gib": round(psutil.virtual_memory().available / GIB, 1),
         "disk_free_gib": round(shutil.disk_usage(_existing(jobs)).free / GIB, 1),
         "gpus": [asdict(gpu) for gpu in find_gpus()],
         "sbatch": shutil.which("sbatch") is not None,
@@ -52,15 +54,6 @@ def _version(distribution: str) -> str | None:
         return version(distribution)
     except PackageNotFoundError:
         return None
-
-
-def _free_memory_gib() -> float | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    kib = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
-    return None if kib is None else round(int(kib) / 2**20, 1)
 
 
 def _existing(folder: Path) -> Path:

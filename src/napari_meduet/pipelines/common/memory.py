@@ -1,12 +1,12 @@
-"""Whether a job fits into the memory that is free, asked before it takes any (docs/reliability.md, G7).
+"""Check that a job fits into the free memory before the job starts (docs/reliability.md, G7).
 
-A job that runs out of memory on a shared computer is ended by the system without a word, and may take others
-with it. What is free is asked of the system, of a container's limit and of the process's own; where none of
-them answers, nothing is refused.
+When memory runs out on a shared computer, the system kills the job without a message, and perhaps other jobs
+too. The free memory is the smallest of what the system, the container and the limit of the process leave.
 """
 
-import os
 from pathlib import Path
+
+import psutil
 
 from napari_meduet.core.analysis.unetr import LatentUNETR
 from napari_meduet.errors import InputError
@@ -59,7 +59,7 @@ def check_synthesis_memory(model: Model, shape: tuple[int, int, int]) -> None:
     latents = num_voxels / _product(model.tokenizer.stride)
     tiles = min(MEMORY_BUDGET_BYTES, latents * model.tokenizer.bytes_per_latent_voxel)
     needed = FLOAT_BYTES * WORKING_COPIES * num_voxels + tiles
-    if free is not None and needed > free:
+    if needed > free:
         raise InputError(
             f"{' x '.join(map(str, shape))} voxels need about {needed / GIB:.1f} GiB of memory and "
             f"{free / GIB:.1f} GiB are free. Close other programs, or choose a smaller size."
@@ -93,32 +93,23 @@ def segmentation_bytes(model: Model, network: LatentUNETR, scan: Volume) -> int:
     )
 
 
-def free_bytes() -> int | None:
-    """Memory that this process may still take; None where the system does not say."""
-    limits = [limit for limit in (_of_system(), _of_container(), _of_process()) if limit is not None]
-    return min(limits, default=None)
+def free_bytes() -> int:
+    """Return the bytes of memory that this process may still take."""
+    limits = [psutil.virtual_memory().available, _left_in_container(), _left_to_process()]
+    return min(limit for limit in limits if limit is not None)
 
 
 def _refuse_above_free(needed: int) -> None:
     free = free_bytes()
-    if free is not None and needed > free:
+    if needed > free:
         raise InputError(
             f"This scan needs about {needed / GIB:.1f} GiB of memory and {free / GIB:.1f} GiB are free. "
             "Close other programs, or crop the scan to the region of interest."
         )
 
 
-def _of_system() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    fields = dict(line.split(":", 1) for line in lines)
-    return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
-
-
-def _of_container() -> int | None:
-    """What a control group (version 2) leaves."""
+def _left_in_container() -> int | None:
+    """Return the bytes that a control group (version 2) leaves; None without a limit."""
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
         used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
@@ -127,18 +118,14 @@ def _of_container() -> int | None:
     return None if limit == "max" else max(0, int(limit) - used)
 
 
-def _of_process() -> int | None:
-    """What RLIMIT_AS leaves."""
+def _left_to_process() -> int | None:
+    """Return the bytes that RLIMIT_AS leaves; None without a limit, and on Windows, which has none."""
     try:
         import resource
-
-        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    except (ImportError, OSError):
+    except ImportError:
         return None
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit == resource.RLIM_INFINITY:
-        return None
-    return max(0, limit - pages * os.sysconf("SC_PAGE_SIZE"))
+    return None if limit == resource.RLIM_INFINITY else max(0, limit - psutil.Process().memory_info().vms)
 
 
 def _product(shape: tuple[int, ...]) -> int:
