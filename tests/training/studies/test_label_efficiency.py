@@ -19,9 +19,9 @@ from meduet_training.data.cohort.scans import read_cohort
 from meduet_training.data.sources.labelled_crops import LabelledSource
 from meduet_training.studies.label_efficiency import segmentation
 from meduet_training.studies.label_efficiency.gains import over_seeds, paired_gain
-from meduet_training.studies.label_efficiency.runner import planned_runs
-from meduet_training.studies.label_efficiency.subsets import Budget, budgets_in, draw_patients
-from meduet_training.studies.label_efficiency.tables import Finished, Study, as_data, as_markdown
+from meduet_training.studies.label_efficiency.runner import plan_runs
+from meduet_training.studies.label_efficiency.subsets import Subset, parse_subsets, sample_subsets
+from meduet_training.studies.label_efficiency.tables import FinishedRun, Study, as_data, as_markdown
 from meduet_training.tasks.classifier.run import requested_classes
 from meduet_training.tasks.classifier.task import CLASSIFIER
 from meduet_training.tasks.finetuning.config import FinetuningData
@@ -29,7 +29,7 @@ from meduet_training.tasks.finetuning.requested_scans import requested_scans
 from meduet_training.tasks.segmenter import presets as recipes
 from napari_meduet.errors import InputError
 
-ONE, HALF, ALL = Budget(share=None), Budget(share=0.5), Budget(share=1.0)
+ONE, HALF, ALL = Subset(fraction=None), Subset(fraction=0.5), Subset(fraction=1.0)
 
 
 # Draws
@@ -39,51 +39,51 @@ def everything(patient):
     return {"organ", "bone"}
 
 
-def test_each_budget_holds_the_smaller_ones():
+def test_each_subset_holds_the_smaller_ones():
     patients = [f"patient {number}" for number in range(20)]
     for seed in range(5):
-        draw = draw_patients(patients, ["organ", "bone"], everything, seed)
-        one, tenth, half, whole = (draw.of(budget) for budget in budgets_in("one,10,50,100"))
+        draw = sample_subsets(patients, ["organ", "bone"], everything, seed)
+        one, tenth, half, whole = (draw.of(subset) for subset in parse_subsets("one,10,50,100"))
         assert [len(each) for each in (one, tenth, half, whole)] == [1, 2, 10, 20]
         assert set(one) < set(tenth) < set(half) < set(whole) == set(patients)
 
 
 def test_a_seed_draws_the_same_patients_whoever_comes_first_and_another_seed_draws_others():
     patients = [f"patient {number}" for number in range(20)]
-    draws = [draw_patients(patients, ["organ"], everything, seed).of(ONE) for seed in range(10)]
+    draws = [sample_subsets(patients, ["organ"], everything, seed).of(ONE) for seed in range(10)]
     assert len(set(draws)) > 3
-    backwards = draw_patients(patients[::-1], ["organ"], everything, seed=0)
-    assert backwards.of(HALF) == draw_patients(patients, ["organ"], everything, seed=0).of(HALF)
+    backwards = sample_subsets(patients[::-1], ["organ"], everything, seed=0)
+    assert backwards.of(HALF) == sample_subsets(patients, ["organ"], everything, seed=0).of(HALF)
 
 
 def test_one_shot_is_a_patient_for_each_class():
     shown = {"a": {"organ"}, "b": {"bone"}, "c": {"organ"}, "d": {"organ"}}
     for seed in range(8):
-        draw = draw_patients([*shown], ["organ", "bone"], shown.__getitem__, seed)
+        draw = sample_subsets([*shown], ["organ", "bone"], shown.__getitem__, seed)
         first, second = (shown[name] for name in draw.of(ONE))
         assert first | second == {"organ", "bone"}
-    with_two = draw_patients(["a", "c", "d"], ["organ"], shown.__getitem__, seed=0, of_each=2)
+    with_two = sample_subsets(["a", "c", "d"], ["organ"], shown.__getitem__, seed=0, patients_per_class=2)
     assert len(with_two.of(ONE)) == 2
 
 
 def test_half_a_patient_counts_as_one():
-    draw = draw_patients(["a", "b", "c"], ["organ"], everything, seed=0)
+    draw = sample_subsets(["a", "b", "c"], ["organ"], everything, seed=0)
     assert len(draw.of(HALF)) == 2  # 1.5
 
 
 def test_a_class_that_nobody_shows_is_named():
-    with pytest.raises(InputError, match="bone: shown by no patient"):
-        draw_patients(["a", "b"], ["organ", "bone"], lambda patient: {"organ"}, seed=0)
+    with pytest.raises(InputError, match="bone: no patient"):
+        sample_subsets(["a", "b"], ["organ", "bone"], lambda patient: {"organ"}, seed=0)
 
 
 @pytest.mark.parametrize("words", ["", "two", "one,0", "101", "10,10", "nan", "one,-5"])
-def test_budgets_that_cannot_be_are_refused(words):
-    with pytest.raises(InputError, match="--budgets"):
-        budgets_in(words)
+def test_subsets_that_cannot_be_are_refused(words):
+    with pytest.raises(InputError, match="--subsets"):
+        parse_subsets(words)
 
 
-def test_budgets_are_sorted_and_may_have_percent_signs():
-    assert budgets_in("100, 50%,one") == [ONE, HALF, ALL]
+def test_subsets_are_sorted_and_may_have_percent_signs():
+    assert parse_subsets("100, 50%,one") == [ONE, HALF, ALL]
 
 
 # Gains
@@ -113,12 +113,12 @@ def test_without_a_seed_in_common_there_is_no_gain():
 
 def study(*runs):
     finished = [
-        Finished(seed=seed, arm=arm, budgets=budgets, num_patients=count, scores={"Dice": dice})
-        for seed, arm, budgets, count, dice in runs
+        FinishedRun(seed=seed, arm=arm, subsets=subsets, num_patients=count, scores={"Dice": dice})
+        for seed, arm, subsets, count, dice in runs
     ]
     about = {"model": "m", "classes": ["organ"]}
     arms = ("scratch", "meduet", "meduet+style")
-    return Study(about=about, measures=("Dice",), arms=arms, budgets=(ONE, ALL)).with_runs(finished)
+    return Study(about=about, metrics=("Dice",), arms=arms, subsets=(ONE, ALL)).with_runs(finished)
 
 
 def test_gains_of_every_arm_over_those_before_are_told():
@@ -141,30 +141,30 @@ def test_gains_of_every_arm_over_those_before_are_told():
 
 
 class TwoPatients:
-    """Enough of a `BudgetTask` to plan its runs."""
+    """Enough of a `StudyTask` to plan its runs."""
 
-    patients, kinds, of_each = ("a", "b"), ("organ",), 1
+    patients, classes, patients_per_class = ("a", "b"), ("organ",), 1
     base = SimpleNamespace(training=SimpleNamespace(seed=7))
 
-    def shown_by(self, patient):
+    def classes_of(self, patient):
         return {"organ"}
 
 
-def test_budgets_of_the_same_patients_are_one_run():
-    planned = planned_runs(TwoPatients(), budgets_in("one,10,50,100"), ["scratch", "meduet"], 2)
-    few, both = budgets_in("one,10,50"), budgets_in("100")
-    assert [(run.seed, run.arm, list(run.budgets), len(run.patients)) for run in planned] == [
-        (seed, arm, budgets, count)
+def test_subsets_of_the_same_patients_are_one_run():
+    planned = plan_runs(TwoPatients(), parse_subsets("one,10,50,100"), ["scratch", "meduet"], 2)
+    few, both = parse_subsets("one,10,50"), parse_subsets("100")
+    assert [(run.seed, run.arm, list(run.subsets), len(run.patients)) for run in planned] == [
+        (seed, arm, subsets, count)
         for seed in (7, 8)
-        for budgets, count in ((few, 1), (both, 2))
+        for subsets, count in ((few, 1), (both, 2))
         for arm in ("scratch", "meduet")
     ]
-    assert str(planned[0].place) == str(Path("runs/seed-7/patients-0001/scratch"))
+    assert str(planned[0].folder) == str(Path("runs/seed-7/patients-0001/scratch"))
 
 
-def test_a_run_answers_for_every_budget_of_the_same_patients():
+def test_a_run_answers_for_every_subset_of_the_same_patients():
     found = study((1, "scratch", (ONE, ALL), 1, 0.5))
-    assert [mean["budget"] for mean in as_data(found)["means"]] == ["one", "100"]
+    assert [mean["subset"] for mean in as_data(found)["means"]] == ["one", "100"]
 
 
 # Unseen domains
@@ -238,7 +238,7 @@ def call(given, output, *more):
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
-OPTIONS = ["--budgets", "one", "--seeds", 1, "--arms", "scratch,meduet"]
+OPTIONS = ["--subsets", "one", "--seeds", 1, "--arms", "scratch,meduet"]
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +255,7 @@ def finished(given, tmp_path_factory):
 def test_every_arm_is_trained_on_the_same_crops_and_judged_on_the_test_patients(finished):
     folder, done = finished
     found = json.loads((folder / "results.json").read_text())
-    assert [(run["arm"], run["num_patients"], run["budgets"]) for run in found["runs"]] == [
+    assert [(run["arm"], run["num_patients"], run["subsets"]) for run in found["runs"]] == [
         ("scratch", 1, ["one"]),
         ("meduet", 1, ["one"]),
     ]
@@ -265,7 +265,7 @@ def test_every_arm_is_trained_on_the_same_crops_and_judged_on_the_test_patients(
     assert {(gain["arm"], gain["over"]) for gain in found["gains"]} == {("meduet", "scratch")}
     assert done.stdout == (folder / "results.md").read_text()  # and nothing else
     assert "nsd tolerance mm: 3" in done.stdout
-    assert (folder / "few_labels.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "label_efficiency.png").read_bytes().startswith(b"\x89PNG")
     configs = [
         yaml.safe_load((folder / "runs/seed-2025/patients-0001" / arm / "config.yaml").read_text())
         for arm in ("scratch", "meduet")
@@ -295,14 +295,14 @@ def test_a_finished_study_trains_nothing_again_and_grows_by_an_arm(given, finish
     assert trained == []
     assert json.loads((folder / "results.json").read_text()) == before
     monkeypatch.setattr(segmentation, "style_bank", lambda *those: None)  # the model knows no styles
-    grown = call(given, folder, "--budgets", "one", "--seeds", 1)
+    grown = call(given, folder, "--subsets", "one", "--seeds", 1)
     assert grown.exit_code == 0, grown.output
     assert trained == [("meduet", "auto", 0, 2025)]
     assert "Run 3 of 3: seed 2025, 1-shot (1 patient), meduet+style." in grown.stderr
 
 
 def test_a_signal_ends_the_study_and_the_same_command_goes_on(given, tmp_path, monkeypatch):
-    options = ["--budgets", "one", "--seeds", 1, "--arms", "meduet", "--steps", 2]
+    options = ["--subsets", "one", "--seeds", 1, "--arms", "meduet", "--steps", 2]
     with monkeypatch.context() as patch:
         choose = LabelledSource.choose
 
@@ -324,12 +324,12 @@ def test_a_signal_ends_the_study_and_the_same_command_goes_on(given, tmp_path, m
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--arms", "scratch,medut"], "there is no arm medut; did you mean meduet?"),
+        (["--arms", "scratch,medut"], "unknown arm 'medut'; did you mean meduet?"),
         (["--arms", "scratch,scratch"], "each arm once"),
-        (["--budgets", "few"], "few is no budget"),
+        (["--subsets", "few"], "'few' is not a subset"),
         (["--unseen", "site c"], "no scan is of the domain site c"),
-        (["--set", "start=scratch"], "start is decided by arms and budgets"),
-        (["--set", "data.patients=[a]"], "data.patients is decided by arms and budgets"),
+        (["--set", "start=scratch"], "start is set by the arms and subsets"),
+        (["--set", "data.patients=[a]"], "data.patients is set by the arms and subsets"),
         (["--set", "data.classes=[liver]"], "no scan to train on has labels called liver"),
         ([], "knows no styles of CT"),
     ],
@@ -343,7 +343,7 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(given, tmp_path, o
 
 def test_the_folder_of_another_study_is_refused(given, finished):
     folder, _ = finished
-    done = call(given, folder, "--arms", "scratch", "--budgets", "one", "--set", "training.batch=3")
+    done = call(given, folder, "--arms", "scratch", "--subsets", "one", "--set", "training.batch=3")
     assert done.exit_code == 2
     assert "another study, which differs in training.batch" in done.output
 
@@ -375,7 +375,7 @@ def sorted_scans(tmp_path_factory):
 def classify(scans, output, *more):
     words = ["label-efficiency", "--task", "classification", "--model", scans / "model", "--data", scans]
     words += ["--cache", scans / "made", "-o", output, "--steps", 1, "--batch", 4, "--device", "cpu"]
-    words += ["--set", "hardware.workers=0", "--budgets", "one", "--seeds", 1, "--arms", "scratch", *more]
+    words += ["--set", "hardware.workers=0", "--subsets", "one", "--seeds", 1, "--arms", "scratch", *more]
     return CliRunner().invoke(app, [str(word) for word in words])
 
 

@@ -338,11 +338,11 @@ def label_efficiency(
     task: Annotated[
         FinetuningTask, typer.Option(help="Task that is trained with few and with many labels.")
     ] = "segmentation",
-    budgets: Annotated[
+    subsets: Annotated[
         str,
         typer.Option(
-            help="Label budgets, separated by commas: `one` (one patient for each class), or percent of the "
-            "patients."
+            help="Subsets of the labelled patients, separated by commas: `one` (one patient for each class), "
+            "or percent of the patients."
         ),
     ] = "one,10,50,100",
     arms: Annotated[
@@ -377,9 +377,9 @@ def label_efficiency(
     `meduet-train classifier`.
     """
     from meduet_training.runtime.messages import exit_with_message, is_rank_zero, report_on_rank_zero
-    from meduet_training.studies.label_efficiency.options import budget_task, chosen_arms
-    from meduet_training.studies.label_efficiency.runner import run_budgets
-    from meduet_training.studies.label_efficiency.subsets import budgets_in
+    from meduet_training.studies.label_efficiency.options import parse_arms, study_task
+    from meduet_training.studies.label_efficiency.runner import run_study
+    from meduet_training.studies.label_efficiency.subsets import parse_subsets
     from meduet_training.studies.label_efficiency.tables import as_markdown
 
     options = {
@@ -397,9 +397,9 @@ def label_efficiency(
     }
     with exit_with_message():
         with report_on_rank_zero():
-            parsed_budgets, parsed_arms = budgets_in(budgets), chosen_arms(arms)
-            chosen = budget_task(task, output, config, options, settings)
-        study = run_budgets(chosen, parsed_budgets, parsed_arms, seeds, output)
+            parsed_subsets, parsed_arms = parse_subsets(subsets), parse_arms(arms)
+            chosen = study_task(task, output, config, options, settings)
+        study = run_study(chosen, parsed_subsets, parsed_arms, seeds, output)
         if is_rank_zero():
             typer.echo(as_markdown(study), nl=False)
 

@@ -151,9 +151,7 @@ def _running_median(numbers: np.ndarray) -> np.ndarray:
 
 
 def _svg(figure: Figure, label: str) -> str:
-    """Return a figure as inline SVG: no prolog, unique ids, the text colour of the page, and a label for
-    screen readers.
-    """
+    """Return a figure as inline SVG with unique ids, the text colour of the page, and an ARIA label."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()

@@ -1,5 +1,4 @@
-"""The callback that records a run: progress bar, log, TensorBoard, panels, run card, and the report at the
-end.
+"""The callback that records a run: progress bar, log, TensorBoard, panels, run card and report.
 
     on_step        progress bar; every 20th step a row of log.jsonl and a point of the TensorBoard curves
     on_skip        a row of log.jsonl

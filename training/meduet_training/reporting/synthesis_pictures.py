@@ -18,9 +18,7 @@ NOTE = (
 
 
 def write_synthesis_pictures(evaluation: SynthesisEvaluation, folder: Path) -> None:
-    """Write `samples.png`, `target_styles.png` and `counterfactuals.png`; crops are random, so the first are
-    shown.
-    """
+    """Write `samples.png`, `target_styles.png` and `counterfactuals.png`, each with the first crops."""
     data = evaluation.data
     crops, target_styles = data.crops, data.target_styles.first(MAX_COLUMNS)
     first, content, style = slice(MAX_COLUMNS), target_styles.content, target_styles.style

@@ -1,1 +1,1 @@
-"""Studies that train and compare many networks."""
+"""Studies that train and compare several runs."""

@@ -1,6 +1,4 @@
-"""Linear probes of the domain in content and style of real and of simulated scanners (specification, section
-14).
-"""
+"""Linear probes of the domain, for real and simulated scanners (specification, section 14)."""
 
 from collections.abc import Sequence
 from pathlib import Path

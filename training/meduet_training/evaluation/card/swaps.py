@@ -1,6 +1,4 @@
-"""Metrics of swaps: the move of the style towards the target, and the changes of anatomy (specification,
-section 8).
-"""
+"""Metrics of swaps: changes of the style and of the anatomy (specification, section 8)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,27 +74,27 @@ def _swapped(
     seed: int,
 ) -> list[SwappedPair]:
     chosen_pairs = choose_pairs(contents, [style.scan for style in styles], NUM_PAIRS, seed)
-    found = []
+    swapped = []
     for content in contents:
         own_styles = [style for one, style in chosen_pairs if one is content]
         chosen = [style for style in styles if style.scan in own_styles]
         if chosen:
             session = open_session(content, model, device)
-            found += [pair for pair, _ in swap_pairs(session, content, chosen, classifier)]
-    return found
+            swapped += [pair for pair, _ in swap_pairs(session, content, chosen, classifier)]
+    return swapped
 
 
 def _noise_pairs(model: Path, styles: Sequence[StyleScan], device: str) -> list[SwappedPair]:
     """Swap the noise pairs in both directions, if the cohort holds them."""
     by_name = {case_name(style.scan): style for style in styles}
-    found = []
+    swapped = []
     for pair in NOISE_PAIRS:
         if all(name in by_name for name in pair):
             for content, style in (pair, pair[::-1]):
                 scan = by_name[content].scan
                 session = open_session(scan, model, device)
-                found += [done for done, _ in swap_pairs(session, scan, [by_name[style]], None)]
-    return found
+                swapped += [done for done, _ in swap_pairs(session, scan, [by_name[style]], None)]
+    return swapped
 
 
 def _pair_metrics(modality: str, pairs: Sequence[SwappedPair], seed: int) -> list[Metric]:

@@ -1,6 +1,4 @@
-"""Samples of a factor analysis: sub-volumes of the scans of a manifest, or validation crops of a latent
-cache.
-"""
+"""Samples of a factor analysis: sub-volumes of scans, or validation crops of a latent cache."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

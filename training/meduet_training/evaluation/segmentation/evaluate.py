@@ -1,5 +1,4 @@
-"""`meduet-evaluate segmentation`: a segmenter on labelled test scans, compared with other segmenters and
-baselines.
+"""`meduet-evaluate segmentation`: a segmenter on labelled test scans, with comparisons.
 
 Every method segments every scan, with one scan in memory at a time. A structure is scored if the labels of
 the scan name it. Structures of the truth that the segmenter lacks are listed. methods.py beside this file

@@ -62,7 +62,7 @@ class SegmentationEvaluation:
         """Return everything as JSON types, with the tables of single scans."""
         structures = {
             structure: {
-                method: {metric: asdict(found) for metric, found in metrics.items()}
+                method: {metric: asdict(estimate) for metric, estimate in metrics.items()}
                 for method, metrics in methods.items()
             }
             for structure, methods in self.estimates.items()
@@ -129,17 +129,17 @@ def _description(settings: EvaluationSettings) -> str:
 
 
 def _estimates(by_method: Mapping[str, Sequence[Score]], structures: Sequence[str], seed: int) -> Estimates:
-    found: Estimates = {}
+    estimates: Estimates = {}
     for structure in structures:
         for method, scores in by_method.items():
             own = [score for score in scores if score.structure == structure]
             if own:
                 patients = [score.patient for score in own]
-                found.setdefault(structure, {})[method] = {
+                estimates.setdefault(structure, {})[method] = {
                     metric: mean_estimate([of(score) for score in own], patients, seed)
                     for metric, of in METRICS.items()
                 }
-    return found
+    return estimates
 
 
 def _means(by_method: Mapping[str, Sequence[Score]], seed: int) -> list[Metric]:
@@ -167,30 +167,30 @@ def _differences(by_method: Mapping[str, Sequence[Score]], seed: int) -> list[Me
     return [
         Metric(
             name=f"{first} minus {other}: {metric}",
-            estimate=found,
+            estimate=difference,
             comparison="paired, over their common structures",
         )
         for other in others
         for metric, of in METRICS.items()
-        if (found := paired_difference(by_method[first], by_method[other], of, seed)) is not None
+        if (difference := paired_difference(by_method[first], by_method[other], of, seed)) is not None
     ]
 
 
 def _structures(estimates: Estimates, methods: Sequence[str]) -> Table:
     rows: list[list[str | None]] = []
-    for structure, found in estimates.items():
-        counted = next(iter(found.values()))["Dice"]
-        cells = [_cell(found[method][metric]) if method in found else None
+    for structure, by_method in estimates.items():
+        counted = next(iter(by_method.values()))["Dice"]
+        cells = [_cell(by_method[method][metric]) if method in by_method else None
                  for method in methods for metric in METRICS]  # fmt: skip
         rows.append([structure, f"{counted.num_samples} / {counted.num_patients}", *cells])
     columns = [f"{method} {metric}" for method in methods for metric in METRICS]
     return Table(title="Structures", columns=("structure", "scans / patients", *columns), rows=rows)
 
 
-def _cell(found: Estimate) -> str:
-    if found.num_patients < 2:  # one patient has no interval
-        return f"{found.value:.3f}"
-    return f"{found.value:.3f} ({found.low:.3f} – {found.high:.3f})"
+def _cell(estimate: Estimate) -> str:
+    if estimate.num_patients < 2:  # one patient has no interval
+        return f"{estimate.value:.3f}"
+    return f"{estimate.value:.3f} ({estimate.low:.3f} – {estimate.high:.3f})"
 
 
 def _single_scans(scores: Sequence[Score]) -> Table:

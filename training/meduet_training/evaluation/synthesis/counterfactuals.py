@@ -1,6 +1,4 @@
-"""Counterfactual sweeps with one noise: what changes, and where, when only the style changes (specification,
-section 13).
-"""
+"""Counterfactual sweeps: the changes when only the style changes (specification, section 13)."""
 
 from dataclasses import dataclass
 

@@ -83,9 +83,7 @@ class EvaluationData:
     def conditions(
         self, target_styles: TargetStyles, *, with_content: bool = True, with_style: bool = True
     ) -> list[CropConditions]:
-        """Return the conditions of samples in target styles; the number of the content crop numbers the
-        noise.
-        """
+        """Return the conditions of samples in target styles; samples of one content have the same noise."""
         return [
             CropConditions(
                 noise=int(content),

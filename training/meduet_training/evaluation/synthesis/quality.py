@@ -1,6 +1,4 @@
-"""Distances between the distributions of generated and real crops: FID, MMD, MS-SSIM, and those of the
-tokenizer.
-"""
+"""Distances between the distributions of generated and real crops: FID, MMD and MS-SSIM."""
 
 from collections.abc import Callable, Iterable
 

@@ -1,5 +1,4 @@
-"""Target styles of held-out crops, and the probe that predicts the domain of a sample (specification, section
-13).
+"""Target styles of held-out crops, and the probe of the domain of a sample (specification, section 13).
 
 The probe is a logistic regression on image features that are independent of the model, fitted to real crops.
 A generator can only write images that its tokenizer can decode. The real crops are therefore encoded and

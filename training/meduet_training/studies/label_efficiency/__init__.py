@@ -1,1 +1,1 @@
-"""How much MeDUET and style augmentation bring where few scans have labels (specification, section 14)."""
+"""Label efficiency: the effect of MeDUET and of style augmentation with few labels."""

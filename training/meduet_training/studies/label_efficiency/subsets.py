@@ -1,7 +1,8 @@
-"""Whose labels are learnt: patients drawn for each budget and seed.
+"""Subset sampling: the patients whose labels are used, for each subset and seed.
 
-A budget holds whole patients, and those of a smaller budget are in every larger one of the same seed. The
-smallest, one shot, is what a task cannot do without: a patient for each class, often one who shows them all.
+A subset consists of whole patients. The patients of a smaller subset are in every larger subset of the same
+seed. The smallest subset, one shot, has the fewest patients that a task needs: at least one for each class,
+where one patient may have several classes.
 """
 
 import hashlib
@@ -17,97 +18,102 @@ ONE = "one"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
-    """How many of the patients with labels are learnt from. `share` is None for one shot."""
+class Subset:
+    """A fraction of the labelled patients; `fraction` is None for one shot."""
 
-    share: float | None
+    fraction: float | None
 
     @property
     def name(self) -> str:
-        """As tables call it."""
-        return "1-shot" if self.share is None else f"{100 * self.share:g} %"
+        """Name in tables."""
+        return "1-shot" if self.fraction is None else f"{100 * self.fraction:g} %"
 
     @property
-    def words(self) -> str:
-        """As it is asked for."""
-        return ONE if self.share is None else f"{100 * self.share:g}"
+    def text(self) -> str:
+        """Text of the option."""
+        return ONE if self.fraction is None else f"{100 * self.fraction:g}"
 
 
-def budgets_in(words: str) -> list[Budget]:
-    """The budgets of `one,10,50,100`: one shot, or percent of the patients with labels; smallest first.
+def parse_subsets(text: str) -> list[Subset]:
+    """Parse subsets such as `one,10,50,100`: one shot, or percent of the labelled patients.
+
+    The subsets are sorted, the smallest first.
 
     Raises:
-        InputError: a word is neither, or comes twice.
+        InputError: a subset is neither, or is repeated.
+
+    Examples:
+        >>> [subset.name for subset in parse_subsets("100,one")]
+        ['1-shot', '100 %']
     """
-    found = []
-    for word in (word.strip() for word in words.split(",")):
+    subsets = []
+    for word in (word.strip() for word in text.split(",")):
         try:
-            share = None if word == ONE else float(word.removesuffix("%")) / 100
+            fraction = None if word == ONE else float(word.removesuffix("%")) / 100
         except ValueError:
-            share = math.nan
-        if share is not None and not 0 < share <= 1:
+            fraction = math.nan
+        if fraction is not None and not 0 < fraction <= 1:
             raise InputError(
-                f"--budgets: {word or 'an empty word'} is no budget; give one, or percent of the patients, "
-                "from above 0 to 100, such as one,10,50,100."
+                f"--subsets: {word!r} is not a subset. Give `one`, or percent of the patients above 0 and "
+                "up to 100, for example one,10,50,100."
             )
-        found.append(Budget(share=share))
-    if len(set(found)) < len(found):
-        raise InputError(f"--budgets {words}: each budget once.")
-    return sorted(found, key=lambda budget: budget.share or 0.0)
+        subsets.append(Subset(fraction=fraction))
+    if len(set(subsets)) < len(subsets):
+        raise InputError(f"--subsets {text}: a subset is repeated. Name each subset once.")
+    return sorted(subsets, key=lambda subset: subset.fraction or 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw:
-    """The patients of one seed in the order in which budgets take them.
+class NestedSubsets:
+    """The patients of one seed; each subset takes the first of them.
 
     Attributes:
-        least: so many the task cannot do without.
+        minimum: number of patients that the task needs.
     """
 
     patients: tuple[str, ...]
-    least: int
+    minimum: int
 
-    def of(self, budget: Budget) -> tuple[str, ...]:
-        """The patients of a budget; percentages are rounded, half a patient up."""
-        share = budget.share or 0.0
-        wanted = math.floor(share * len(self.patients) + 0.5)
-        return self.patients[: max(wanted, self.least)]
+    def of(self, subset: Subset) -> tuple[str, ...]:
+        """Return the patients of a subset; half a patient is rounded up."""
+        count = math.floor((subset.fraction or 0.0) * len(self.patients) + 0.5)
+        return self.patients[: max(count, self.minimum)]
 
 
-def draw_patients(
+def sample_subsets(
     patients: Sequence[str],
-    kinds: Sequence[str],
-    shown_by: Callable[[str], AbstractSet[str]],
+    classes: Sequence[str],
+    classes_of: Callable[[str], AbstractSet[str]],
     seed: int,
-    of_each: int = 1,
-) -> Draw:
-    """All patients, shuffled by the seed, those first whom the task cannot do without.
+    patients_per_class: int = 1,
+) -> NestedSubsets:
+    """Shuffle the patients by the seed, and move the patients that the task needs to the front.
 
-    Going through the shuffled patients, whoever shows a kind that still lacks patients is one of them.
+    A patient is needed if a class in the scans of the patient has too few earlier patients.
 
     Args:
-        kinds: what must be shown: classes.
-        shown_by: the kinds in a patient's scans; asked only until there are enough.
-        of_each: so many patients must show each kind.
+        classes: classes that every subset must have.
+        classes_of: function that returns the classes in the scans of a patient.
+        patients_per_class: number of patients that each class needs.
 
     Raises:
-        InputError: the patients do not show enough of a kind.
+        InputError: a class has too few patients.
     """
     shuffled = sorted(patients, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).hexdigest())
-    lacking = Counter(dict.fromkeys(kinds, of_each))
+    lacking = Counter(dict.fromkeys(classes, patients_per_class))
     first = []
     for patient in shuffled:
         if not any(lacking.values()):
             break
-        own = [kind for kind in kinds if lacking[kind] and kind in shown_by(patient)]
+        own = [name for name in classes if lacking[name] and name in classes_of(patient)]
         if own:
             first.append(patient)
             lacking.subtract(own)
-    if short := [kind for kind in kinds if lacking[kind]]:
-        few = "no patient" if of_each == 1 else f"fewer than {of_each} patients"
+    if missing := [name for name in classes if lacking[name]]:
+        found = "no patient" if patients_per_class == 1 else f"fewer than {patients_per_class} patients"
         raise InputError(
-            f"{', '.join(short)}: shown by {few} to learn from; leave it out of the classes, or give scans "
-            "that show it."
+            f"{', '.join(missing)}: {found} of the train split has this class. Leave it out of the "
+            "classes, or add scans with it."
         )
     others = [patient for patient in shuffled if patient not in first]
-    return Draw(patients=(*first, *others), least=len(first))
+    return NestedSubsets(patients=(*first, *others), minimum=len(first))

@@ -1,6 +1,5 @@
-"""What the runs of a study say together: scores and gains with their intervals over seeds, as tables."""
+"""Scores and gains of a study with their intervals over seeds, as tables and JSON data."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
@@ -8,160 +7,167 @@ from pathlib import Path
 from typing import Any
 
 from meduet_training.evaluation.metrics.estimates import Estimate
-from meduet_training.evaluation.run_results import RESULTS, RESULTS_TABLE
-from meduet_training.evaluation.sections import markdown_table
+from meduet_training.evaluation.run_results import STEM
+from meduet_training.evaluation.sections import markdown_table, write_json_and_markdown
 from meduet_training.studies.label_efficiency.gains import over_seeds, paired_gain
-from meduet_training.studies.label_efficiency.subsets import Budget
-from napari_meduet.volumes.files import write_atomically
+from meduet_training.studies.label_efficiency.subsets import Subset
 
 BOOTSTRAP_SEED = 0
-HOW = (
-    "Every run takes the same number of steps; the runs of one seed learn the same patients' labels from the "
-    "same crops. Scores are means over seeds, gains the differences of runs of one seed. Intervals are "
-    "95 % bootstrap intervals over seeds: they tell what another draw of patients and weights would change, "
-    "not what other test patients would."
+DESCRIPTION = (
+    "All runs have the same number of steps. The runs of one seed train on the labels of the same patients "
+    "with the same crops. Scores are means over seeds. Gains are differences between runs of one seed. "
+    "Intervals are 95 % bootstrap intervals over seeds; they describe other samples of patients and "
+    "weights, but not other test patients."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finished:
-    """One run, and the budgets it answers for."""
+class FinishedRun:
+    """A finished run, and the subsets with its patients."""
 
     seed: int
     arm: str
-    budgets: tuple[Budget, ...]
+    subsets: tuple[Subset, ...]
     num_patients: int
     scores: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Runs of some arms at some budgets.
+    """The finished runs of a study.
 
     Attributes:
-        about: what figures must not be quoted without.
-        measures: the first above all.
-        arms: gains are over those before.
+        about: model, data and options that describe the metrics.
+        metrics: names of the compared metrics, the main one first.
+        arms: names of the arms; gains are relative to earlier arms.
     """
 
     about: Mapping[str, Any]
-    measures: tuple[str, ...]
+    metrics: tuple[str, ...]
     arms: tuple[str, ...]
-    budgets: tuple[Budget, ...]
-    runs: tuple[Finished, ...] = ()
+    subsets: tuple[Subset, ...]
+    runs: tuple[FinishedRun, ...] = ()
 
-    def with_runs(self, more: Iterable[Finished]) -> "Study":
-        """The same with more runs."""
+    def with_runs(self, more: Iterable[FinishedRun]) -> "Study":
+        """Return the study with more runs."""
         return replace(self, runs=(*self.runs, *more))
 
-    def scores(self, budget: Budget, arm: str, measure: str) -> dict[int, float]:
-        """By the seed of their run."""
+    def scores(self, subset: Subset, arm: str, metric: str) -> dict[int, float]:
+        """Return the scores of the runs, by seed."""
         return {
-            run.seed: run.scores[measure]
+            run.seed: run.scores[metric]
             for run in self.runs
-            if run.arm == arm and budget in run.budgets and measure in run.scores
+            if run.arm == arm and subset in run.subsets and metric in run.scores
         }
 
-    def gain(self, budget: Budget, arm: str, other: str, measure: str) -> Estimate | None:
-        """By how much an arm is better than another; None where no seed has both."""
-        mine, others = (self.scores(budget, each, measure) for each in (arm, other))
-        return paired_gain(mine, others, BOOTSTRAP_SEED)
+    def gain(self, subset: Subset, arm: str, other: str, metric: str) -> Estimate | None:
+        """Return the gain of an arm over another; None if they have no common seed."""
+        own, baseline = (self.scores(subset, each, metric) for each in (arm, other))
+        return paired_gain(own, baseline, BOOTSTRAP_SEED)
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Each arm and one before it, gains over the first arm first."""
+        """Return each arm with each earlier arm; pairs with the first arm are first."""
         return [(arm, other) for other, arm in combinations(self.arms, 2)]
 
-    def patients(self, budget: Budget) -> str:
-        """How many were learnt from, over the seeds."""
-        counts = sorted({run.num_patients for run in self.runs if budget in run.budgets})
+    def patients(self, subset: Subset) -> str:
+        """Return the number of patients of a subset, or its range over the seeds."""
+        counts = sorted({run.num_patients for run in self.runs if subset in run.subsets})
         return " – ".join(str(count) for count in dict.fromkeys((counts[0], counts[-1]))) if counts else "–"
 
 
 def write_study(study: Study, folder: Path) -> None:
-    """`results.json` and `results.md`, in the place of those before."""
-    texts = {RESULTS: json.dumps(as_data(study), indent=2) + "\n", RESULTS_TABLE: as_markdown(study)}
-    for name, text in texts.items():
-        with write_atomically(folder / name, overwrite=True) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    """Write `results.json` and `results.md`, and replace earlier ones."""
+    write_json_and_markdown(folder, STEM, as_data(study), as_markdown(study), allow_nan=True)
 
 
 def as_data(study: Study) -> dict[str, Any]:
-    """For programs: every run, and the means and gains."""
+    """Return runs, means and gains as JSON types."""
     means, gains = [], []
-    for budget in study.budgets:
-        for measure in study.measures:
-            where = {"budget": budget.words, "measure": measure}
+    for subset in study.subsets:
+        for metric in study.metrics:
+            labels = {"subset": subset.text, "metric": metric}
             means += [
-                where | {"arm": arm, "seeds": sorted(scores)} | _numbers(over_seeds(scores, BOOTSTRAP_SEED))
+                labels | {"arm": arm, "seeds": sorted(scores)} | _numbers(over_seeds(scores, BOOTSTRAP_SEED))
                 for arm in study.arms
-                if (scores := study.scores(budget, arm, measure))
+                if (scores := study.scores(subset, arm, metric))
             ]
             gains += [
-                where | {"arm": arm, "over": other} | _numbers(gain)
+                labels | {"arm": arm, "over": other} | _numbers(gain)
                 for arm, other in study.pairs()
-                if (gain := study.gain(budget, arm, other, measure))
+                if (gain := study.gain(subset, arm, other, metric))
             ]
-    runs = [asdict(run) | {"budgets": [budget.words for budget in run.budgets]} for run in study.runs]
-    return {"about": dict(study.about), "how": HOW, "means": means, "gains": gains, "runs": runs}
+    runs = [asdict(run) | {"subsets": [subset.text for subset in run.subsets]} for run in study.runs]
+    return {
+        "about": dict(study.about),
+        "description": DESCRIPTION,
+        "means": means,
+        "gains": gains,
+        "runs": runs,
+    }
 
 
 def as_markdown(study: Study) -> str:
-    """For people and the terminal."""
-    measures = study.measures
-    blocks = ["### Few labels", HOW, f"What was run: {_about(study.about)}"]
+    """Return the tables of a study as Markdown."""
+    metrics = study.metrics
+    blocks = ["### Label efficiency", DESCRIPTION, f"Study: {_about(study.about)}"]
     rows = []
-    for budget in study.budgets:
+    for subset in study.subsets:
         for arm in study.arms:
-            scores = [study.scores(budget, arm, measure) for measure in measures]
+            scores = [study.scores(subset, arm, metric) for metric in metrics]
             if scores[0]:
                 cells = [_cell(over_seeds(each, BOOTSTRAP_SEED)) for each in scores]
-                rows.append([budget.name, study.patients(budget), arm, len(scores[0]), *cells])
-    blocks += ["**Scores**", markdown_table(("labels", "patients", "arm", "seeds", *measures), rows)]
+                rows.append([subset.name, study.patients(subset), arm, len(scores[0]), *cells])
+    blocks += ["**Scores**", markdown_table(("labels", "patients", "arm", "seeds", *metrics), rows)]
     rows = []
-    for budget in study.budgets:
+    for subset in study.subsets:
         for arm, other in study.pairs():
-            gains = [study.gain(budget, arm, other, measure) for measure in measures]
+            gains = [study.gain(subset, arm, other, metric) for metric in metrics]
             if gains[0]:
                 cells = [_cell(gain, "+.3f") if gain else None for gain in gains]
-                rows.append([budget.name, arm, other, gains[0].num_samples, *cells])
-    blocks += ["**Gains**", markdown_table(("labels", "arm", "over", "seeds", *measures), rows)]
+                rows.append([subset.name, arm, other, gains[0].num_samples, *cells])
+    blocks += ["**Gains**", markdown_table(("labels", "arm", "over", "seeds", *metrics), rows)]
     names = dict.fromkeys(name for run in study.runs for name in run.scores)
-    if single := [name for name in names if name not in measures]:
+    if single := [name for name in names if name not in metrics]:
         rows = [
-            [budget.name, name, *[_mean(study.scores(budget, arm, name)) for arm in study.arms]]
-            for budget in study.budgets
+            [subset.name, name, *[_mean(study.scores(subset, arm, name)) for arm in study.arms]]
+            for subset in study.subsets
             for name in single
         ]
         blocks += ["**Classes, means over seeds**", markdown_table(("labels", "class", *study.arms), rows)]
     rows = [
         [
             run.seed,
-            ", ".join(budget.name for budget in run.budgets),
+            ", ".join(subset.name for subset in run.subsets),
             run.num_patients,
             run.arm,
-            *[run.scores[name] for name in measures],
+            *[run.scores[name] for name in metrics],
         ]
         for run in sorted(study.runs, key=lambda run: (run.seed, run.num_patients))
     ]
-    blocks += ["**Runs**", markdown_table(("seed", "labels", "patients", "arm", *measures), rows)]
+    blocks += ["**Runs**", markdown_table(("seed", "labels", "patients", "arm", *metrics), rows)]
     return "\n\n".join(blocks) + "\n"
 
 
 def _about(about: Mapping[str, Any]) -> str:
-    """As one line of words."""
-    shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in about.items()}
-    return "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in shown.items()) + "."
+    """Return the description of a study as one line."""
+    texts = {name: ", ".join(value) if isinstance(value, list) else value for name, value in about.items()}
+    return "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in texts.items()) + "."
 
 
-def _numbers(found: Estimate) -> dict[str, float | int]:
-    return {"value": found.value, "low": found.low, "high": found.high, "num_seeds": found.num_patients}
+def _numbers(estimate: Estimate) -> dict[str, float | int]:
+    return {
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "num_seeds": estimate.num_patients,
+    }
 
 
-def _cell(found: Estimate, form: str = ".3f") -> str:
-    """With its interval, if there are two seeds to draw from."""
-    if found.num_patients < 2:
-        return f"{found.value:{form}}"
-    return f"{found.value:{form}} ({found.low:{form}} – {found.high:{form}})"
+def _cell(estimate: Estimate, form: str = ".3f") -> str:
+    """Return a value with its interval, which needs two or more seeds."""
+    if estimate.num_patients < 2:
+        return f"{estimate.value:{form}}"
+    return f"{estimate.value:{form}} ({estimate.low:{form}} – {estimate.high:{form}})"
 
 
 def _mean(scores: Mapping[int, float]) -> float | None:

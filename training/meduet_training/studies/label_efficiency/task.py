@@ -1,12 +1,10 @@
-"""What the budgets' runner must know of a task: who can be learnt from, how to train, how it was judged."""
+"""What a label-efficiency study needs from a task: patients, classes, training and scores."""
 
-import json
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from meduet_training.evaluation.run_results import RESULTS
 from meduet_training.tasks.choices import FinetuningStart, Styles
 from meduet_training.tasks.finetuning.config import FinetuningRun
 from napari_meduet.errors import InputError
@@ -16,7 +14,7 @@ RunT = TypeVar("RunT", bound=FinetuningRun)
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One way of learning; arms differ in nothing else."""
+    """One way of training; all arms have the same other options."""
 
     start: FinetuningStart
     styles: Styles
@@ -29,51 +27,54 @@ ARMS = {
 }
 
 
-class BudgetTask(Protocol):
-    """A task on one list of scans, all of it checked.
+class StudyTask(Protocol):
+    """A task on one list of scans, which has been checked.
 
     Attributes:
-        patients: who can be learnt from.
-        kinds: the classes; every budget must show all of them.
-        of_each: so many patients must show each.
-        measures: the scores by which arms are compared, the first above all.
-        about: what figures must not be quoted without.
+        patients: patients with labels for training.
+        classes: classes that every subset must have.
+        patients_per_class: number of patients that each class needs.
+        metrics: names of the compared metrics, the main one first.
+        about: model, data and options that describe the metrics.
     """
 
     patients: tuple[str, ...]
-    kinds: tuple[str, ...]
-    of_each: int
-    measures: tuple[str, ...]
+    classes: tuple[str, ...]
+    patients_per_class: int
+    metrics: tuple[str, ...]
     about: dict[str, Any]
 
     @property
     def base(self) -> FinetuningRun:
-        """What all its runs share."""
+        """Configuration that all runs share."""
         ...
 
-    def shown_by(self, patient: str) -> AbstractSet[str]:
-        """The kinds in a patient's scans."""
+    def classes_of(self, patient: str) -> AbstractSet[str]:
+        """Return the classes in the scans of a patient."""
         ...
 
     def check(self, run: Any) -> None:
-        """Refuse a run that cannot be, before any work.
+        """Check that a run can be trained, before any training starts.
 
         Raises:
-            InputError: with the reason.
+            InputError: the run cannot be trained.
         """
         ...
 
     def train(self, run: Any, folder: Path) -> None:
-        """Train, or go on; the folder then holds results."""
+        """Train a run, or resume it, and write its results into the folder."""
         ...
 
     def scores(self, folder: Path) -> dict[str, float]:
-        """How a finished run did on the test scans: its measures, then each class by itself."""
+        """Return the scores of a finished run on the test scans: the metrics, then those of each class."""
         ...
 
 
-def run_of(base: RunT, arm: Arm, seed: int, patients: tuple[str, ...] | None) -> RunT:
-    """The run of an arm. It never ends early: all arms of a seed take the same steps, from the same crops."""
+def arm_run(base: RunT, arm: Arm, seed: int, patients: tuple[str, ...] | None) -> RunT:
+    """Return the run of an arm.
+
+    It has no early stopping, so all arms of a seed have the same steps with the same crops.
+    """
     changes = {"start": arm.start, "styles": arm.styles, "patience": 0}
     data = base.data.model_copy(update={"patients": patients})
     training = replace(base.training, seed=seed)
@@ -81,19 +82,15 @@ def run_of(base: RunT, arm: Arm, seed: int, patients: tuple[str, ...] | None) ->
 
 
 def check_base(base: FinetuningRun) -> None:
-    """Refuse a configuration that says what arms and budgets decide.
+    """Check that a configuration leaves out the options that arms and subsets set.
 
     Raises:
-        InputError: with the option.
+        InputError: the configuration has such an option.
     """
-    said = [name for name in ("start", "styles", "patience") if name in base.model_fields_set]
+    fixed = [name for name in ("start", "styles", "patience") if name in base.model_fields_set]
     if base.data.patients is not None:
-        said.append("data.patients")
-    if said:
-        raise InputError(f"{said[0]} is decided by arms and budgets, run by run; leave it out.")
-
-
-def read_metrics(folder: Path) -> dict[str, float]:
-    """The figures of a finished run, by what they measure."""
-    metrics = json.loads((folder / RESULTS).read_text(encoding="utf-8"))["metrics"]
-    return {metric["name"]: metric["value"] for metric in metrics}
+        fixed.append("data.patients")
+    if fixed:
+        raise InputError(
+            f"{fixed[0]} is set by the arms and subsets of the study. Leave it out of the configuration."
+        )
