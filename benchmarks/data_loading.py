@@ -5,8 +5,8 @@
 
 A small cache is made of scans of MEDUET_DATA, else of the embedded samples. The peer reads a .nii.gz anew for
 every crop, as a loader without a cache does: read, checked, resampled, in profile units; and then has its
-crop encoded, which the cache saves as well. Then the run's own loader (sources/prefetching.py, one worker) feeds
-steps of the preset `base` with all losses.
+crop encoded, which the cache saves as well. Then the run's own loader (sources/prefetching.py, one worker)
+feeds steps of the preset `base` with all losses.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from meduet_training.data.caches.latent_encoding import CacheOptions, fill_cache, encoding_tasks
+from meduet_training.data.caches.latent_encoding import CacheOptions, encoding_tasks, fill_cache
 from meduet_training.data.cohort.scan import Scan
 from meduet_training.data.sources.latents import CacheSource
 from meduet_training.data.sources.prefetching import Loading
@@ -137,7 +137,8 @@ def main() -> None:
     arguments = parser.parse_args()
     cohort = scans()
     with tempfile.TemporaryDirectory() as folder:
-        fill_cache(CacheOptions(folder=Path(folder), tokenizer=demo_model_path(), device="cpu"), encoding_tasks(cohort))
+        options = CacheOptions(folder=Path(folder), tokenizer=demo_model_path(), device="cpu")
+        fill_cache(options, encoding_tasks(cohort))
         source = CacheSource(Path(folder), seed=1)
         reads_per_second(source, cohort)
         wait_of_steps(source, arguments.steps, arguments.batch)

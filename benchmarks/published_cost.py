@@ -20,7 +20,7 @@ from napari_meduet.core.meduet import MeDUET, MeDUETConfig
 
 PAPER_MILLION_PARAMETERS, PAPER_GIGA_OPERATIONS = 105.1, 50.1
 
-# Encodes and decodes of the student, then of the teacher, for each sample of a batch (specification, section 5).
+# Encodes and decodes of the student, then of the teacher, for each sample (specification, section 5).
 STEPS = {
     "published passes": (5, 6, 5, 2),  # the partner is encoded again, mixtures are decoded again
     "ours, published terms": (5, 3, 2, 0),  # a pair's second swap is its partner's first

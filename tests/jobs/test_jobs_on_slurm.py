@@ -56,7 +56,7 @@ def test_the_signal_before_the_time_limit_saves_and_requeues(submit_stand_in):
 
 def test_what_slurm_refuses_is_told_in_its_words_and_leaves_nothing(jobs_folder, tmp_path):
     (tmp_path / "toy.yaml").touch()
-    nowhere = Resources(gpus=0, partition="nowhere")
+    ignore_stage = Resources(gpus=0, partition="nowhere")
     with pytest.raises(InputError, match="Invalid partition"):
-        submit(tmp_path / "toy.yaml", jobs_folder, nowhere, Executor.slurm, command=lambda *_: ("true",))
+        submit(tmp_path / "toy.yaml", jobs_folder, ignore_stage, Executor.slurm, command=lambda *_: ("true",))
     assert list(jobs_folder.iterdir()) == []

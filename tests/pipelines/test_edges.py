@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from napari_meduet.pipelines.swap.edges import compare_edges, gradient, gradient_correlation
+from napari_meduet.pipelines.style_swap.edges import compare_edges, gradient, gradient_correlation
 
 SPACING_MM = 1.5
 EVERYWHERE = np.ones((48, 48, 48), bool)

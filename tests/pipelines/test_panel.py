@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from napari_meduet.pipelines.swap.panel import PIXEL_MM, _axial, _grey, swap_panel
+from napari_meduet.pipelines.style_swap.panel import PIXEL_MM, _axial, _grey, swap_panel
 from napari_meduet.volumes.volume import Volume
 
 

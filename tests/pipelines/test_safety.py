@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_meduet.pipelines.swap.safety import LabelDrift, Measurements, drift_under_labels, judge
+from napari_meduet.pipelines.style_swap.safety import LabelDrift, Measurements, drift_under_labels, judge
 
 GOOD = Measurements(
     modality="CT",

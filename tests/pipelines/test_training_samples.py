@@ -159,7 +159,9 @@ def test_a_block_drawn_around_a_class_shows_it():
     example, size = example_with((150, 3, 77)), (24, 24, 24)
     generator = torch.Generator().manual_seed(0)
     for _ in range(50):
-        row = read_crop(example, draw_crop(example, 0, size, (4, 4, 4), generator), size, (4, 4, 4), generator)
+        row = read_crop(
+            example, draw_crop(example, 0, size, (4, 4, 4), generator), size, (4, 4, 4), generator
+        )
         assert bool((row["target"] == 1).any())
 
 

@@ -1,4 +1,4 @@
-"""Every bad file is refused by name and field; every doubtful one loads and says so (docs/reliability.md, section 1.md)."""
+"""Bad files are refused with name and field; doubtful files load with a warning (docs/reliability.md)."""
 
 import gzip
 import subprocess

@@ -4,7 +4,7 @@ The viewer, the pictures of the command line and the panels of the trainings use
 holds the profiles that normalise scans for the networks.
 """
 
-CT_WINDOWS = {  # lowest and highest HU; the usual level and width of radiology, such as L 40 W 400 for soft tissue
+CT_WINDOWS = {  # lowest and highest HU, from the usual level and width; soft tissue is L 40, W 400
     "soft tissue": (-160.0, 240.0),
     "lung": (-1350.0, 150.0),
     "bone": (-450.0, 1050.0),

@@ -189,9 +189,7 @@ def test_a_segmenter_of_another_model_or_another_network_is_not_exported(given, 
     assert load_model(model, "cpu").segmenter is None
 
 
-def test_a_stopped_run_resumes_bit_for_bit_from_its_folder(
-    given, trained, tmp_path, monkeypatch
-):
+def test_a_stopped_run_resumes_bit_for_bit_from_its_folder(given, trained, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         choose = LabelledSource.choose
 

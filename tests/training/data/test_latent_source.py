@@ -99,7 +99,11 @@ def test_the_posterior_is_drawn_anew_at_each_step(cache):
 def test_crops_lie_at_random_where_there_is_body(source):
     (large,) = [k for k, row in enumerate(source.rows) if min(_shape(source, row.key)) > 24]
     row = source.rows[large]
-    whole = open_latent_entry(entry_path(source.folder, row.key), row.key, source.spec).chunks.read_all()[-1].float()
+    whole = (
+        open_latent_entry(entry_path(source.folder, row.key), row.key, source.spec)
+        .chunks.read_all()[-1]
+        .float()
+    )
     crops = [
         source._crop(row, choice.generator(Purpose.reading))
         for step in range(30)
@@ -179,4 +183,6 @@ def test_a_cache_without_training_scans_is_refused(cohort, tokenizer, tmp_path):
 
 
 def _shape(source, key):
-    return open_latent_entry(entry_path(source.folder, key), key, read_description(source.folder).spec).chunks.shape
+    return open_latent_entry(
+        entry_path(source.folder, key), key, read_description(source.folder).spec
+    ).chunks.shape

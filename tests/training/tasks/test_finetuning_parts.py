@@ -50,9 +50,7 @@ def test_validation_patients_do_not_depend_on_other_patients():
         ("half", 1, 9, HALF),
     ],
 )
-def test_the_column_of_table_12_follows_the_labels_or_the_option(
-    styles, num_labelled, num_scans, expected
-):
+def test_the_column_of_table_12_follows_the_labels_or_the_option(styles, num_labelled, num_scans, expected):
     assert style_augmentation(styles, None, num_labelled, num_scans) == expected
     assert style_augmentation(styles, expected, num_labelled, num_scans) == expected
 

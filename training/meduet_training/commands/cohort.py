@@ -91,12 +91,12 @@ def scan(
     from meduet_training.data.cohort.report import cohort_report, doubts_of
     from meduet_training.data.cohort.survey import Rules, as_row, survey
     from meduet_training.runtime.folders import make_folder
-    from meduet_training.runtime.messages import page, plain_errors
+    from meduet_training.runtime.messages import exit_with_message, page
     from napari_meduet.errors import InputError
     from napari_meduet.volumes.intensity import profile_named
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's stop is a person's Ctrl-C
-    with plain_errors():
+    with exit_with_message():
         check_name(output)
         if output.exists() and not overwrite:
             raise InputError(

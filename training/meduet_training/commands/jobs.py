@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from meduet_training.jobs.submitting import Executor
-from meduet_training.runtime.messages import plain_errors
+from meduet_training.runtime.messages import exit_with_message
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,7 +47,7 @@ def submit(
     from meduet_training.jobs.state import status
     from meduet_training.jobs.submitting import submit as submit_job
 
-    with plain_errors():
+    with exit_with_message():
         wanted = Resources(gpus=gpus, nodes=nodes, hours=hours, partition=partition, sbatch=_pairs(sbatch))
         job = submit_job(config.expanduser(), jobs.expanduser(), wanted, executor, name)
         _show_status(status(job), as_json)
@@ -59,7 +59,7 @@ def show_status(job: JobArgument, jobs: JobsOption = JOBS, as_json: JsonOption =
     from meduet_training.jobs.record import read_job
     from meduet_training.jobs.state import status
 
-    with plain_errors():
+    with exit_with_message():
         _show_status(status(read_job(jobs.expanduser(), job)), as_json)
 
 
@@ -76,7 +76,7 @@ def logs(
     from meduet_training.jobs.following import events
     from meduet_training.jobs.record import read_job
 
-    with plain_errors():
+    with exit_with_message():
         found = read_job(jobs.expanduser(), job)
         for event in events(found, offset, after_step, wait=follow):
             if as_json:
@@ -94,7 +94,7 @@ def list_all(jobs: JobsOption = JOBS, as_json: JsonOption = False) -> None:
     from meduet_training.jobs.record import list_jobs
     from meduet_training.jobs.state import statuses
 
-    with plain_errors():
+    with exit_with_message():
         found = statuses(list_jobs(jobs.expanduser()))
         if as_json:
             typer.echo(json.dumps([row.model_dump(mode="json") for row in found]))
@@ -114,7 +114,7 @@ def cancel(job: JobArgument, jobs: JobsOption = JOBS, as_json: JsonOption = Fals
     from meduet_training.jobs.record import read_job
     from meduet_training.jobs.submitting import cancel as cancel_job
 
-    with plain_errors():
+    with exit_with_message():
         _show_status(cancel_job(read_job(jobs.expanduser(), job)), as_json)
 
 
@@ -125,7 +125,7 @@ def resume(job: JobArgument, jobs: JobsOption = JOBS, as_json: JsonOption = Fals
     from meduet_training.jobs.state import status
     from meduet_training.jobs.submitting import resume as resume_job
 
-    with plain_errors():
+    with exit_with_message():
         folder = jobs.expanduser()
         _show_status(status(resume_job(folder, read_job(folder, job))), as_json)
 
@@ -136,7 +136,7 @@ def export_job(job: JobArgument, jobs: JobsOption = JOBS, as_json: JsonOption = 
     from meduet_training.jobs.exporting import export_model
     from meduet_training.jobs.record import read_job
 
-    with plain_errors():
+    with exit_with_message():
         model = export_model(read_job(jobs.expanduser(), job))
         typer.echo(json.dumps(model) if as_json else f"Wrote {model['folder']}.")
 
@@ -146,7 +146,7 @@ def machine(jobs: JobsOption = JOBS, as_json: JsonOption = False) -> None:
     """Print what this machine has to train with: GPUs, memory, disk, versions, SLURM."""
     from meduet_training.jobs.machine import describe_machine
 
-    with plain_errors():
+    with exit_with_message():
         found = describe_machine(jobs.expanduser())
         if as_json:
             typer.echo(json.dumps(found))

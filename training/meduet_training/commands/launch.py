@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from meduet_training.jobs.submitting import Executor
-from meduet_training.runtime.messages import plain_errors
+from meduet_training.runtime.messages import exit_with_message
 
 if TYPE_CHECKING:
     from meduet_training.remote.launched import Launched
@@ -84,7 +84,7 @@ def start(
             found = await Server(connected, program, jobs).submit(config, config.stem, options)
         return Launched(job=found["job"], host=host, program=program, jobs=jobs)
 
-    with plain_errors():
+    with exit_with_message():
         launched = asyncio.run(submit())
         remember(launched)
         typer.echo(f"{launched.job} on {host}")
@@ -101,7 +101,7 @@ def follow_job(
     models: ModelsOption = None,
 ) -> None:
     """Print the log of a job from its beginning, go on until it is over, and fetch its model."""
-    with plain_errors():
+    with exit_with_message():
         _follow_and_fetch(_found(job, host, program, jobs), models)
 
 
@@ -114,7 +114,7 @@ def show_status(
     as_json: JsonOption = False,
 ) -> None:
     """Print the state of a job, its last metrics, and why it ended if it did."""
-    with plain_errors():
+    with exit_with_message():
         _print(asyncio.run(_ask("status", _found(job, host, program, jobs))), as_json)
 
 
@@ -127,7 +127,7 @@ def cancel_job(
     as_json: JsonOption = False,
 ) -> None:
     """Ask a job to save a checkpoint and to end."""
-    with plain_errors():
+    with exit_with_message():
         _print(asyncio.run(_ask("cancel", _found(job, host, program, jobs))), as_json)
 
 
@@ -141,7 +141,7 @@ def fetch_model(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of that name.")] = False,
 ) -> None:
     """Fetch the model of a job's last checkpoint, finished or not, into the plugin's folder of models."""
-    with plain_errors():
+    with exit_with_message():
         _fetch(_found(job, host, program, jobs), models, overwrite)
 
 
@@ -150,7 +150,7 @@ def list_launched() -> None:
     """List the jobs that were launched from this machine, the newest first."""
     from meduet_training.remote.launched import all_launched
 
-    with plain_errors():
+    with exit_with_message():
         for launched in all_launched():
             typer.echo(f"{launched.job} on {launched.host}")
 
@@ -172,7 +172,7 @@ def check(
         async with RemoteHost.connect(host) as connected:
             return await Server(connected, program, jobs).machine()
 
-    with plain_errors():
+    with exit_with_message():
         found = asyncio.run(ask())
         if as_json:
             typer.echo(json.dumps(found))

@@ -70,9 +70,7 @@ def cached_mask(model: Model, scan: Scan, factors: FactorEntry, names: dict[int,
         found = labels_on(prepared.volume, scan.labels_path)
         labels = tuple(sorted({0, *np.unique(found).tolist()}))
         if labels[0] < 0:
-            raise InputError(
-                f"{scan.labels_path.name}: labels are 0 or more; this file holds {labels[0]}."
-            )
+            raise InputError(f"{scan.labels_path.name}: labels are 0 or more; this file holds {labels[0]}.")
         shares = class_shares(model, prepared, found, labels)
         with write_atomically(path, overwrite=True) as temporary:
             metadata = {"labels": " ".join(map(str, labels))}

@@ -1,4 +1,4 @@
-"""A hash of what a scan shows, near for copies of it and far for all else (specification, section 14: LUNA16 in LIDC).
+"""A perceptual hash of a scan: near for copies, far for other scans (section 14: LUNA16 is in LIDC).
 
 The middle of the scan is averaged in blocks of 12 mm, and neighbouring blocks are compared: darker, brighter
 or alike. Voxel order, file format, number type, scaling and mild compression hardly change the answers.

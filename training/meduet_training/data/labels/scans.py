@@ -1,4 +1,4 @@
-"""Which scans have labels, what these are called, and which scans are seen together (specification, section 10, M-06).
+"""Scans with labels, the names of the labels, and sequences that a segmenter reads together (M-06).
 
 A segmenter reads one scan, or for MR k sequences of one patient on one grid, that have one label file.
 """

@@ -1,6 +1,6 @@
-"""Which classes a segmenter tells apart, and in which scans somebody looked for them (specification, section 10).
+"""The classes of a segmenter, and the scans in which each class is annotated (specification, section 10).
 
-Without a word from the user, every name that the labels of any scan have is a class. A user may join names to
+By default, every label name of any scan is a class. A user may join names to
 classes, as in `lungs: [lung_left, lung_right]`, and leave others out: these are background.
 """
 

@@ -24,10 +24,10 @@ from meduet_training.data.caches.latent_chunks import CHUNK_SIDE, CorruptedFile,
 from meduet_training.data.caches.latent_entry import WINDOW, LatentEntry, open_latent_entry
 from meduet_training.data.caches.latents import (
     CacheRow,
+    encodable,
     entry_path,
     read_description,
     read_summary,
-    encodable,
 )
 from meduet_training.data.sources.protocol import Choice, Purpose, generator_of, row_seed
 from meduet_training.data.sources.sampling import balanced, one_of

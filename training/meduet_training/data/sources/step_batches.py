@@ -27,8 +27,8 @@ NetworkConfig = MeDUETConfig | ResidualUNetConfig | GeneratorConfig | UNETRConfi
 
 @runtime_checkable
 class PretextConfig(Protocol):
-    """What a network is trained to do: MeDUET's objective, another pretext (specification, section 11), a generator (9), a task
-    from few labels (10)."""
+    """The objective of a training: MeDUET's, another pretext (specification, section 11), a generator's
+    (section 9), or that of a task with few labels (section 10)."""
 
     @property
     def total_steps(self) -> int: ...

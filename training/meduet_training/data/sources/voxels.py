@@ -1,4 +1,4 @@
-"""Prepared scans as a pretraining on voxels draws them: domains alike, crops with enough body (specification, section 11).
+"""Batch source of a voxel pretraining: balanced domains, crops with enough body (section 11).
 
 Values are those of the intensity profile, standardised over the body of all scans. Which scan a row shows is
 chosen without reading; its place and flips come from the row's seed when it is read. Of a scan only the crop
@@ -64,7 +64,11 @@ class VoxelSource:
         self.paths, self.seed, self.shape = tuple(paths), seed, shape
         self._ct_profile = ct_profile
         self.latent_shape = (1, *shape)
-        digest, labels, sums = hashlib.sha256(f"{shape} {ct_profile.name}".encode()), [], torch.zeros(3).double()
+        digest, labels, sums = (
+            hashlib.sha256(f"{shape} {ct_profile.name}".encode()),
+            [],
+            torch.zeros(3).double(),
+        )
         self._samples: list[str] = []
         self._modalities: list[str] = []
         self._sizes: list[tuple[int, ...]] = []
