@@ -160,7 +160,7 @@ def test_a_cache_keeps_its_entries(small_disk, tmp_path):
     resize(small_disk, f"{sum(map(len, expected.values())) // 2 // 1024}k")
     output = small_disk / "cache"
     command = [save_index(scans), "-o", output, "--tokenizer", tokenizer, "--device", "cpu"]
-    check_told(call(cache.app, *command), "An entry needs ", "the same command goes on from there")
+    check_told(call(cache.app, *command), "An entry needs ", "the same command continues from there")
     found = entries(output)
     assert 0 < len(found) < len(expected)
     assert found == {name: expected[name] for name in found}

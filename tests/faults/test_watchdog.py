@@ -167,7 +167,7 @@ def test_a_step_that_takes_too_long_to_be_saved_is_given_up(start, monkeypatch):
     job.wait_for_step(SETTLED)
     os.kill(job.ranks[0].pid, signal.SIGTERM)
     assert job.end(20, [0]) == [EXIT_RESUMABLE]
-    assert "There was no time to finish the step" in job.said(0)
+    assert "There was no time to finish and save the step" in job.said(0)
 
 
 def launch(folder: Path, pids) -> None:
