@@ -153,7 +153,7 @@ def test_it_goes_to_workers_without_its_networks(model):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"strengths": (0.8, 0.4)}, "strengths run from one to a higher"),
+        ({"strengths": (0.8, 0.4)}, "strengths must run from a lower to a higher value"),
         ({"styles": ["site c"]}, "knows no CT style site c; it knows site a, site b"),
         ({"styles": []}, "knows no CT styles to draw from"),
         ({"prob": 1.5}, "prob"),
