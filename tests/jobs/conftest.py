@@ -1,4 +1,4 @@
-"""A folder of jobs whose command is a stand-in for a pretraining, and a SLURM of this machine's own."""
+"""Jobs whose command is a stand-in for a pretraining, and a SLURM cluster that consists of this machine."""
 
 import shutil
 import subprocess
@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from waiting import wait_until
 
-from meduet_training.jobs.record import Job, Resources
+from meduet_training.jobs.choices import ExecutorChoice
 from meduet_training.jobs.state import status
-from meduet_training.jobs.submitting import Executor, cancel, submit
+from meduet_training.jobs.store import Job, Resources
+from meduet_training.jobs.submission import cancel, submit
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 SLURM_SCRIPT = Path(__file__).parents[2] / "scripts" / "test-slurm.sh"
@@ -26,13 +27,13 @@ def jobs_folder(tmp_path) -> Path:
 
 @pytest.fixture
 def submit_stand_in(jobs_folder, tmp_path) -> Iterator[Callable[..., Job]]:
-    """Submits a stand-in of so many steps; what still runs at the end of the test is cancelled."""
+    """Submit a stand-in with a number of steps. Jobs that still run at the end of the test are cancelled."""
     config = tmp_path / "toy.yaml"
     config.write_text("preset: tiny\n")
     submitted = []
 
     def make(
-        steps: int, seconds: float = 0.1, executor: Executor = Executor.local, resources: Resources = CPU
+        steps: int, seconds: float = 0.1, executor: ExecutorChoice = "local", resources: Resources = CPU
     ) -> Job:
         job = submit(
             config,
@@ -52,14 +53,14 @@ def submit_stand_in(jobs_folder, tmp_path) -> Iterator[Callable[..., Job]]:
 
     yield make
     for job in submitted:
-        if not status(job).state.is_over:
+        if not status(job).is_over:
             cancel(job)
-            wait_until(job, lambda found: found.state.is_over)
+            wait_until(job, lambda found: found.is_over)
 
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[None]:
-    """A SLURM with one node, this machine, which `sbatch` and its like talk to as long as the tests run."""
+    """A SLURM cluster with one node, this machine. `sbatch`, `squeue` and `scancel` use it in the tests."""
     missing = [
         name
         for name in ("sbatch", "slurmctld", "slurmd", "munged")
@@ -67,7 +68,7 @@ def slurm() -> Iterator[None]:
     ]
     if missing:
         pytest.skip(f"no {', '.join(missing)} on this machine: scripts/setup-system.sh slurm installs them")
-    # sockets have short names: not pytest's own folder
+    # The path of a socket must be short, so pytest's own temporary folder cannot be used.
     with (
         tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as folder,
         pytest.MonkeyPatch.context() as patch,

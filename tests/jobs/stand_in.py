@@ -1,7 +1,7 @@
-"""Stands in for a pretraining where the jobs are tested: `stand_in.py FOLDER STEPS [SECONDS]`.
+"""A stand-in for a pretraining, with which the jobs are tested: `stand_in.py FOLDER STEPS [SECONDS]`.
 
-It keeps the promises that jobs rest on, and nothing else: a checkpoint and a row of metrics at every step,
-SIGTERM and SIGUSR1 save and leave with 75, the same command goes on. Each rank says which it is.
+It does only what the jobs need. It writes a checkpoint and a row of metrics after each step. SIGTERM and
+SIGUSR1 save and exit with code 75, and the same command continues. Each rank prints its number.
 """
 
 import json
@@ -21,7 +21,7 @@ for number in (signal.SIGTERM, signal.SIGUSR1):
 
 
 def is_held(done: int) -> bool:
-    """Whether the configuration says `hold: N`, N steps are done, and nobody put a file `go` beside it."""
+    """Return whether `hold: N` is in the configuration, N steps are done, and there is no file `go`."""
     held = re.search(r"^hold: (\d+)$", (folder / "config.yaml").read_text(), flags=re.MULTILINE)
     return bool(held) and done == int(held[1]) and not (folder / "go").exists()
 

@@ -1,4 +1,4 @@
-"""Jobs on a plain machine, really started: supervised by submitit, stopped by signals, resumed."""
+"""Real jobs on a plain machine: supervised by submitit, stopped by signals, resumed."""
 
 import json
 import os
@@ -9,32 +9,33 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from waiting import wait_for_step, wait_until
 
+from meduet_training.jobs.events import events
 from meduet_training.jobs.executors import choose_gpus
-from meduet_training.jobs.following import events
-from meduet_training.jobs.record import (
-    Attempt,
+from meduet_training.jobs.state import status
+from meduet_training.jobs.store import (
+    AttemptRecord,
     Job,
     Resources,
     add_attempt,
+    create_job_folder,
     list_jobs,
-    make_job,
     read_attempts,
     read_job,
     read_job_folder,
     write_job,
 )
-from meduet_training.jobs.state import State, status
-from meduet_training.jobs.submitting import Executor, cancel, resume, submit
+from meduet_training.jobs.submission import cancel, resume, submit
 from napari_meduet.errors import InputError
 
 
-def test_a_job_runs_to_its_end_and_its_folder_tells_everything(submit_stand_in, jobs_folder):
+def test_a_job_runs_to_its_end_and_its_folder_holds_all_files(submit_stand_in, jobs_folder):
     job = submit_stand_in(steps=3)
-    found = wait_until(job, lambda found: found.state.is_over)
-    assert (found.state, found.attempts, found.exit_code) == (State.finished, 1, 0)
+    found = wait_until(job, lambda found: found.is_over)
+    assert (found.state, found.attempts, found.exit_code) == ("finished", 1, 0)
     assert found.metrics == {"step": 2, "total": 1 / 3}
     assert {path.name for path in job.folder.iterdir()} == {
         "job.json", "config.yaml", "attempts.jsonl", "log", "log.jsonl", "checkpoints", "scheduler",
@@ -46,12 +47,12 @@ def test_a_job_runs_to_its_end_and_its_folder_tells_everything(submit_stand_in, 
     assert [path for path in job.folder.rglob("*") if path.suffix in (".pkl", ".pickle")] == []
 
 
-def test_a_stopped_job_saves_and_goes_on_by_itself(submit_stand_in):
+def test_a_stopped_job_saves_and_continues_automatically(submit_stand_in):
     job = submit_stand_in(steps=15)
     wait_for_step(job, 2)
     os.kill(int(job.scheduler_id), signal.SIGTERM)
-    found = wait_until(job, lambda found: found.state.is_over)
-    assert (found.state, found.attempts) == (State.finished, 2)
+    found = wait_until(job, lambda found: found.is_over)
+    assert (found.state, found.attempts) == ("finished", 2)
     requeued = read_attempts(job.folder)[1]
     assert (requeued.outcome, requeued.exit_code) == ("requeued", 75)
     step = int(requeued.checkpoint.removeprefix("step-").removesuffix(".safetensors"))
@@ -64,64 +65,64 @@ def test_a_cancelled_job_saves_ends_and_can_be_resumed(submit_stand_in, jobs_fol
     job = submit_stand_in(steps=15)
     wait_for_step(job, 2)
     cancel(job)
-    found = wait_until(job, lambda found: found.state.is_over)
-    assert (found.state, found.exit_code) == (State.cancelled, 75)
-    with pytest.raises(InputError, match="is over already"):
+    found = wait_until(job, lambda found: found.is_over)
+    assert (found.state, found.exit_code) == ("cancelled", 75)
+    with pytest.raises(InputError, match="has already ended"):
         cancel(job)
     job = resume(jobs_folder, job)
-    assert status(job).state in (State.queued, State.running)
-    found = wait_until(job, lambda found: found.state.is_over)
-    assert (found.state, found.attempts) == (State.finished, 2)
+    assert status(job).state in ("queued", "running")
+    found = wait_until(job, lambda found: found.is_over)
+    assert (found.state, found.attempts) == ("finished", 2)
     with pytest.raises(InputError, match="nothing to resume"):
         resume(jobs_folder, job)
 
 
-def test_a_killed_job_is_told_as_lost_and_can_be_resumed(submit_stand_in, jobs_folder):
+def test_a_killed_job_is_lost_and_can_be_resumed(submit_stand_in, jobs_folder):
     job = submit_stand_in(steps=10)
     wait_for_step(job, 2)
     for process in processes_of(job.folder):
         os.kill(process, signal.SIGKILL)
-    found = wait_until(job, lambda found: found.state.is_over)
-    assert found.state is State.lost
+    found = wait_until(job, lambda found: found.is_over)
+    assert found.state == "lost"
     assert "jobs resume" in found.reason
-    found = wait_until(resume(jobs_folder, job), lambda found: found.state.is_over)
-    assert found.state is State.finished
+    found = wait_until(resume(jobs_folder, job), lambda found: found.is_over)
+    assert found.state == "finished"
 
 
-def test_a_failed_job_says_its_exit_code(submit_stand_in):
+def test_a_failed_job_reports_its_exit_code(submit_stand_in):
     job = submit_stand_in(steps=2)
     (job.folder / "fail").touch()
-    found = wait_until(job, lambda found: found.state.is_over)
-    assert (found.state, found.exit_code) == (State.failed, 1)
+    found = wait_until(job, lambda found: found.is_over)
+    assert (found.state, found.exit_code) == ("failed", 1)
     assert "Something went wrong." in job.log.read_text()
 
 
-def test_attempts_that_get_nowhere_are_not_repeated_for_ever(submit_stand_in):
+def test_attempts_without_progress_are_not_repeated_without_end(submit_stand_in):
     job = submit_stand_in(steps=5, seconds=60)  # no step ever ends
     for attempt in range(1, 4):
         wait_until(job, lambda found, attempt=attempt: found.attempts == attempt)
         wait_until(job, lambda found, attempt=attempt: job.log.read_text().count("begins") == attempt)
         os.kill(int(job.scheduler_id), signal.SIGTERM)
-    found = wait_until(job, lambda found: found.state.is_over)
-    assert found.state is State.failed
+    found = wait_until(job, lambda found: found.is_over)
+    assert found.state == "failed"
     assert "3 times without a new checkpoint" in found.reason
 
 
-def test_events_go_on_where_a_listener_stopped(submit_stand_in):
+def test_events_continue_where_a_client_stopped(submit_stand_in):
     job = submit_stand_in(steps=8)
-    heard = []
+    received = []
     for event in events(job):
-        heard.append(event)
+        received.append(event)
         if event.get("metrics", {}).get("step") == 3:
             break
-    offset = next(event["offset"] for event in reversed(heard) if "offset" in event)
-    heard += events(job, offset, after_step=3)
-    assert [event["log"] for event in heard if "log" in event] == job.log.read_text().splitlines()
-    assert [event["metrics"]["step"] for event in heard if "metrics" in event] == list(range(8))
-    assert heard[-1]["status"]["state"] == "finished"
+    offset = next(event["offset"] for event in reversed(received) if "offset" in event)
+    received += events(job, offset, after_step=3)
+    assert [event["log"] for event in received if "log" in event] == job.log.read_text().splitlines()
+    assert [event["metrics"]["step"] for event in received if "metrics" in event] == list(range(8))
+    assert received[-1]["status"]["state"] == "finished"
 
 
-def test_events_survive_that_a_run_writes_its_metrics_anew(submit_stand_in):
+def test_events_continue_when_a_run_rewrites_its_metrics(submit_stand_in):
     job = submit_stand_in(steps=30)
     seen = []
     for event in events(job):
@@ -142,8 +143,8 @@ def test_the_ranks_of_a_machine_know_their_numbers_and_stop_together(tmp_path, s
     assert set(job.local_gpus) == {0, 1}
     wait_for_step(job, 1)
     cancel(job)
-    found = wait_until(job, lambda found: found.state.is_over)
-    assert (found.state, found.exit_code) == (State.cancelled, 75)
+    found = wait_until(job, lambda found: found.is_over)
+    assert (found.state, found.exit_code) == ("cancelled", 75)
     assert {line for line in job.log.read_text().splitlines() if "begins" in line} == {
         "rank 0 begins at step 0",
         "rank 1 begins at step 0",
@@ -151,7 +152,7 @@ def test_the_ranks_of_a_machine_know_their_numbers_and_stop_together(tmp_path, s
 
 
 def give_gpus(folder: Path, monkeypatch: pytest.MonkeyPatch, *rows: str) -> None:
-    """A driver that lists these GPUs."""
+    """Put an `nvidia-smi` that lists these GPUs onto the PATH."""
     driver = folder / "nvidia-smi"
     driver.write_text("#!/bin/sh\ncat <<END\n" + "\n".join(rows) + "\nEND\n")
     driver.chmod(0o755)
@@ -162,7 +163,7 @@ def test_free_gpus_with_most_memory_are_taken_first(tmp_path, monkeypatch):
     give_gpus(tmp_path, monkeypatch, "0, A, 1000, 2000", "1, A, 1900, 2000", "2, A, 1500, 2000")
     assert choose_gpus(2, set()) == (1, 2)
     assert choose_gpus(1, {1}) == (2,)
-    with pytest.raises(InputError, match="2 of the 3 here are used by other jobs"):
+    with pytest.raises(InputError, match="other jobs use 2 of the 3 GPUs"):
         choose_gpus(2, {0, 1})
     with pytest.raises(InputError, match="this machine has 3"):
         choose_gpus(4, set())
@@ -179,13 +180,13 @@ def test_free_gpus_with_most_memory_are_taken_first(tmp_path, monkeypatch):
         ({"gpus": 0, "sbatch": {"output": "x"}}, "slurm", "--sbatch output: the jobs set this"),
     ],
 )
-def test_what_cannot_be_given_is_refused_and_leaves_nothing(
+def test_resources_that_are_not_available_are_refused_and_leave_no_folder(
     resources, executor, sentence, jobs_folder, tmp_path, monkeypatch
 ):
     give_command(tmp_path, monkeypatch, "sbatch")
     (tmp_path / "toy.yaml").touch()
     with pytest.raises(InputError, match=sentence):
-        submit(tmp_path / "toy.yaml", jobs_folder, Resources(**resources), Executor(executor))
+        submit(tmp_path / "toy.yaml", jobs_folder, Resources(**resources), executor)
     assert not jobs_folder.exists() or not list(jobs_folder.iterdir())
 
 
@@ -195,51 +196,52 @@ def give_command(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> No
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
-def test_without_sbatch_slurm_is_refused_with_what_to_do(jobs_folder, tmp_path, monkeypatch):
+def test_without_sbatch_slurm_is_refused_with_advice(jobs_folder, tmp_path, monkeypatch):
     (tmp_path / "toy.yaml").touch()
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match=r"no sbatch.*--executor local"):
-        submit(tmp_path / "toy.yaml", jobs_folder, Resources(gpus=0), Executor.slurm)
+        submit(tmp_path / "toy.yaml", jobs_folder, Resources(gpus=0), "slurm")
 
 
-def test_the_submission_returns_at_once_and_holds_no_stream(submit_stand_in, jobs_folder, tmp_path):
-    """An SSH session ends only when nobody holds its streams any more."""
+def test_the_submission_returns_at_once_and_keeps_no_stream_open(submit_stand_in, jobs_folder, tmp_path):
+    """An SSH session ends only when no process uses its streams any more."""
     (tmp_path / "toy.yaml").touch()
     script = (
-        "import sys; from pathlib import Path; from meduet_training.jobs.record import Resources;"
-        "from meduet_training.jobs.submitting import Executor, submit;"
+        "import sys; from pathlib import Path; from meduet_training.jobs.store import Resources;"
+        "from meduet_training.jobs.submission import submit;"
         f"submit(Path({str(tmp_path / 'toy.yaml')!r}), Path({str(jobs_folder)!r}), Resources(gpus=0),"
-        "Executor.local, command=lambda *_: ('sleep', '30'))"
+        "'local', command=lambda *_: ('sleep', '30'))"
     )
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, timeout=20)
     (job,) = list_jobs(jobs_folder)
-    wait_until(job, lambda found: found.state is State.running)
+    wait_until(job, lambda found: found.state == "running")
     assert time.monotonic() - began < 20
     for process in processes_of(job.folder):
         os.kill(process, signal.SIGKILL)
 
 
-def test_a_submission_killed_while_it_makes_the_folder_leaves_no_job(jobs_folder, tmp_path, monkeypatch):
-    kill_submission_at("meduet_training.jobs.record.Path.rename", tmp_path, jobs_folder, monkeypatch)
+def test_a_submission_killed_while_it_creates_the_folder_leaves_no_job(jobs_folder, tmp_path, monkeypatch):
+    kill_submission_at("meduet_training.jobs.store.Path.rename", tmp_path, jobs_folder, monkeypatch)
     (left,) = jobs_folder.iterdir()
     assert list_jobs(jobs_folder) == []
     os.utime(left, (0, 0))  # long ago
     job = submit_nothing(tmp_path, jobs_folder)
     assert list(jobs_folder.iterdir()) == [job.folder]
-    assert wait_until(job, lambda found: found.state.is_over).state is State.finished
+    assert wait_until(job, lambda found: found.is_over).state == "finished"
 
 
-def test_a_submission_killed_before_it_hands_over_is_listed_as_lost(jobs_folder, tmp_path, monkeypatch):
-    kill_submission_at("meduet_training.jobs.submitting._handed_over", tmp_path, jobs_folder, monkeypatch)
+def test_a_job_whose_submission_was_killed_before_its_start_is_lost(jobs_folder, tmp_path, monkeypatch):
+    place = "meduet_training.jobs.submission._submit_and_store_id"
+    kill_submission_at(place, tmp_path, jobs_folder, monkeypatch)
     (job,) = list_jobs(jobs_folder)
-    assert status(job).state is State.lost
+    assert status(job).state == "lost"
     job = resume(jobs_folder, job)
-    assert wait_until(job, lambda found: found.state.is_over).state is State.finished
+    assert wait_until(job, lambda found: found.is_over).state == "finished"
 
 
 def kill_submission_at(place: str, folder: Path, jobs_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Submit in a process that is killed when it comes to a function."""
+    """Submit in a process that is killed when it calls the function `place`."""
     (folder / "toy.yaml").touch()
     process = os.fork()
     if not process:
@@ -252,60 +254,51 @@ def kill_submission_at(place: str, folder: Path, jobs_folder: Path, monkeypatch:
 
 
 def submit_nothing(folder: Path, jobs_folder: Path) -> Job:
-    return submit(
-        folder / "toy.yaml", jobs_folder, Resources(gpus=0), Executor.local, command=lambda *_: ("true",)
-    )
+    return submit(folder / "toy.yaml", jobs_folder, Resources(gpus=0), "local", command=lambda *_: ("true",))
 
 
-def test_a_job_whose_number_was_not_kept_is_known_and_can_be_cancelled(submit_stand_in):
-    """The submission was killed after the job had been handed over."""
+def test_a_job_whose_number_was_not_stored_is_found_and_can_be_cancelled(submit_stand_in):
+    """The submission was killed after the job had been submitted to its executor."""
     job = submit_stand_in(steps=1000)
     write_job(job.model_copy(update={"scheduler_id": None}))
     job = read_job_folder(job.folder)
     wait_for_step(job, 1)
     cancel(job)
-    assert wait_until(job, lambda found: found.state.is_over).state is State.cancelled
+    assert wait_until(job, lambda found: found.is_over).state == "cancelled"
 
 
 def processes_of(folder: Path) -> list[int]:
-    """The job's processes, children included, parents first."""
-    parents = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes()
-            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-        except OSError:
-            continue
-        parents[int(entry.name)] = (parent, str(folder).encode() in words)
-    found = {process for process, (_, is_named) in parents.items() if is_named}
-    found |= {process for process, (parent, _) in parents.items() if parent in found}
+    """Return the ids of the job's processes and of their children, parents first."""
+    processes = [process.info for process in psutil.process_iter(["pid", "ppid", "cmdline"])]
+    found = {info["pid"] for info in processes if str(folder) in " ".join(info["cmdline"] or [])}
+    found |= {info["pid"] for info in processes if info["ppid"] in found}
     return sorted(found)
 
 
 def past_job(jobs_folder: Path) -> Job:
-    """A job of which only the folder is left."""
+    """Return a job of which only the folder is left."""
     jobs_folder.mkdir()
     folder = jobs_folder / "past"
     job = Job(
         job="past", folder=folder, directory=folder, executor="local", scheduler_id="0",
         submitted="2026-01-01", submitted_from="here", resources=Resources(gpus=0), command=("true",),
     )  # fmt: skip
-    make_job(job, b"")
+    create_job_folder(job, b"")
     return job
 
 
-def test_a_job_that_never_started_says_its_last_words(jobs_folder):
+def test_a_job_that_never_started_shows_the_last_line_of_its_log(jobs_folder):
     job = past_job(jobs_folder)
     (job.folder / "scheduler").mkdir()
     (job.folder / "scheduler" / "9_0_log.out").write_text("No such interpreter.\n\n")
     found = status(job)
-    assert found.state is State.lost
+    assert found.state == "lost"
     assert "No such interpreter." in found.reason
 
 
 def test_damaged_rows_and_files_do_not_hide_the_others(jobs_folder):
     job = past_job(jobs_folder)
-    add_attempt(job.folder, Attempt(time="now", host="here", outcome="finished", exit_code=0))
+    add_attempt(job.folder, AttemptRecord(time="now", host="here", outcome="finished", exit_code=0))
     with (job.folder / "attempts.jsonl").open("a") as file:
         file.write('{"time": "2026')
     (job.folder / "log.jsonl").write_text('{"step": 1}\n{"st')
@@ -313,7 +306,7 @@ def test_damaged_rows_and_files_do_not_hide_the_others(jobs_folder):
     (jobs_folder / "other" / "job.json").write_text(json.dumps({"job": "other"}))
     assert [listed.job for listed in list_jobs(jobs_folder)] == [job.job]
     found = status(job)
-    assert (found.state, found.metrics["step"]) == (State.finished, 1)
+    assert (found.state, found.metrics["step"]) == ("finished", 1)
     with pytest.raises(InputError, match="no such job"):
         read_job(jobs_folder, "../" + job.job)
     with pytest.raises(InputError, match="not the description of a job"):

@@ -1,4 +1,4 @@
-"""Nothing standing in: a real pretraining of two processes on a real SLURM, stopped in the middle."""
+"""A real pretraining with two processes on a real SLURM cluster, stopped before its end."""
 
 import subprocess
 import sys
@@ -11,9 +11,8 @@ from waiting import wait_until
 from meduet_training.data.caches.latent_spec import tokenizer_sha256
 from meduet_training.data.caches.latent_windows import save_windows
 from meduet_training.data.tokenizer_files import save_tokenizer
-from meduet_training.jobs.record import Resources, read_attempts
-from meduet_training.jobs.state import State
-from meduet_training.jobs.submitting import Executor, pretraining, submit
+from meduet_training.jobs.store import Resources, read_attempts
+from meduet_training.jobs.submission import pretraining_command, submit
 from napari_meduet.errors import InputError
 from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 
@@ -21,12 +20,12 @@ sys.path.append(str(Path(__file__).parents[1] / "training"))
 from small import NARROW, WAVELET, random_windows
 
 STEPS = 300
-PATIENCE_SECONDS = 300  # four times torch is started, on a busy machine
-TWO = Resources(gpus=2)  # of SLURM's, which only counts them: a process for each
+PATIENCE_SECONDS = 300  # torch is started four times, on a busy machine
+TWO = Resources(gpus=2)  # this SLURM only counts GPUs; each gets a process
 
 
 def configuration(folder: Path, batch: int) -> Path:
-    """Of a run of seconds, and all that it reads."""
+    """Write the configuration of a run of seconds, and the files that it reads."""
     tokenizer = WaveletTokenizer(WAVELET)
     (folder / "tokenizer").mkdir()
     save_tokenizer(tokenizer, folder / "tokenizer")
@@ -43,14 +42,14 @@ def configuration(folder: Path, batch: int) -> Path:
 
 
 @pytest.mark.usefixtures("slurm")
-def test_two_ranks_save_when_slurm_warns_them_are_requeued_and_finish(tmp_path):
+def test_two_ranks_save_at_the_warning_of_slurm_are_requeued_and_finish(tmp_path):
     config = configuration(tmp_path, batch=4)
-    job = submit(config, tmp_path / "jobs", TWO, Executor.slurm)
+    job = submit(config, tmp_path / "jobs", TWO, "slurm")
     wait_until(job, lambda found: found.metrics is not None, PATIENCE_SECONDS)
     subprocess.run(["scancel", "--signal=USR1", job.scheduler_id], check=True)
-    found = wait_until(job, lambda found: found.state.is_over, PATIENCE_SECONDS)
+    found = wait_until(job, lambda found: found.is_over, PATIENCE_SECONDS)
     log = job.log.read_text()
-    assert (found.state, found.attempts, found.exit_code) == (State.finished, 2, 0), log
+    assert (found.state, found.attempts, found.exit_code) == ("finished", 2, 0), log
     requeued = read_attempts(job.folder)[1]
     assert (requeued.outcome, requeued.exit_code) == ("requeued", 75)
     saved = int(requeued.checkpoint.removeprefix("step-").removesuffix(".safetensors"))
@@ -62,7 +61,7 @@ def test_two_ranks_save_when_slurm_warns_them_are_requeued_and_finish(tmp_path):
 def test_a_batch_that_does_not_split_is_refused_at_the_submission(tmp_path):
     config = configuration(tmp_path, batch=2)
     with pytest.raises(InputError, match=r"narrow\.yaml: A batch of 2 .* 2 processes .* a multiple of 4"):
-        pretraining(config, tmp_path / "job", Resources(gpus=1, nodes=2).processes)
+        pretraining_command(config, tmp_path / "job", Resources(gpus=1, nodes=2).processes)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +69,11 @@ def test_a_batch_that_does_not_split_is_refused_at_the_submission(tmp_path):
     [
         ("preset: tiny\n", r"run\.yaml: Give one of --cache"),
         ("hardwear: {}\n", r"run\.yaml: there is no option hardwear; did you mean hardware\?"),
-        ("data: {cache: absent, tokenizer: absent}\n", r"data\.cache: there is no absent here"),
+        ("data: {cache: absent, tokenizer: absent}\n", r"data\.cache: there is no absent on this machine"),
     ],
 )
 def test_a_configuration_that_cannot_be_run_is_refused_at_the_submission(content, sentence, tmp_path):
     (tmp_path / "run.yaml").write_text(content)
     with pytest.raises(InputError, match=sentence):
-        submit(tmp_path / "run.yaml", tmp_path / "jobs", Resources(gpus=0), Executor.local)
+        submit(tmp_path / "run.yaml", tmp_path / "jobs", Resources(gpus=0), "local")
     assert list((tmp_path / "jobs").iterdir()) == []

@@ -1,16 +1,17 @@
-"""A real sshd on the loopback interface, with keys of its own, as the entry `server` of a `~/.ssh/config`."""
+"""A real sshd on the loopback interface, with its own keys, as the entry `server` of a `~/.ssh/config`."""
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 SERVER_PROGRAM = Path(__file__).with_name("server_program.py")
@@ -19,16 +20,18 @@ PATIENCE_SECONDS = 30
 
 @dataclass(frozen=True)
 class Sshd:
-    """Who listens, and whose connections can be cut."""
+    """A running sshd whose connections can be cut."""
 
     folder: Path
     port: int
     process: subprocess.Popen
 
     def cut_connections(self) -> None:
-        """Kill the processes that sshd made for its connections, as a machine that goes away does."""
-        for child in _sessions(self.process.pid):
-            os.kill(child, signal.SIGKILL)
+        """Kill the processes that sshd started for its connections, as if the server were switched off."""
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if process.name().startswith("sshd"):
+                    process.kill()
 
 
 @pytest.fixture(scope="session")
@@ -48,7 +51,7 @@ def sshd(tmp_path_factory) -> Iterator[Sshd]:
         "PasswordAuthentication no\nSubsystem sftp internal-sftp\n"
     )
     if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # where sshd, started as root, goes before a login
+        Path("/run/sshd").mkdir(exist_ok=True)  # the folder in which sshd of root starts a login
     process = subprocess.Popen([program, "-D", "-f", folder / "sshd_config", "-E", folder / "sshd.log"])
     try:
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -61,19 +64,6 @@ def sshd(tmp_path_factory) -> Iterator[Sshd]:
         process.wait()
 
 
-def _sessions(listener: int) -> list[int]:
-    """The processes named sshd below this one."""
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, _, fields = stat.read_text().partition("(")[2].rpartition(")")
-        except OSError:
-            continue
-        if name.startswith("sshd") and int(fields.split()[1]) == listener:
-            found += [int(stat.parent.name), *_sessions(int(stat.parent.name))]
-    return found
-
-
 def _answers(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -84,7 +74,7 @@ def _answers(port: int) -> bool:
 
 @pytest.fixture
 def home(sshd, tmp_path, monkeypatch) -> Path:
-    """A home folder whose ssh knows the server by the name `server`."""
+    """A home folder whose SSH configuration has an entry `server`."""
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True, mode=0o700)
     (home / ".ssh" / "config").write_text(
@@ -101,7 +91,7 @@ def home(sshd, tmp_path, monkeypatch) -> Path:
 
 @pytest.fixture
 def server_program(tmp_path) -> str:
-    """`meduet-pretrain` of the server, whose pretraining is the jobs' stand-in."""
+    """The path of a `meduet-pretrain` for the server, whose pretraining is the stand-in of tests/jobs."""
     program = tmp_path / "meduet-pretrain"
     program.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{SERVER_PROGRAM}' \"$@\"\n")
     program.chmod(0o755)

@@ -1,6 +1,6 @@
-"""Stands in for `meduet-pretrain` on the server: its `jobs` are ours, its pretraining is the jobs' stand-in.
+"""A `meduet-pretrain` for the server in tests: real `jobs`, and tests/jobs/stand_in.py as pretraining.
 
-The name of the configuration says how many steps there are: `toy-20.yaml`. A model is the embedded one.
+The name of a configuration file contains the number of steps: `toy-20.yaml`. The model is the embedded one.
 """
 
 import shutil
@@ -12,7 +12,7 @@ import typer
 
 import napari_meduet
 from meduet_training.commands import jobs as commands
-from meduet_training.jobs import exporting, submitting
+from meduet_training.jobs import export, submission
 
 DEMO = Path(napari_meduet.__file__).parent / "models" / "demo"
 STAND_IN = Path(__file__).parents[1] / "jobs" / "stand_in.py"
@@ -26,8 +26,8 @@ def write_model(job, folder: Path) -> None:
     shutil.copytree(DEMO, folder, dirs_exist_ok=True)
 
 
-submitting.submit = partial(submitting.submit, command=stand_in)
-exporting.write_model = write_model
+submission.submit = partial(submission.submit, command=stand_in)
+export.write_model = write_model
 app = typer.Typer()
 app.add_typer(commands.app, name="jobs")
 app.command("other")(lambda: None)

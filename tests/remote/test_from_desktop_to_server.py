@@ -1,4 +1,4 @@
-"""The whole way with nothing standing in: a real pretraining on a server, and its model on the desktop."""
+"""The complete path without stand-ins: a real pretraining on a server, and its model on the desktop."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ sys.path.append(str(Path(__file__).parents[1] / "training"))
 from small import NARROW, WAVELET, random_windows
 
 
-def test_a_pretraining_launched_from_a_desktop_ends_as_a_model_that_loads(home, tmp_path):
+def test_a_pretraining_launched_from_a_desktop_gives_a_model_that_loads(home, tmp_path):
     tokenizer = WaveletTokenizer(WAVELET)
     (tmp_path / "tokenizer").mkdir()
     save_tokenizer(tokenizer, tmp_path / "tokenizer")

@@ -1,4 +1,4 @@
-"""From a desktop to a server and back: start, follow over lost connections, fetch the model."""
+"""`launch` from a desktop: start a job on a server, follow it over lost connections, fetch its model."""
 
 import asyncio
 import json
@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from meduet_training.commands.launch import app
-from meduet_training.remote import following
-from meduet_training.remote.following import follow
-from meduet_training.remote.launched import Launched, all_launched
+from meduet_training.remote import events
+from meduet_training.remote.events import follow_job
+from meduet_training.remote.history import LaunchedJob, list_launched_jobs
 from napari_meduet.models.card import read_card
 from napari_meduet.models.folders import demo_model_path, installed_models, models_folder
 
@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 60
 
 @pytest.fixture
 def launch(home, server_program, tmp_path) -> Callable[..., Result]:
-    """`meduet-pretrain launch`, with the server's program and folder of jobs where they are needed."""
+    """Run `meduet-pretrain launch`, with the server's program and folder of jobs unless they are known."""
 
     def call(*words: str, elsewhere: bool = True) -> Result:
         there = ("--program", server_program, "--jobs", str(tmp_path / "jobs there")) if elsewhere else ()
@@ -42,7 +42,7 @@ def launched_job(result: Result) -> str:
     return re.match(r"(\S+) on server", result.output)[1]
 
 
-def test_one_command_trains_there_and_the_model_is_here(launch, tmp_path):
+def test_one_command_trains_on_the_server_and_fetches_the_model(launch, tmp_path):
     result = launch("--host", "server", configuration(tmp_path, 3), "--gpus", "0", "--executor", "local")
     job = launched_job(result)
     assert [line for line in result.output.splitlines() if line.startswith("step")] == [
@@ -58,12 +58,12 @@ def test_one_command_trains_there_and_the_model_is_here(launch, tmp_path):
     assert sorted(path.name for path in models_folder().iterdir()) == [job]
 
 
-def test_a_detached_job_is_found_again_by_its_name_cancelled_and_its_model_fetched(launch, tmp_path):
+def test_a_detached_job_is_found_by_its_name_cancelled_and_its_model_fetched(launch, tmp_path):
     result = launch(
         "--host", "server", configuration(tmp_path, 500), "--gpus=0", "--executor=local", "--detach"
     )
     job = launched_job(result)
-    assert [launched.job for launched in all_launched()] == [job]
+    assert [launched.job for launched in list_launched_jobs()] == [job]
     assert launch("list", elsewhere=False).output == f"{job} on server\n"
     wait_for_step(lambda: launch("status", job, "--json", elsewhere=False), 1)
     cancelled = launch("cancel", job, elsewhere=False)
@@ -85,16 +85,16 @@ def wait_for_step(ask: Callable[[], Result], step: int) -> None:
         time.sleep(0.2)
 
 
-def test_following_goes_on_after_the_connection_was_cut(launch, sshd, tmp_path, monkeypatch):
-    monkeypatch.setattr(following, "FIRST_PAUSE_SECONDS", 0.1)
+def test_following_continues_after_a_lost_connection(launch, sshd, tmp_path, monkeypatch):
+    monkeypatch.setattr(events, "FIRST_PAUSE_SECONDS", 0.1)
     config = configuration(tmp_path, 12, hold=6)
     job = launched_job(launch("--host", "server", config, "--gpus=0", "--executor=local", "--detach"))
     folder = tmp_path / "jobs there" / job
 
     async def listen() -> list[dict]:
-        heard, lost = [], 0
-        async for event in follow(all_launched()[0]):
-            heard.append(event)
+        received, lost = [], 0
+        async for event in follow_job(list_launched_jobs()[0]):
+            received.append(event)
             lost += "lost" in event
             if lost == 0 and event.get("metrics", {}).get("step") == 4:
                 sshd.cut_connections()
@@ -102,23 +102,23 @@ def test_following_goes_on_after_the_connection_was_cut(launch, sshd, tmp_path, 
                 sshd.cut_connections()
             if lost == 2:
                 (folder / "go").touch()
-        return heard
+        return received
 
-    heard = asyncio.run(listen())
-    assert sum("lost" in event for event in heard) == 2
-    assert [event["metrics"]["step"] for event in heard if "metrics" in event] == list(range(12))
-    lines = [event["log"] for event in heard if "log" in event]
+    received = asyncio.run(listen())
+    assert sum("lost" in event for event in received) == 2
+    assert [event["metrics"]["step"] for event in received if "metrics" in event] == list(range(12))
+    lines = [event["log"] for event in received if "log" in event]
     assert lines == (folder / "log").read_text().splitlines()
-    assert [event for event in heard if "status" in event][-1]["status"]["state"] == "finished"
+    assert [event for event in received if "status" in event][-1]["status"]["state"] == "finished"
 
 
-def test_nothing_secret_is_kept_on_the_desktop(launch, home, sshd, tmp_path):
+def test_no_secret_is_stored_on_the_desktop(launch, home, sshd, tmp_path):
     launch("--host", "server", configuration(tmp_path, 1), "--gpus=0", "--executor=local", "--detach")
     key = (sshd.folder / "user").read_text().splitlines()[1]
     kept = [path for path in (home / ".local").rglob("*") if path.is_file()]
     assert kept
     assert not [path for path in kept if key in path.read_text()]
-    assert set(json.loads(kept[0].read_text())) == set(Launched.model_fields)
+    assert set(json.loads(kept[0].read_text())) == set(LaunchedJob.model_fields)
 
 
 @pytest.mark.parametrize(
@@ -130,22 +130,22 @@ def test_nothing_secret_is_kept_on_the_desktop(launch, home, sshd, tmp_path):
         (["--host", "nowhere.invalid", "toy-1.yaml"], "nowhere.invalid cannot be reached"),
         (
             ["--host", "server", "toy-1.yaml", "--gpus=99", "--executor=local"],
-            "99 GPUs were asked for, and this machine has",
+            "--gpus is 99, but this machine has",
         ),
         (["--host", "server", "toy-1.yaml", "--gpus=0", "--executor=local", "--nodes=2"], "only SLURM can"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(words, sentence, launch, tmp_path, monkeypatch):
+def test_an_error_prints_one_line_and_exits_with_2(words, sentence, launch, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     configuration(tmp_path, 1)
     result = launch(*words)
     assert result.exit_code == 2
     assert sentence in " ".join(result.stderr.split())
     assert len(result.stderr.splitlines()) == 1
-    assert all_launched() == []
+    assert list_launched_jobs() == []
 
 
-def test_the_check_of_a_connection_tells_what_the_server_has(launch):
+def test_the_check_of_a_connection_prints_the_hardware_of_the_server(launch):
     found = json.loads(launch("check", "--host", "server", "--json").output)
     assert found["meduet"]
     assert found["torch"]
@@ -155,7 +155,7 @@ def test_the_check_of_a_connection_tells_what_the_server_has(launch):
     assert "torch: " in launch("check", "--host", "server").output
 
 
-def test_a_server_that_announces_other_files_gets_nothing_written(launch, tmp_path):
+def test_a_server_that_offers_other_files_is_refused(launch, tmp_path):
     result = launch(
         "--host", "server", configuration(tmp_path, 1), "--gpus=0", "--executor=local", "--detach"
     )

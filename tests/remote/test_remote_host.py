@@ -1,4 +1,4 @@
-"""A server over a real sshd: commands run and followed, files got and put, strangers and thieves refused."""
+"""Connections through a real sshd: commands, files, lost connections, and unknown or changed host keys."""
 
 import asyncio
 import hashlib
@@ -12,7 +12,8 @@ import time
 import pytest
 
 from meduet_training.remote import host as host_module
-from meduet_training.remote.host import RemoteHost, Unreachable
+from meduet_training.remote.errors import HostUnreachable
+from meduet_training.remote.host import RemoteHost
 from napari_meduet.errors import InputError
 
 
@@ -21,13 +22,13 @@ async def run(command: list[str], name: str = "server") -> str:
         return await host.run(command)
 
 
-def test_words_arrive_as_they_are_whatever_is_in_them(home):
+def test_arguments_with_special_characters_arrive_unchanged(home):
     words = ["a b", "$HOME", "`id`", "'", '"', ";", "ü", "*"]
     printed = asyncio.run(run([sys.executable, "-c", "import sys; print(sys.argv[1:])", *words]))
     assert printed == f"{words}\n"
 
 
-def test_a_command_that_fails_says_why(home):
+def test_a_failed_command_reports_its_message(home):
     script = "import sys; print('That scan is damaged.', file=sys.stderr); sys.exit(2)"
     with pytest.raises(InputError, match=r"^server: That scan is damaged\.$"):
         asyncio.run(run([sys.executable, "-c", script]))
@@ -35,12 +36,12 @@ def test_a_command_that_fails_says_why(home):
         asyncio.run(run([sys.executable, "-c", "1 / 0"]))
 
 
-def test_a_missing_command_says_what_to_install(home):
+def test_a_missing_command_is_reported_with_what_to_install(home):
     with pytest.raises(InputError, match=r"no command nowhere: install napari-meduet .*--program"):
         asyncio.run(run(["nowhere"]))
 
 
-def test_lines_come_while_the_command_runs(home):
+def test_lines_arrive_while_the_command_runs(home):
     script = "import time; print('one', flush=True); time.sleep(20); print('two')"
 
     async def first_line() -> str:
@@ -54,21 +55,21 @@ def test_lines_come_while_the_command_runs(home):
     assert time.monotonic() - began < 15
 
 
-def test_a_lost_connection_is_told_from_the_end_of_a_command(home, sshd):
-    heard = []
+def test_a_lost_connection_differs_from_the_end_of_a_command(home, sshd):
+    received = []
 
     async def follow() -> None:
         async with RemoteHost.connect("server") as host:
             async for line in host.follow(["sh", "-c", "echo one; sleep 60"]):
-                heard.append(line)
+                received.append(line)
                 sshd.cut_connections()
 
-    with pytest.raises(Unreachable, match="lost"):
+    with pytest.raises(HostUnreachable, match="lost"):
         asyncio.run(follow())
-    assert heard == ["one"]
+    assert received == ["one"]
 
 
-def test_files_go_and_come_whole_and_private(home, tmp_path):
+def test_files_are_copied_completely_and_privately(home, tmp_path):
     content = os.urandom(3 * 2**20 + 5)
     (tmp_path / "sent").write_bytes(content)
     there = tmp_path / "server folder" / "there"
@@ -99,7 +100,7 @@ def test_a_file_that_is_not_the_announced_one_does_not_appear(home, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "there"]
 
 
-def test_a_connection_lost_while_a_file_comes_leaves_the_old_one(home, sshd, tmp_path):
+def test_a_connection_lost_during_a_download_keeps_the_old_file(home, sshd, tmp_path):
     (tmp_path / "there").write_bytes(bytes(200 * 2**20))
     (tmp_path / "back").write_text("old")
 
@@ -111,7 +112,7 @@ def test_a_connection_lost_while_a_file_comes_leaves_the_old_one(home, sshd, tmp
             sshd.cut_connections()
             await fetching
 
-    with pytest.raises(Unreachable):
+    with pytest.raises(HostUnreachable):
         asyncio.run(get())
     assert (tmp_path / "back").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["back", "home", "there"]
@@ -129,7 +130,7 @@ def test_an_unknown_server_is_refused_with_its_fingerprint(home, sshd):
     assert not (home / ".ssh" / "known_hosts").exists(), "it must not be accepted by itself"
 
 
-def test_a_server_with_another_key_than_before_is_refused(home, sshd):
+def test_a_server_with_a_changed_key_is_refused(home, sshd):
     known = home / ".ssh" / "known_hosts"
     known.write_text(
         known.read_text().replace((sshd.folder / "host.pub").read_text().split()[1], other_key(home))
@@ -143,26 +144,26 @@ def other_key(folder) -> str:
     return (folder / "other.pub").read_text().split()[1]
 
 
-def test_a_person_without_a_key_is_told_what_to_do(home):
+def test_a_user_without_a_key_gets_advice(home):
     config = home / ".ssh" / "config"
     other_key(home)
     config.write_text(config.read_text().split("  IdentityFile")[0] + f"  IdentityFile {home / 'other'}\n")
-    with pytest.raises(InputError, match=r"lets nobody in.*ssh-add"):
+    with pytest.raises(InputError, match=r"does not accept the SSH keys.*ssh-add"):
         asyncio.run(run(["true"]))
 
 
-def test_a_server_that_is_away_is_unreachable(home):
+def test_a_server_that_does_not_answer_is_unreachable(home):
     config = home / ".ssh" / "config"
     config.write_text(re.sub(r"Port \d+", "Port 1", config.read_text()))
-    with pytest.raises(Unreachable, match="server cannot be reached"):
+    with pytest.raises(HostUnreachable, match="server cannot be reached"):
         asyncio.run(run(["true"]))
 
 
-def test_without_asyncssh_a_sentence_says_what_to_install(monkeypatch):
+def test_without_asyncssh_the_message_says_what_to_install(monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "asyncssh"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delitem(sys.modules, "meduet_training.remote.connecting", raising=False)
-    monkeypatch.delattr("meduet_training.remote.connecting", raising=False)
+    monkeypatch.delitem(sys.modules, "meduet_training.remote.ssh", raising=False)
+    monkeypatch.delattr("meduet_training.remote.ssh", raising=False)
     monkeypatch.setitem(sys.modules, "asyncssh", None)
     with pytest.raises(InputError, match=r"pip install 'napari-meduet\[remote\]'"):
         asyncio.run(run(["true"]))

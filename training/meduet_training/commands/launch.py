@@ -1,9 +1,11 @@
-"""`meduet-pretrain launch`: from this desktop, a pretraining on a server, and its model back.
+"""`meduet-pretrain launch`: start a pretraining on a server from this desktop, and fetch its model.
 
-`launch --host HOST CONFIG.yaml` is short for `launch start --host HOST CONFIG.yaml`.
+`launch --host HOST CONFIG.yaml` is short for `launch start --host HOST CONFIG.yaml`. The server runs the
+commands of jobs.py.
 """
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,18 +14,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from meduet_training.jobs.submitting import Executor
+from meduet_training.commands.jobs import print_machine
+from meduet_training.commands.options import (
+    ExecutorOption,
+    GpusOption,
+    HoursOption,
+    JobArgument,
+    JsonOption,
+    NodesOption,
+    PartitionOption,
+    SbatchOption,
+)
+from meduet_training.jobs.choices import PROGRAM
 from meduet_training.runtime.messages import exit_with_message
 
 if TYPE_CHECKING:
-    from meduet_training.remote.launched import Launched
+    from meduet_training.remote.history import LaunchedJob
 
-PROGRAM = "meduet-pretrain"
-FAILED = 1
+EXIT_NOT_FINISHED = 1
 
 
 class _StartByDefault(TyperGroup):
-    """A group that means its first command where none is named."""
+    """A group of commands that runs `start` if no command is named."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] != "--help":
@@ -37,41 +49,53 @@ app = typer.Typer(
     help="Start a pretraining on a server, follow it, and fetch its model for the plugin.",
 )
 
+ServerOption = Annotated[
+    str,
+    typer.Option("--host", help="Name of the server, as for ssh. The settings in ~/.ssh/config are used."),
+]
 HostOption = Annotated[
-    str | None, typer.Option(help="The server, as ssh takes it; needed for jobs not launched from here.")
+    str | None,
+    typer.Option(
+        "--host", help="Name of the server, as for ssh. Needed for jobs launched from another machine."
+    ),
 ]
-JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="Name of the job, as it was printed.")]
 ProgramOption = Annotated[
-    str, typer.Option(help="The command on the server: its path there, where a login does not find it.")
+    str,
+    typer.Option(
+        "--program", help="Command on the server. Give its path if a login does not find the command."
+    ),
 ]
-JobsOption = Annotated[str | None, typer.Option(help="Folder of all jobs on the server.")]
+JobsOption = Annotated[
+    str | None, typer.Option("--jobs", help="Folder of all jobs on the server. Default: ~/meduet-jobs there.")
+]
 ModelsOption = Annotated[
-    Path | None, typer.Option(help="Folder for the model; where the plugin looks for models by default.")
+    Path | None, typer.Option("--models", help="Folder for the model. Default: the plugin's model folder.")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 @app.command()
 def start(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml", help="Its paths are those of the server.")],
-    host: Annotated[str, typer.Option(help="The server, as ssh takes it; ~/.ssh/config is read.")],
-    executor: Annotated[Executor, typer.Option(help="auto takes SLURM where it is.")] = Executor.auto,
-    gpus: Annotated[int, typer.Option(help="On each node; 0 trains on the processors.")] = 1,
-    nodes: Annotated[int, typer.Option(help="SLURM only.")] = 1,
-    hours: Annotated[float | None, typer.Option(help="Time limit of an attempt, SLURM only.")] = None,
-    partition: Annotated[str | None, typer.Option(help="SLURM only.")] = None,
-    sbatch: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Any other option of sbatch; may be repeated."),
-    ] = None,
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG.yaml", help="Configuration file. Its paths are paths on the server."),
+    ],
+    host: ServerOption,
+    executor: ExecutorOption = "auto",
+    gpus: GpusOption = 1,
+    nodes: NodesOption = 1,
+    hours: HoursOption = None,
+    partition: PartitionOption = None,
+    sbatch: SbatchOption = None,
     program: ProgramOption = PROGRAM,
     jobs: JobsOption = None,
     models: ModelsOption = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Start it, print its name, and leave.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Start the job, print its name, and do not follow it.")
+    ] = False,
 ) -> None:
-    """Start a pretraining on a server, follow its log, and fetch its model when it is done."""
+    """Start a pretraining on a server, follow its log, and fetch its model at the end."""
+    from meduet_training.remote.history import LaunchedJob, save_launched_job
     from meduet_training.remote.host import RemoteHost
-    from meduet_training.remote.launched import Launched, remember
     from meduet_training.remote.server import Server
 
     options = [f"--executor={executor}", f"--gpus={gpus}", f"--nodes={nodes}"]
@@ -79,14 +103,14 @@ def start(
     options += [f"--partition={partition}"] if partition is not None else []
     options += [f"--sbatch={pair}" for pair in sbatch or []]
 
-    async def submit() -> Launched:
+    async def submit() -> LaunchedJob:
         async with RemoteHost.connect(host) as connected:
             found = await Server(connected, program, jobs).submit(config, config.stem, options)
-        return Launched(job=found["job"], host=host, program=program, jobs=jobs)
+        return LaunchedJob(job=found["job"], host=host, program=program, jobs=jobs)
 
     with exit_with_message():
         launched = asyncio.run(submit())
-        remember(launched)
+        save_launched_job(launched)
         typer.echo(f"{launched.job} on {host}")
         if not detach:
             _follow_and_fetch(launched, models)
@@ -100,9 +124,9 @@ def follow_job(
     jobs: JobsOption = None,
     models: ModelsOption = None,
 ) -> None:
-    """Print the log of a job from its beginning, go on until it is over, and fetch its model."""
+    """Print the log of a job from its beginning until the job is over, and fetch its model."""
     with exit_with_message():
-        _follow_and_fetch(_found(job, host, program, jobs), models)
+        _follow_and_fetch(_find_job(job, host, program, jobs), models)
 
 
 @app.command("status")
@@ -113,9 +137,9 @@ def show_status(
     jobs: JobsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print the state of a job, its last metrics, and why it ended if it did."""
+    """Print the state of a job, its last metrics, and why it ended."""
     with exit_with_message():
-        _print(asyncio.run(_ask("status", _found(job, host, program, jobs))), as_json)
+        _print_status(asyncio.run(_call("status", _find_job(job, host, program, jobs))), as_json)
 
 
 @app.command("cancel")
@@ -126,9 +150,9 @@ def cancel_job(
     jobs: JobsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a job to save a checkpoint and to end."""
+    """Signal a job to save a checkpoint and to end."""
     with exit_with_message():
-        _print(asyncio.run(_ask("cancel", _found(job, host, program, jobs))), as_json)
+        _print_status(asyncio.run(_call("cancel", _find_job(job, host, program, jobs))), as_json)
 
 
 @app.command("fetch")
@@ -138,68 +162,61 @@ def fetch_model(
     program: ProgramOption = PROGRAM,
     jobs: JobsOption = None,
     models: ModelsOption = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of that name.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a model with the same name.")
+    ] = False,
 ) -> None:
-    """Fetch the model of a job's last checkpoint, finished or not, into the plugin's folder of models."""
+    """Fetch the model of a job's newest checkpoint, finished or not, into the plugin's model folder."""
     with exit_with_message():
-        _fetch(_found(job, host, program, jobs), models, overwrite)
+        _fetch(_find_job(job, host, program, jobs), models, overwrite)
 
 
 @app.command("list")
 def list_launched() -> None:
     """List the jobs that were launched from this machine, the newest first."""
-    from meduet_training.remote.launched import all_launched
+    from meduet_training.remote.history import list_launched_jobs
 
     with exit_with_message():
-        for launched in all_launched():
+        for launched in list_launched_jobs():
             typer.echo(f"{launched.job} on {launched.host}")
 
 
 @app.command()
 def check(
-    host: Annotated[str, typer.Option(help="The server, as ssh takes it; ~/.ssh/config is read.")],
+    host: ServerOption,
     program: ProgramOption = PROGRAM,
     jobs: JobsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Test the connection, and print what the server has to train with."""
-    import json
-
+    """Test the connection to a server, and print its hardware and software."""
     from meduet_training.remote.host import RemoteHost
     from meduet_training.remote.server import Server
 
-    async def ask() -> dict[str, Any]:
+    async def machine() -> dict[str, Any]:
         async with RemoteHost.connect(host) as connected:
             return await Server(connected, program, jobs).machine()
 
     with exit_with_message():
-        found = asyncio.run(ask())
-        if as_json:
-            typer.echo(json.dumps(found))
-            return
-        for key, value in found.items():
-            typer.echo(f"{key}: {value}")
+        print_machine(asyncio.run(machine()), as_json)
 
 
-def _found(job: str, host: str | None, program: str, jobs: str | None) -> "Launched":
-    """Where the job is: as it was launched from here, or as the options say."""
-    from meduet_training.remote.launched import Launched, recall
+def _find_job(job: str, host: str | None, program: str, jobs: str | None) -> "LaunchedJob":
+    """Return the job that the options describe, or without --host that of the launch history."""
+    from meduet_training.remote.history import LaunchedJob, find_launched_job
 
-    return Launched(job=job, host=host, program=program, jobs=jobs) if host else recall(job)
+    return LaunchedJob(job=job, host=host, program=program, jobs=jobs) if host else find_launched_job(job)
 
 
-async def _ask(verb: str, launched: "Launched") -> dict[str, Any]:
+async def _call(command: str, launched: "LaunchedJob") -> dict[str, Any]:
     from meduet_training.remote.host import RemoteHost
     from meduet_training.remote.server import Server
 
     async with RemoteHost.connect(launched.host) as host:
         server = Server(host, launched.program, launched.jobs)
-        return await (server.cancel if verb == "cancel" else server.status)(launched.job)
+        return await (server.cancel if command == "cancel" else server.status)(launched.job)
 
 
-def _print(status: dict[str, Any], as_json: bool) -> None:
-    import json
-
+def _print_status(status: dict[str, Any], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(status))
         return
@@ -209,10 +226,11 @@ def _print(status: dict[str, Any], as_json: bool) -> None:
         typer.echo(f"  {status['reason']}")
 
 
-def _follow_and_fetch(launched: "Launched", models: Path | None) -> None:
-    from meduet_training.remote.following import follow
+def _follow_and_fetch(launched: "LaunchedJob", models: Path | None) -> None:
+    """Print the events of a job until it is over, and fetch its model if it finished."""
+    from meduet_training.remote.events import follow_job
 
-    async def listen(events: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
+    async def print_events(events: AsyncIterator[dict[str, Any]]) -> dict[str, Any]:
         status: dict[str, Any] = {}
         async for event in events:
             if "log" in event:
@@ -223,22 +241,23 @@ def _follow_and_fetch(launched: "Launched", models: Path | None) -> None:
         return status
 
     try:
-        status = asyncio.run(listen(follow(launched)))
+        status = asyncio.run(print_events(follow_job(launched)))
     except KeyboardInterrupt:
         typer.echo(
-            f"{launched.job} goes on there; `{PROGRAM} launch follow {launched.job}` listens again.",
+            f"{launched.job} continues on the server. To follow it again: "
+            f"`{PROGRAM} launch follow {launched.job}`.",
             err=True,
         )
         sys.exit(0)
-    _print(status, as_json=False)
+    _print_status(status, as_json=False)
     if status["state"] != "finished":
-        raise typer.Exit(FAILED)
+        raise typer.Exit(EXIT_NOT_FINISHED)
     _fetch(launched, models, overwrite=True)
 
 
-def _fetch(launched: "Launched", models: Path | None, overwrite: bool) -> None:
-    from meduet_training.remote.fetching import fetch
+def _fetch(launched: "LaunchedJob", models: Path | None, overwrite: bool) -> None:
+    from meduet_training.remote.download import download_model
     from napari_meduet.models.folders import models_folder
 
-    folder = asyncio.run(fetch(launched, models or models_folder(), overwrite=overwrite))
+    folder = asyncio.run(download_model(launched, models or models_folder(), overwrite=overwrite))
     typer.echo(f"The model is in {folder}.")

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from meduet_training.jobs.choices import ExecutorChoice
 from meduet_training.runtime.choices import Device
 from napari_meduet.volumes.modality import Modality
 
@@ -69,3 +70,35 @@ BatchOption = Annotated[
     ),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+# Options of a job: `jobs submit` and `launch start`.
+JobArgument = Annotated[
+    str, typer.Argument(metavar="JOB", help="Name of a job, as `submit` or `launch` printed it.")
+]
+ExecutorOption = Annotated[
+    ExecutorChoice,
+    typer.Option("--executor", help="Where the job runs. auto uses SLURM if the machine has it."),
+]
+GpusOption = Annotated[int, typer.Option("--gpus", help="Number of GPUs on each node. 0 trains on the CPUs.")]
+NodesOption = Annotated[int, typer.Option("--nodes", help="Number of nodes, only for SLURM.")]
+HoursOption = Annotated[
+    float | None,
+    typer.Option(
+        "--hours",
+        help="Time limit of an attempt in hours, only for SLURM. The job continues in the next attempt. "
+        "Default: the limit of the partition.",
+    ),
+]
+PartitionOption = Annotated[
+    str | None,
+    typer.Option("--partition", help="Partition, only for SLURM. Default: the cluster's default partition."),
+]
+SbatchOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--sbatch",
+        metavar="NAME=VALUE",
+        help="Any other option of sbatch, by its long name, for example mem=64G. May be repeated.",
+    ),
+]

@@ -1,1 +1,1 @@
-"""Trainings as jobs of a server: submitted, watched, stopped, resumed; on SLURM or on a plain machine."""
+"""Trainings as jobs of a server, on SLURM or on a plain machine: submit, follow, cancel, resume, export."""

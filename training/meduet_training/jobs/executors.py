@@ -1,7 +1,8 @@
-"""Handing a job to SLURM or to this machine, over submitit.
+"""Submit a job to SLURM or to this machine, with submitit.
 
-submitit usually pickles a function for the job to load. Its executors also take a plain command, and that is
-all they get here: nothing is pickled, nothing unpickled (docs/decisions/0009-jobs.md).
+submitit usually pickles a function, which the job loads. Its executors also accept a plain command. This
+file gives them only commands, so nothing is pickled or unpickled (docs/decisions/0009-jobs.md).
+submission.py checks the job before; run_attempt.py is the command that runs on the node.
 """
 
 import math
@@ -15,60 +16,63 @@ from pathlib import Path
 
 import psutil
 
-from meduet_training.jobs.machine import find_gpus
-from meduet_training.jobs.record import SCHEDULER, Job
+from meduet_training.jobs.hardware import find_gpus
+from meduet_training.jobs.store import SCHEDULER, Job
 from napari_meduet.errors import InputError
 
-SAVE_BEFORE_SECONDS = 120  # the end of SLURM's time limit: what a large checkpoint takes on a slow disk
-LOCAL_REQUEUE = 144  # the exit code at which submitit's local executor starts a job anew, up to five times
+SAVE_BEFORE_SECONDS = 120  # from SLURM's warning to its time limit, for a checkpoint on a slow disk
+LOCAL_REQUEUE = 144  # exit code at which submitit's local executor restarts a job, up to five times
+SUPERVISOR_LOG = "supervisor.log"
 
 
 def has_slurm() -> bool:
-    """Whether this machine can submit to SLURM."""
+    """Return whether this machine can submit to SLURM."""
     return shutil.which("sbatch") is not None
 
 
-def hand_over(job: Job) -> str:
-    """Give a job to its executor; returns the executor's number of it.
+def submit_to_executor(job: Job) -> str:
+    """Submit a job to its executor, and return the executor's number for it.
 
     Raises:
-        InputError: it does not take the job.
+        InputError: the executor does not accept the job.
     """
-    command = shlex.join([sys.executable, "-m", "meduet_training.jobs.work", str(job.folder)])
-    return _to_slurm(job, command) if job.executor == "slurm" else _to_this_machine(job, command)
+    command = shlex.join([sys.executable, "-m", "meduet_training.jobs.run_attempt", str(job.folder)])
+    return _submit_to_slurm(job, command) if job.executor == "slurm" else _start_locally(job, command)
 
 
-def _to_slurm(job: Job, command: str) -> str:
+def _submit_to_slurm(job: Job, command: str) -> str:
     from submitit import SlurmExecutor
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-    wanted = job.resources
+    resources = job.resources
     executor = SlurmExecutor(folder=job.folder / SCHEDULER)
     executor.folder.mkdir(exist_ok=True)
     executor.update_parameters(
         job_name=job.job,
-        nodes=wanted.nodes,
-        ntasks_per_node=wanted.processes_per_node,
-        gpus_per_node=wanted.gpus or None,
-        time=math.ceil(wanted.hours * 60) if wanted.hours else None,
-        partition=wanted.partition,
+        nodes=resources.nodes,
+        ntasks_per_node=resources.processes_per_node,
+        gpus_per_node=resources.gpus or None,
+        time=math.ceil(resources.hours * 60) if resources.hours else None,
+        partition=resources.partition,
         stderr_to_stdout=True,
-        use_srun=False,  # the job starts its processes itself, to know how they ended
-        additional_parameters={"requeue": True, "signal": f"USR1@{SAVE_BEFORE_SECONDS}"} | wanted.sbatch,
+        use_srun=False,  # run_attempt.py calls srun itself, because it needs the exit code
+        additional_parameters={"requeue": True, "signal": f"USR1@{SAVE_BEFORE_SECONDS}"} | resources.sbatch,
     )
     try:
         return executor._submit_command(f"exec {command}").job_id
     except (FailedJobError, FailedSubmissionError) as error:
         reason = next(reversed(str(error).strip().splitlines()), "no reason given")
-        raise InputError(f"SLURM did not take the job: {reason}. `--executor local` trains here.") from error
+        raise InputError(
+            f"SLURM did not accept the job: {reason}. To train on this machine, use `--executor local`."
+        ) from error
 
 
-def _to_this_machine(job: Job, command: str) -> str:
+def _start_locally(job: Job, command: str) -> str:
     folder = job.folder / SCHEDULER
     folder.mkdir(exist_ok=True)
     starter = [sys.executable, "-m", "meduet_training.jobs.start_local", str(folder), command]
-    with (folder / "supervisor.log").open("a") as log:
-        # Streams and session of its own: the job must outlive the login that submitted it, and not hold it.
+    with (folder / SUPERVISOR_LOG).open("a") as log:
+        # Own streams and an own session let the job outlive the login that submitted it.
         started = subprocess.run(  # noqa: S603 our own program
             [*starter, *map(str, job.local_gpus)],
             stdin=subprocess.DEVNULL,
@@ -78,81 +82,91 @@ def _to_this_machine(job: Job, command: str) -> str:
             check=False,
         )
     if started.returncode:
-        raise InputError(f"The job could not be started: {last_words(folder / 'supervisor.log')}")
+        reason = last_line(folder / SUPERVISOR_LOG) or "no reason given"
+        raise InputError(f"The job could not be started on this machine: {reason}")
     return (folder / "id").read_text().strip()
 
 
-def choose_gpus(wanted: int, busy: set[int]) -> tuple[int, ...]:
-    """GPUs of this machine that no job uses, those with most free memory first.
+def choose_gpus(num_gpus: int, busy: set[int]) -> tuple[int, ...]:
+    """Return the indices of GPUs that no job uses, those with most free memory first.
+
+    Args:
+        busy: indices of the GPUs that other jobs use.
 
     Raises:
-        InputError: there are not so many.
+        InputError: this machine has too few GPUs, or too few of them are free.
     """
-    if not wanted:
+    if not num_gpus:
         return ()
-    found = find_gpus()
-    free = [gpu for gpu in found if gpu.index not in busy]
-    if len(found) < wanted:
-        raise InputError(f"{wanted} GPUs were asked for, and this machine has {len(found)}; change --gpus.")
-    if len(free) < wanted:
+    gpus = find_gpus()
+    free = [gpu for gpu in gpus if gpu.index not in busy]
+    if len(gpus) < num_gpus:
+        raise InputError(f"--gpus is {num_gpus}, but this machine has {len(gpus)} GPUs. Change --gpus.")
+    if len(free) < num_gpus:
         raise InputError(
-            f"{wanted} GPUs were asked for, and {len(found) - len(free)} of the {len(found)} here are used "
-            "by other jobs; wait until they end (`jobs list`), or ask for fewer."
+            f"--gpus is {num_gpus}, but other jobs use {len(gpus) - len(free)} of the {len(gpus)} GPUs of "
+            "this machine. Wait until they end (`jobs list`), or request fewer."
         )
-    return tuple(gpu.index for gpu in sorted(free, key=lambda gpu: -gpu.free_gib)[:wanted])
+    return tuple(gpu.index for gpu in sorted(free, key=lambda gpu: -gpu.free_gib)[:num_gpus])
 
 
-def signal_end(job: Job) -> None:
-    """Ask the executor to end a job; it saves first."""
+def send_stop_signal(job: Job) -> None:
+    """Signal a job to save a checkpoint and to end."""
     if job.executor == "slurm":
-        slurm(["scancel", "--me", f"--name={job.job}"])
-    elif supervisor := _supervisor(job):
+        run_slurm_command(["scancel", "--me", f"--name={job.job}"])
+    elif supervisor := _supervisor_id(job):
         os.kill(supervisor, signal.SIGTERM)
 
 
 def scheduler_states(jobs: list[Job]) -> dict[str, str]:
-    """What the executor says of those of the jobs that it still knows, by job: `PENDING`, `RUNNING` ..."""
-    states = {job.job: "RUNNING" for job in jobs if job.executor == "local" and _supervisor(job)}
+    """Return the scheduler's state of each job that it still knows, such as `PENDING` or `RUNNING`."""
+    states = {job.job: "RUNNING" for job in jobs if job.executor == "local" and _supervisor_id(job)}
     if any(job.executor == "slurm" for job in jobs):
-        # by names, which are unique: a submission may have been killed before it kept the number
-        for line in slurm(["squeue", "--noheader", "--me", "--format=%j %T"]).splitlines():
+        # Job names are unique. The number is not used, because a killed submission may not have stored it.
+        listing = run_slurm_command(["squeue", "--noheader", "--me", "--format=%j %T"])
+        for line in listing.splitlines():
             name, _, state = line.rpartition(" ")
             states[name] = state
     return states
 
 
-def slurm(command: list[str]) -> str:
-    """What one of SLURM's commands prints.
+def run_slurm_command(command: list[str]) -> str:
+    """Return the output of a SLURM command.
 
     Raises:
-        InputError: it is not there, or SLURM does not answer.
+        InputError: the command is not installed, fails, or does not answer within a minute.
     """
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
     except FileNotFoundError as error:
-        raise InputError(f"This machine has no {command[0]}: ask where the job was submitted.") from error
+        raise InputError(
+            f"This machine has no {command[0]}. Run this command on the machine where the job was submitted."
+        ) from error
     except subprocess.TimeoutExpired as error:
-        raise InputError(f"SLURM did not answer {command[0]} within a minute; try again later.") from error
+        raise InputError(f"SLURM did not answer {command[0]} within a minute. Try again later.") from error
     if result.returncode:
         reason = " ".join(result.stderr.split())
-        raise InputError(f"SLURM did not answer {command[0]}: {reason}. Try again later.")
+        raise InputError(f"SLURM refused {command[0]}: {reason}. Try again later.")
     return result.stdout
 
 
-def last_words(path: Path) -> str:
-    """The last line of a file that says something."""
+def last_line(path: Path) -> str:
+    """Return the last line of a text file that is not blank, or an empty text if there is none."""
     try:
         lines = path.read_text(errors="replace").split("\n")
     except OSError:
-        return "nothing was written"
-    return next((line.strip() for line in reversed(lines) if line.strip()), "nothing was written")
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def _supervisor(job: Job) -> int | None:
-    """The process that supervises a job of this machine; none where the number is a later process's."""
+def _supervisor_id(job: Job) -> int | None:
+    """Return the process id of a local job's supervisor, or None if it has ended.
+
+    The number may since belong to another process, so the command line is checked too.
+    """
     folder = job.folder / SCHEDULER
     try:
-        number = (folder / "id").read_text()  # also where the submission was killed before it kept it
+        number = (folder / "id").read_text()  # present even if the submission was killed before it stored it
         arguments = psutil.Process(int(number)).cmdline()
     except (OSError, ValueError, psutil.Error):
         return None

@@ -1,1 +1,1 @@
-"""From a desktop to a server over SSH: start a pretraining there, follow it, fetch its model."""
+"""The jobs of a server, controlled from a desktop over SSH."""

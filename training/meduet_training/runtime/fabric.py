@@ -191,7 +191,7 @@ def full_copy(fabric: Fabric, network: nn.Module, build: Callable[[], nn.Module]
 
 def _started_by(variables: "os._Environ[str] | dict[str, str]") -> tuple[ClusterEnvironment, int, int]:
     """Return the environment of the launcher, the number of processes on this machine, and of machines."""
-    if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= variables.keys():  # torchrun, and jobs/ranks.py
+    if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= variables.keys():  # torchrun, and jobs/launcher.py
         world = int(variables["WORLD_SIZE"])
         here = int(variables.get("LOCAL_WORLD_SIZE", world))
         return TorchElasticEnvironment(), here, world // here

@@ -1,7 +1,8 @@
-"""The processes of one machine's training, and what became of them as one exit code.
+"""Launch the ranks of a training on one machine, and return one exit code for all of them.
 
-Does what `torchrun --standalone` does and keeps the exit code, which torchrun turns into 1: it tells whether
-a training may go on (75).
+This does what `torchrun --standalone` does, but it keeps the exit code of the ranks. torchrun turns every
+failure into exit code 1, while exit code 75 means that the training can continue (runtime/signals.py).
+On SLURM, srun launches the ranks instead (run_attempt.py).
 """
 
 import os
@@ -14,54 +15,58 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import IO
 
-GRACE_SECONDS = 30  # that the others have to save, once one has died
+GRACE_SECONDS = 30  # time for the other ranks to save, after one has failed
 POLL_SECONDS = 0.1
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
-def run_ranks(command: Sequence[str], count: int, log: IO[bytes]) -> int:
-    """Run the command once for each rank; signals that come meanwhile go to all of them.
+def launch_ranks(command: Sequence[str], num_ranks: int, log: IO[bytes]) -> int:
+    """Run a command once for each rank, and return one exit code.
 
-    Returns the exit code of the first rank that failed; else that of any that did not end with 0; else 0.
+    It is the exit code of the first rank that failed, or 0. All ranks receive the signals that this process
+    receives.
+
+    Args:
+        log: file that receives the output of all ranks.
     """
     environment = dict(os.environ)
-    if count > 1:
+    if num_ranks > 1:
         environment |= {
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(_free_port()),
-            "WORLD_SIZE": str(count),
-            "LOCAL_WORLD_SIZE": str(count),
+            "WORLD_SIZE": str(num_ranks),
+            "LOCAL_WORLD_SIZE": str(num_ranks),
             "NODE_RANK": "0",
             "GROUP_RANK": "0",
-            "TORCHELASTIC_RUN_ID": "meduet-job",  # by which torch and Fabric know that ranks were started
+            "TORCHELASTIC_RUN_ID": "meduet-job",  # tells torch and Fabric that a launcher started the ranks
         }
     ranks: list[subprocess.Popen[bytes]] = []
-    came: list[int] = []
+    received: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
-        came.append(number)
+        received.append(number)
         for rank in ranks:
             rank.send_signal(number)
 
-    usual = {number: signal.signal(number, forward) for number in FORWARDED}
+    previous_handlers = {number: signal.signal(number, forward) for number in FORWARDED_SIGNALS}
     try:
-        for rank in range(count):
-            own = environment | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {})
+        for rank in range(num_ranks):
+            own = environment | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if num_ranks > 1 else {})
             ranks.append(
                 subprocess.Popen(  # noqa: S603 the job's own command
                     command, env=own, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
                 )
             )
-            for number in came:
+            for number in received:
                 ranks[-1].send_signal(number)
         return _wait(ranks)
     finally:
-        for number, handler in usual.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
 
 
 def _wait(ranks: list[subprocess.Popen[bytes]]) -> int:
-    """Wait for all of them; when one fails, the others get a time of grace."""
+    """Wait for all ranks. After one has failed, the others are killed when the time of grace is over."""
     first_failure, deadline = 0, float("inf")
     while any(rank.poll() is None for rank in ranks):
         for number, rank in enumerate(ranks):

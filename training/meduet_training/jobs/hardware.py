@@ -1,8 +1,12 @@
-"""What this machine has to train with: what one wants to know before anything is submitted."""
+"""Hardware and software of this machine that matter for a training.
+
+`jobs machine` and `launch check` print it before a job is submitted; executors.py chooses free GPUs from it.
+"""
 
 import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,10 +15,13 @@ from typing import Any
 import psutil
 
 GIB = 2**30
+COMMAND_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True)
 class Gpu:
+    """An NVIDIA GPU, and its free and total memory in GiB."""
+
     index: int
     name: str
     free_gib: float
@@ -22,13 +29,9 @@ class Gpu:
 
 
 def find_gpus() -> list[Gpu]:
-    """The NVIDIA GPUs of this machine, as its driver lists them; torch is not asked, which takes seconds."""
+    """Return the NVIDIA GPUs of this machine, listed by nvidia-smi, because importing torch takes seconds."""
     query = ["nvidia-smi", "--query-gpu=index,name,memory.free,memory.total", "--format=csv,noheader,nounits"]
-    try:
-        listing = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return []
-    rows = [line.split(", ") for line in listing.splitlines()]
+    rows = [line.split(", ") for line in _output(query).splitlines()]
     return [
         Gpu(int(index), name, round(float(free) / 1024, 1), round(float(total) / 1024, 1))
         for index, name, free, total in rows
@@ -36,13 +39,17 @@ def find_gpus() -> list[Gpu]:
 
 
 def describe_machine(jobs: Path) -> dict[str, Any]:
-    """GPUs, memory, disk, versions, and whether SLURM is here, as JSON types."""
+    """Return GPUs, memory, disk, versions and SLURM partitions, as JSON types.
+
+    Args:
+        jobs: folder of all jobs, whose disk is measured. It need not exist yet.
+    """
     return {
         "meduet": _version("napari-meduet"),
         "torch": _version("torch"),
         "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_free_gib": round(psutil.virtual_memory().available / GIB, 1),
-        "disk_free_gib": round(shutil.disk_usage(_existing(jobs)).free / GIB, 1),
+        "disk_free_gib": round(shutil.disk_usage(_nearest_existing(jobs)).free / GIB, 1),
         "gpus": [asdict(gpu) for gpu in find_gpus()],
         "sbatch": shutil.which("sbatch") is not None,
         "partitions": _partitions(),
@@ -56,21 +63,22 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest above it that is there."""
+def _nearest_existing(folder: Path) -> Path:
+    """Return the folder, or its nearest parent that exists."""
     folder = folder.absolute()
     return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def _partitions() -> list[str]:
+    names = _output(["sinfo", "--noheader", "--format=%P"]).split()
+    return sorted({name.rstrip("*") for name in names})  # sinfo marks the default partition with *
+
+
+def _output(command: Sequence[str]) -> str:
+    """Return what a command prints, or an empty text if it is missing or fails."""
     try:
-        listing = subprocess.run(
-            ["sinfo", "--noheader", "--format=%P"],  # noqa: S607 as the user's PATH finds it
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
+        return subprocess.run(  # noqa: S603 a fixed command
+            command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=True
         ).stdout
     except (OSError, subprocess.SubprocessError):
-        return []
-    return sorted({name.rstrip("*") for name in listing.split()})
+        return ""
