@@ -1,4 +1,4 @@
-"""`RandStyleAugmentd` in a MONAI pipeline: what it draws, what it moves, and what it must leave alone."""
+"""`RandStyleAugmentd` in a MONAI pipeline: its random choices, its changes, and what it must not change."""
 
 import pickle
 
@@ -22,7 +22,7 @@ from napari_meduet.models.saving import save_model
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A model that knows the styles of three sites, one of them of MR."""
+    """The folder of a model with the styles of three sites, one of them MR."""
     folder = tmp_path_factory.mktemp("models")
     plain = load_model(save_tiny_model(folder / "plain"), "cpu")
     cohort = [
@@ -55,7 +55,7 @@ def augment(model, **changes):
     return RandStyleAugmentd("image", model, **{"prob": 1.0, "strengths": (0.5, 1.0), **changes})
 
 
-def test_a_crop_of_any_size_is_shown_in_another_style_and_its_labels_stay(model):
+def test_a_crop_of_any_size_gets_another_style_and_its_labels_stay(model):
     values, labels = crop(), crop() > 60
     found = augment(model).set_random_state(0)({"image": values, "label": labels})
     assert found["image"].shape == values.shape
@@ -67,7 +67,7 @@ def test_a_crop_of_any_size_is_shown_in_another_style_and_its_labels_stay(model)
 
 @pytest.mark.parametrize("changes", [{"prob": 0.0}, {"strengths": (0.0, 0.0)}])
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.int16])
-def test_where_nothing_is_asked_for_the_crop_comes_back_bit_for_bit(model, changes, kind):
+def test_without_augmentation_the_crop_does_not_change(model, changes, kind):
     values = crop().astype(kind)
     found = augment(model, **changes)({"image": values})["image"]
     assert found.dtype == kind
@@ -76,26 +76,26 @@ def test_where_nothing_is_asked_for_the_crop_comes_back_bit_for_bit(model, chang
 
 def test_at_strength_0_the_decoded_change_is_exactly_0(model):
     opened = load_model(model, "cpu")
-    units = opened.profile_for(None, "CT").encode(crop()[0])
+    values = opened.profile_for(None, "CT").encode(crop()[0])
     prototype = opened.known_styles["site b"].statistics.mean
-    assert not style_change(opened, units, prototype, 0.0).any()
-    assert style_change(opened, units, prototype, 0.1).any()
+    assert not style_change(opened, values, prototype, 0.0).any()
+    assert style_change(opened, values, prototype, 0.1).any()
 
 
 def test_the_change_is_that_of_equation_27(model):
     opened = load_model(model, "cpu")
-    units = np.random.default_rng(0).random((32, 32, 32), np.float32)  # one window: nothing to blend
+    values = np.random.default_rng(0).random((32, 32, 32), np.float32)  # one window, so nothing is blended
     prototype = opened.known_styles["site b"].statistics.mean
     with torch.inference_mode():
-        own = opened.tokenizer.encode(torch.from_numpy(units)[None, None])[0]
+        own = opened.tokenizer.encode(torch.from_numpy(values)[None, None])[0]
         latent = (own - opened.latents.mean) / opened.latents.std
         moved = augmented_latent(opened.meduet, latent, prototype[None], torch.tensor([0.7]))
         other = moved * opened.latents.std + opened.latents.mean
         expected = (opened.tokenizer.decode(other) - opened.tokenizer.decode(own))[0, 0].numpy()
-    np.testing.assert_allclose(style_change(opened, units, prototype, 0.7), expected, atol=1e-6)
+    np.testing.assert_allclose(style_change(opened, values, prototype, 0.7), expected, atol=1e-6)
 
 
-def test_what_the_profile_cannot_hold_is_not_touched(model):
+def test_values_outside_the_profile_do_not_change(model):
     values = crop()
     values[:, :6], values[:, 6:12] = -1500.0, 2500.0
     found = augment(model).set_random_state(0)({"image": values})["image"]
@@ -111,7 +111,7 @@ def test_a_seed_gives_the_same_crop_and_another_seed_another(model):
     assert not np.array_equal(first, other)
 
 
-def test_styles_are_of_the_modality_and_can_be_chosen(model):
+def test_styles_have_the_modality_and_can_be_chosen(model):
     transform = augment(model).set_random_state(0)
     drawn, strengths = set(), []
     for _ in range(40):
@@ -124,7 +124,7 @@ def test_styles_are_of_the_modality_and_can_be_chosen(model):
     assert augment(model, styles=["site b"]).styles == ["site b"]
 
 
-def test_in_a_pipeline_it_stands_before_scaling_and_keeps_type_and_metadata(model):
+def test_in_a_pipeline_before_scaling_it_keeps_type_and_metadata(model):
     scan = MetaTensor(torch.from_numpy(crop()[0]), affine=torch.diag(torch.tensor([1.5, 1.5, 1.5, 1.0])))
     pipeline = Compose(
         [
@@ -134,16 +134,16 @@ def test_in_a_pipeline_it_stands_before_scaling_and_keeps_type_and_metadata(mode
         ]
     ).set_random_state(1)
     plain = Compose([pipeline.transforms[0], pipeline.transforms[2]])({"image": scan})["image"]
-    shown = pipeline({"image": scan})["image"]
-    assert isinstance(shown, MetaTensor)
-    assert torch.equal(shown.affine, scan.affine)
-    assert shown.dtype == torch.float32
-    assert not torch.equal(shown, plain)
+    augmented = pipeline({"image": scan})["image"]
+    assert isinstance(augmented, MetaTensor)
+    assert torch.equal(augmented.affine, scan.affine)
+    assert augmented.dtype == torch.float32
+    assert not torch.equal(augmented, plain)
     rows = Dataset([{"image": scan}] * 2, pipeline)
-    assert not torch.equal(rows[0]["image"], rows[1]["image"])  # drawn anew
+    assert not torch.equal(rows[0]["image"], rows[1]["image"])  # new random choices
 
 
-def test_it_goes_to_workers_without_its_networks(model):
+def test_workers_receive_it_without_its_networks(model):
     transform = augment(model).set_random_state(5)
     sent = pickle.loads(pickle.dumps(transform))  # noqa: S301 - our own, as a DataLoader does
     assert len(pickle.dumps(transform)) < 20_000
@@ -159,7 +159,7 @@ def test_it_goes_to_workers_without_its_networks(model):
         ({"prob": 1.5}, "prob"),
     ],
 )
-def test_what_cannot_be_is_refused_before_any_crop(model, changes, sentence):
+def test_invalid_arguments_are_refused(model, changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         augment(model, **changes)
 
@@ -172,11 +172,11 @@ def test_what_cannot_be_is_refused_before_any_crop(model, changes, sentence):
         (np.full((1, 32, 32, 32), np.nan, np.float32), "not finite"),
     ],
 )
-def test_a_crop_that_cannot_be_used_is_told_by_its_key(model, values, sentence):
+def test_an_invalid_crop_is_reported_with_its_key(model, values, sentence):
     with pytest.raises((ValueError, RuntimeError), match=f"image.*{sentence}"):
         augment(model)({"image": values})
 
 
-def test_mr_without_contrast_comes_back_as_it_was(model):
+def test_mr_without_contrast_does_not_change(model):
     blank = np.zeros((1, 32, 32, 32), np.float32)
     assert np.array_equal(augment(model, modality="MR")({"image": blank})["image"], blank)
