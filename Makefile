@@ -1,26 +1,26 @@
-# Every target sets up what it needs, once: system libraries (scripts/setup-system.sh), a virtual environment and
-# the pinned packages (constraints.txt). A stamp in the environment says what has been installed into it.
+# Each target installs what it needs, once: system libraries (scripts/setup-system.sh), a virtual environment, and
+# the pinned packages (constraints.txt). A file .installed-EXTRA in the environment records what was installed.
 
 SHELL := bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 LINUX := $(filter Linux,$(shell uname -s))
-# something to draw on: an X or Wayland session, or a Mac
+# a screen: an X or Wayland session, or a Mac
 SCREEN := $(or $(DISPLAY),$(WAYLAND_DISPLAY),$(filter Darwin,$(shell uname -s)))
-# tests draw on a virtual screen, whatever the desktop runs
+# the tests use a virtual screen, also on a desktop
 ON_A_VIRTUAL_SCREEN := $(if $(LINUX),env -u WAYLAND_DISPLAY QT_QPA_PLATFORM=xcb xvfb-run -a)
 export PYTHON
 
 .PHONY: help demo test lint docs bench soak model system-python system-qt system-tests
 
 help:
-	@echo "make demo    swap the style of one sample scan onto another: in napari, or into demo-output/"
-	@echo "make test    every test, on a virtual screen"
-	@echo "make lint    style, types, import contracts, plugin manifest"
-	@echo "make docs    the documentation, into site/"
-	@echo "make bench   what things cost, each against a peer"
-	@echo "make soak    the list of training faults, repeated; takes hours"
-	@echo "make model   train the embedded model anew"
+	@echo "make demo    swap the style of a sample scan, in napari or without a screen into demo-output/"
+	@echo "make test    run all tests, on a virtual screen"
+	@echo "make lint    check style, types, import contracts and the plugin manifest"
+	@echo "make docs    build the documentation into site/"
+	@echo "make bench   run all benchmarks"
+	@echo "make soak    repeat the training faults of docs/reliability.md; takes hours"
+	@echo "make model   train the embedded model again"
 
 ifneq ($(SCREEN),)
 demo: system-qt $(VENV)/.installed-gui

@@ -1,9 +1,9 @@
-"""Draw slice panels of swaps: content, style, result, difference, one row for each pair.
+"""Draw panels of swaps: content, style, result and difference, one row for each pair.
 
     python scripts/make_panels.py [--data ../shared/data] [--model FOLDER]
 
-Writes `docs/images/ct_swap.png` and `docs/images/mr_swap.png`. Contents are scans that the model was not
-trained on. Every slice is shown as its file stores it, in the window of its row; nothing is retouched.
+The script writes `docs/images/ct_swap.png` and `docs/images/mr_swap.png`. The contents are scans that the
+model was not trained on. Each slice has the values of its file, in the display window of its row.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from napari_meduet.volumes.preparation import WorkingGrid
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 TILE = 300  # pixels
-MARGIN = 18  # of words over each tile
+MARGIN = 18  # pixels for the text above each tile
 MM_PER_PIXEL = 1.2
-DIFFERENCE_HU, DIFFERENCE_MR = 150.0, 0.5  # at which the difference is full white or black
+DIFFERENCE_HU, DIFFERENCE_MR = 150.0, 0.5  # differences that are drawn white or black
 
 
 @dataclass(frozen=True)
 class Row:
-    """One pair: files below the data folder, and for CT the window in HU (level, width)."""
+    """A pair: files in the data folder, and for CT the display window in HU (level, width)."""
 
     content: str
     style: str
@@ -59,10 +59,10 @@ MR_ROWS = (
 
 
 def axial(volume: Volume, values: np.ndarray, height: float) -> np.ndarray:
-    """An axial slice as radiologists look at it, in pixels of one size.
+    """Return an axial slice in radiological orientation, with pixels of a fixed size.
 
     Args:
-        height: 0 the lowest, 1 the highest slice.
+        height: position of the slice between the lowest (0) and the highest (1).
     """
     grid = WorkingGrid.for_volume(volume)
     ras = np.flip(np.transpose(values, grid.axes), tuple(k for k in range(3) if grid.flips[k]))
@@ -73,7 +73,7 @@ def axial(volume: Volume, values: np.ndarray, height: float) -> np.ndarray:
 
 
 def tile(image: np.ndarray, low: float, high: float) -> Image.Image:
-    """Grey levels in the middle of a black square."""
+    """Return the image in grey levels, in the middle of a black square."""
     grey = np.uint8(255 * np.clip((image - low) / (high - low), 0, 1))
     picture = Image.fromarray(grey)
     picture.thumbnail((TILE, TILE))
@@ -83,7 +83,7 @@ def tile(image: np.ndarray, low: float, high: float) -> Image.Image:
 
 
 def fullest(volume: Volume) -> float:
-    """Height of the slice that holds the most body."""
+    """Return the height of the slice with the largest area of the body."""
     body = body_mask(volume.values(), volume.modality)
     grid = WorkingGrid.for_volume(volume)
     areas = np.transpose(body, grid.axes).sum(axis=(0, 1))
@@ -92,7 +92,7 @@ def fullest(volume: Volume) -> float:
 
 
 def draw_row(row: Row, data: Path, model: Path | None) -> Image.Image:
-    """Content, style, result and difference of one pair, with its names and verdict."""
+    """Draw content, style, result and difference of a pair, with the names and the verdict."""
     modality = "CT" if row.window else "MR"
     choice = ScanChoice(modality=modality)
     content, style = (read_volume(data / name, modality=modality) for name in (row.content, row.style))
@@ -116,7 +116,7 @@ def draw_row(row: Row, data: Path, model: Path | None) -> Image.Image:
     names = [Path(name).name.split(".")[0] for name in (row.content, row.style)]
     unit = "HU" if row.window else "of the window"
     shown = f"{largest:.0f}" if row.window else f"{DIFFERENCE_MR:.0%}"
-    words = [
+    titles = [
         f"content {names[0]}",
         f"style {names[1]}",
         f"result ({result.report.verdict})",
@@ -124,17 +124,21 @@ def draw_row(row: Row, data: Path, model: Path | None) -> Image.Image:
     ]
     picture = Image.new("L", (4 * TILE, TILE + MARGIN), 0)
     pen = ImageDraw.Draw(picture)
-    for column, (image, word) in enumerate(zip(slices, words, strict=True)):
+    for column, (image, title) in enumerate(zip(slices, titles, strict=True)):
         picture.paste(tile(*image), (column * TILE, MARGIN))
-        pen.text((column * TILE + 4, 3), word, fill=255)
+        pen.text((column * TILE + 4, 3), title, fill=255)
     return picture
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--model", type=Path, default=None)
-    parser.add_argument("--output", type=Path, default=IMAGES)
+    parser.add_argument(
+        "--data", type=Path, default=ROOT.parent / "shared" / "data", help="Folder of the scans."
+    )
+    parser.add_argument("--model", type=Path, help="Model folder. Default: the embedded model.")
+    parser.add_argument(
+        "--output", type=Path, default=IMAGES, help="Folder for the pictures. Default: docs/images."
+    )
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     for name, rows in (("ct_swap", CT_ROWS), ("mr_swap", MR_ROWS)):

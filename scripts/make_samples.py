@@ -1,10 +1,10 @@
-"""Cut the sample scans that the plugin ships from the volumes described by an `index.json`.
+"""Cut the sample scans of the plugin from the volumes of an `index.json`.
 
     python scripts/make_samples.py DATA_FOLDER
 
-Writes `src/napari_meduet/samples/*.nii.gz`, int16 at the resolution the data folder holds them in, the same
-bytes on every run, and the notice beside them: which collections they come from, under which licence, and
-whether the embedded model was trained on them.
+The script writes `src/napari_meduet/samples/*.nii.gz`, as int16 at the resolution of the data folder. Each
+run writes the same bytes. It also writes the notice: the collection and the licence of each sample, and
+whether the embedded model was trained on it.
 """
 
 import argparse
@@ -22,31 +22,31 @@ MAX_TOTAL_BYTES = 8_000_000
 
 @dataclass(frozen=True)
 class Sample:
-    """One scan to ship: its case in the index, and the slab of slices that is kept."""
+    """A sample scan: its case in the index, and the range of slices."""
 
     case: str
     name: str
     first_slice: int
     last_slice: int
-    is_labels: bool = False  # of that case, instead of the scan
-    is_centred: bool = False  # moved to the world's origin, for scans that share no coordinates
+    is_labels: bool = False  # the labels of the case instead of its scan
+    is_centred: bool = False  # moves the scan to the origin, for scans without common coordinates
 
 
 SHIPPED = (
     Sample("lungfcp_0001", "ct_chest_soft_kernel", 0, 35, is_centred=True),
     Sample("cmbcrc_01068", "ct_chest_sharp_kernel", 34, 65, is_centred=True),
-    Sample("ms19_T1", "mr_brain_t1", 38, 109),  # MNI z from -20 to 51 mm, as the other patient's
+    Sample("ms19_T1", "mr_brain_t1", 38, 109),  # MNI z from -20 to 51 mm, as in the other patient
     Sample("ms19_T1", "mr_brain_t1_lesions", 38, 109, is_labels=True),
     Sample("ms07_T2", "mr_brain_t2", 39, 110),
 )
 
 
 def cut(image: nib.Nifti1Image, sample: Sample) -> nib.Nifti1Image:
-    """The slices of the sample, with nothing else of the old header."""
+    """Return the slices of the sample, with a new header."""
     piece = image.slicer[:, :, sample.first_slice : sample.last_slice + 1]
     voxels = np.asanyarray(piece.dataobj)
     if not np.array_equal(voxels, np.rint(voxels)) or np.abs(voxels).max() > np.iinfo(np.int16).max:
-        raise SystemExit(f"The voxels of {sample.case} do not fit int16; take another scan.")
+        raise SystemExit(f"The voxels of {sample.case} do not fit into int16. Choose another scan.")
     affine = piece.affine.copy()
     if sample.is_centred:
         affine[:3, 3] = -affine[:3, :3] @ (np.array(voxels.shape) - 1) / 2
@@ -58,12 +58,12 @@ def cut(image: nib.Nifti1Image, sample: Sample) -> nib.Nifti1Image:
 
 
 def gzipped(image: nib.Nifti1Image) -> bytes:
-    """The file's bytes; no name and no time goes into them, so that they are the same on every run."""
+    """Return the bytes of the file, without a name and a time, so that they are the same in each run."""
     return gzip.compress(image.to_bytes(), compresslevel=9, mtime=0)
 
 
 def notice(shipped: list[tuple[Sample, dict]]) -> str:
-    """What ships, from whom, under which licence, and what the embedded model has seen of it."""
+    """Return the text of the notice: source, licence and use in training of each sample."""
     rows = []
     for sample, record in shipped:
         was_trained_on = "yes" if record["split"] == "train" else "no"
@@ -88,17 +88,17 @@ def _description(sample: Sample, record: dict) -> str:
 
 NOTICE = """# Sample scans: where they come from
 
-Small pieces of public, de-identified research scans, cut out by `scripts/make_samples.py`. Their voxels are
-those of the volumes the script was given, which had been converted to int16 NIfTI and in part resampled in
-plane; their origins were moved so that the pieces lie around one point. They are shared under their
-collections' own licences, not under this project's. No attempt may be made to identify anyone.
+These files are parts of public, de-identified research scans, cut by `scripts/make_samples.py`. Their voxels
+are those of the source volumes, which had been converted to int16 NIfTI and partly resampled in plane. The
+origin of the CT scans was moved to the middle of each scan. Each file has the licence of its collection, not
+that of this project. Users must not try to identify a person.
 
-| file | collection and case | licence | what it is | the embedded model was trained on it |
+| file | collection and case | licence | description | used to train the embedded model |
 |---|---|---|---|---|
 {rows}
 
-"Trained on it: no" means that no scan of this patient was ever shown to the embedded model. Judge the model
-by those.
+"no" means that the embedded model was trained on no scan of this patient. Use these scans to judge the
+model.
 
 Please cite
 - CMB-CRC, Lung-Fused-CT-Pathology: The Cancer Imaging Archive, Clark et al. 2013,
@@ -114,9 +114,9 @@ https://creativecommons.org/licenses/by/4.0/.
 
 
 def main() -> None:
-    """Write the samples and their notice."""
+    """Write the samples and the notice."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("data", type=Path, help="folder with index.json and the volumes it names")
+    parser.add_argument("data", type=Path, help="Folder with an index.json and its volumes.")
     data: Path = parser.parse_args().data
     records = {record["case"]: record for record in json.loads((data / "index.json").read_text())}
 
@@ -124,7 +124,7 @@ def main() -> None:
     for sample in SHIPPED:
         record = records[sample.case]
         if record["licence_grade"] != "A":
-            raise SystemExit(f"{sample.case} may not be shipped: its licence is {record['licence']}.")
+            raise SystemExit(f"{sample.case} cannot be distributed: its licence is {record['licence']}.")
         source = record["seg_path"] if sample.is_labels else record["path"]
         content = gzipped(cut(nib.Nifti1Image.load(data / source), sample))
         (SAMPLES / f"{sample.name}.nii.gz").write_bytes(content)
@@ -133,7 +133,7 @@ def main() -> None:
         print(f"{sample.name}: {len(content) / 1e6:.2f} MB")
     if total > MAX_TOTAL_BYTES:
         raise SystemExit(
-            f"The samples take {total / 1e6:.1f} MB together; at most {MAX_TOTAL_BYTES / 1e6:.0f}."
+            f"The samples have {total / 1e6:.1f} MB together; the limit is {MAX_TOTAL_BYTES / 1e6:.0f} MB."
         )
     (SAMPLES / "NOTICE.md").write_text(notice(shipped))
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a virtual environment, or completes one that is there, and installs this checkout into it.
+# Create or complete a virtual environment, and install this checkout into it.
 #   scripts/setup-python.sh .venv dev        extras: base (none), gui, train, all, dev
 set -euo pipefail
 cd "$(dirname "$0")/.."

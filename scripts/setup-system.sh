@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Installs what is missing of the operating system's part, and nothing where nothing is missing.
-#   scripts/setup-system.sh python            a Python that can make virtual environments
-#   scripts/setup-system.sh python qt         and the libraries that Qt and OpenGL load at run time
-#   scripts/setup-system.sh python qt xvfb    and a virtual screen, for tests
-#   scripts/setup-system.sh ... sshd slurm    and servers that tests start for themselves: an SSH server, SLURM
-# On Debian and its children it calls apt-get, as root or through a sudo that asks for no password. Elsewhere it
-# says what is missing and stops. macOS brings all of it along.
+# Install the missing packages of the operating system.
+#   scripts/setup-system.sh python            a Python with the venv module
+#   scripts/setup-system.sh python qt         also the libraries that Qt and OpenGL load at run time
+#   scripts/setup-system.sh python qt xvfb    also a virtual screen, for tests
+#   scripts/setup-system.sh ... sshd slurm    also servers that tests start: an SSH server, SLURM
+# On Debian and its derivatives the script calls apt-get, as root or with a sudo that needs no password. On other
+# systems it prints the missing packages and stops. macOS needs no packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PATH="$PATH:/usr/sbin:/sbin" # where Debian keeps ldconfig from ordinary users
+PATH="$PATH:/usr/sbin:/sbin" # the folder of ldconfig on Debian, which is not in the PATH of ordinary users
 [ "$(uname -s)" = Linux ] || set -- python
 
-# What the loader must find, and the Debian package that brings it. Found with ldd on a bare Debian 12:
-# without any one of them Qt aborts or napari says that no Qt bindings are installed.
+# Libraries that the loader must find, and their Debian packages. They were determined with ldd on a minimal Debian
+# 12. If one is missing, Qt aborts, or napari reports that no Qt bindings are installed.
 qt_libraries="
 libEGL.so.1            libegl1
 libGL.so.1             libgl1
@@ -27,8 +27,8 @@ libxcb-keysyms.so.1    libxcb-keysyms1
 libxcb-shape.so.0      libxcb-shape0
 "
 
-# Debian starts a server that it installs. On a machine that somebody works at, that is asked for and not done
-# by the way: only CI and containers get one, and elsewhere the tests that need it say so and are skipped.
+# Debian starts a server when it is installed. Therefore servers are installed only in CI and in containers. On other
+# machines, the tests that need a server are skipped.
 server() {
     local program=$1
     shift
@@ -37,7 +37,7 @@ server() {
         { [ -n "${CI:-}" ] || [ ! -d /run/systemd/system ]; }; then
         packages+=("$@")
     else
-        echo "No $program here: tests that need it are skipped. To run them: apt-get install $*" >&2
+        echo "$program is not installed, so the tests that need it are skipped. To run them: apt-get install $*" >&2
     fi
 }
 
@@ -52,7 +52,7 @@ for want in "$@"; do
             while read -r library package; do
                 [ -z "$library" ] || grep -qF "$library " <<<"$known" || packages+=("$package")
             done <<<"$qt_libraries"
-            # a driver that draws without a graphics card
+            # a driver for machines without a graphics card
             compgen -G '/usr/lib*/**/dri/*_dri.so' >/dev/null || compgen -G '/usr/lib*/dri/*_dri.so' >/dev/null ||
                 packages+=(libgl1-mesa-dri)
             ;;
@@ -68,24 +68,24 @@ done
 if [ "$(uname -s)" = Linux ] && [ ${#packages[@]} -gt 0 ]; then
     install=(apt-get install -y --no-install-recommends "${packages[@]}")
     if ! command -v apt-get >/dev/null; then
-        echo "Missing on this system, by their Debian names: ${packages[*]}. Install their counterparts." >&2
+        echo "These packages are missing (Debian names): ${packages[*]}. Install the packages of your system." >&2
         exit 1
     elif [ "$(id -u)" = 0 ]; then
         as_root=()
     elif sudo -n true 2>/dev/null; then
         as_root=(sudo)
     else
-        echo "System packages are missing and I may not install them. Run this, then try again:" >&2
+        echo "System packages are missing, and this user may not install them. Run this command, then try again:" >&2
         echo "  sudo apt-get update && sudo ${install[*]}" >&2
         exit 1
     fi
-    # another apt may be at work, on a machine just started
-    patience=(-o DPkg::Lock::Timeout=300)
-    "${as_root[@]}" apt-get "${patience[@]}" update
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}" "${patience[@]}"
+    # another apt-get may be running on a machine that has just started
+    lock_timeout=(-o DPkg::Lock::Timeout=300)
+    "${as_root[@]}" apt-get "${lock_timeout[@]}" update
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}" "${lock_timeout[@]}"
 fi
 
 if ! scripts/find-python.sh >/dev/null; then
-    echo "This project needs Python 3.11 or newer with its venv module. Install one, or name it: make PYTHON=..." >&2
+    echo "This project needs Python 3.11 or newer with the venv module. Install it, or give its path: make PYTHON=..." >&2
     exit 1
 fi

@@ -1,9 +1,9 @@
-"""The fault list, repeated: real processes and signals, then a long run with random faults.
+"""Repeat the faults of docs/reliability.md with real processes and signals, and run a long training.
 
-    python scripts/soak.py [--share 0.2] [--rows T1 T5 ...] [--seed 0]
+    python scripts/soak.py [--fraction 0.2] [--rows T1 T5 ...] [--seed 0]
 
-Prints a line for each row: how often it ran, how often it passed, the seconds of the slowest. `--share` takes
-that share of the repeats. Exit code 1 if any failed.
+The script prints a line for each row of the fault list: the repeats, how many passed, and the seconds of the
+slowest. `--fraction` runs only a part of the repeats. The exit code is 1 if a repeat failed.
 """
 
 import argparse
@@ -26,32 +26,32 @@ sys.path[:0] = [str(TESTS), str(TESTS / "training"), str(TESTS / "faults")]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import fault_rows as rows  # noqa: E402
+import psutil  # noqa: E402
 import torchrun_row  # noqa: E402
 from fault_jobs import Job, send  # noqa: E402
 
-from meduet_training.runtime.rendezvous import PATIENCE_S  # noqa: E402
+from meduet_training.runtime.rendezvous import TIMEOUT_S  # noqa: E402
 
 Repeat = Callable[[Path, Random], None]
 LATENT_CACHE = ("test_cache_reading.py", "test_cache_writing.py")
-GROWTH = 1.05  # of the first process's memory
+MAX_GROWTH = 1.05  # of the memory of rank 0, from a tenth of the run to its end
 
 
-def repeats(share: float) -> dict[str, tuple[int, Repeat]]:
-    """How often each row is repeated, and what one repeat does."""
+def repeats(fraction: float) -> dict[str, tuple[int, Repeat]]:
+    """Return the number of repeats of each row, and the function of one repeat."""
 
     def times(count: int) -> int:
-        return max(1, round(count * share))
+        return max(1, round(count * fraction))
 
     return {
-        # one run that is killed again and again
-        "T1": (1, partial(rows.t1_all_killed, kills=times(50))),
+        "T1": (1, partial(rows.t1_all_killed, kills=times(50))),  # one run that is killed repeatedly
         "T2": (times(10), rows.t2_one_killed),
         "T3": (times(3), partial(rows.t3_one_stopped, timeout_s=20.0)),
         "T4": (times(5), rows.t4_launcher_killed),
         "T5": (times(10), rows.t5_asked_to_stop),
         "T5 by torchrun": (1, torchrun_row.asked_to_stop),
         "T6": (times(10), rows.t6_asked_twice),
-        "T7": (1, resumed_everywhere),
+        "T7": (1, resumed_at_six_points),
         "T8": (1, rows.t8_other_run),
         "T9": (times(2), rows.t9_not_finite),
         "T10": (1, partial(rows.t10_damaged, damages=rows.ALL_DAMAGE)),
@@ -61,20 +61,20 @@ def repeats(share: float) -> dict[str, tuple[int, Repeat]]:
         "T16": (times(3), rows.t16_storage_fails),
         "T17": (1, rows.t17_surroundings),
         "T18": (1, rows.t18_shared_folder),
-        "T19": (1, partial(rows.t19_no_meeting, patience_s=PATIENCE_S)),
+        "T19": (1, partial(rows.t19_no_meeting, patience_s=TIMEOUT_S)),
         "T20": (1, partial(long_run, steps=times(5000), faults=times(20))),
     }
 
 
-def resumed_everywhere(folder: Path, chance: Random) -> None:
-    """Six points, on one rank and on two: from the first step, over distillation's begin, to the last."""
+def resumed_at_six_points(folder: Path, chance: Random) -> None:
+    """Resume at six points between the first and the last step, on one rank and on two (T7)."""
     for ranks in (1, 2):
         for steps in (1, 2, 4, 5, 6, 7):
             rows.t7_resumed(folder / f"{ranks}-{steps}", chance, points=(steps,), ranks=ranks)
 
 
 def latent_cache(folder: Path, chance: Random) -> None:
-    """The tests of the latent cache's own faults, repeated as MEDUET_SOAK asks them to."""
+    """Run the tests of the latent cache (T12 to T14), with the repeats that MEDUET_SOAK enables."""
     command = [sys.executable, "-m", "pytest", "-q", *(str(TESTS / "faults" / name) for name in LATENT_CACHE)]
     done = subprocess.run(  # noqa: S603
         command, env=os.environ | {"MEDUET_SOAK": "1"}, capture_output=True, text=True, check=False
@@ -83,9 +83,9 @@ def latent_cache(folder: Path, chance: Random) -> None:
 
 
 def long_run(folder: Path, chance: Random, *, steps: int, faults: int) -> None:
-    """A day in small: many steps, random faults, and in the end what a run without faults finds."""
+    """Run many steps with random faults; the result must equal that of a run without faults (T20)."""
     job = Job(folder=folder, steps=steps, checkpoint_every=50)
-    usage: list[tuple[int, int, int]] = []  # of the first process while nothing disturbs it
+    usage: list[tuple[int, int, int]] = []  # of rank 0, in the last attempt, which has no fault
     for _ in range(faults):
         with rows.running(job) as attempt:
             attempt.wait_for_steps(1 + chance.randrange(max(2, steps // (2 * faults))))
@@ -104,7 +104,7 @@ def long_run(folder: Path, chance: Random, *, steps: int, faults: int) -> None:
     ended = threading.Event()
     with rows.running(replace(job, timeout_s=600.0)) as attempt:
         attempt.wait_for_steps(20)
-        watch = threading.Thread(target=_watch, args=(attempt.pids[0], usage, ended))
+        watch = threading.Thread(target=_record_usage, args=(attempt.pids[0], usage, ended))
         watch.start()
         assert attempt.end(within_s=7200.0) == ["0", "0"], attempt.said[-2000:]
         ended.set()
@@ -112,38 +112,37 @@ def long_run(folder: Path, chance: Random, *, steps: int, faults: int) -> None:
     rows.finish(job)
     (early, *_), (late, *_) = usage[len(usage) // 10], usage[-1]
     print(
-        f"memory {early} kB, at the end {late} kB; files and threads {usage[0][1:]}, {usage[-1][1:]}",
+        f"memory {early} kB after a tenth of the run, {late} kB at its end; "
+        f"open files and threads {usage[0][1:]} and {usage[-1][1:]}",
         file=sys.stderr,
     )
-    assert late <= GROWTH * early
+    assert late <= MAX_GROWTH * early
     assert usage[-1][1] <= usage[len(usage) // 10][1]
     assert usage[-1][2] <= usage[len(usage) // 10][2]
 
 
-def _watch(pid: int, usage: list[tuple[int, int, int]], ended: threading.Event) -> None:
-    """Memory in kB, open files and threads of a process, twice a second."""
-    process = Path(f"/proc/{pid}")
+def _record_usage(pid: int, usage: list[tuple[int, int, int]], ended: threading.Event) -> None:
+    """Record memory in kB, open files and threads of a process, twice each second."""
+    process = psutil.Process(pid)
     while not ended.wait(0.5):
         try:
-            words = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-            memory = int(words["VmRSS"].split()[0])
-            usage.append((memory, len(list((process / "fd").iterdir())), int(words["Threads"])))
-        except (OSError, KeyError):
+            usage.append((process.memory_info().rss // 1024, process.num_fds(), process.num_threads()))
+        except psutil.Error:
             return
 
 
 def main() -> int:
-    """Run the rows and print the table."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--share", type=float, default=1.0, help="of the repeats")
-    options.add_argument("--rows", nargs="*", help="only these")
-    options.add_argument("--seed", type=int, default=0)
-    chosen = options.parse_args()
-    chance = Random(chosen.seed)  # noqa: S311
+    """Run the rows, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--fraction", type=float, default=1.0, help="Fraction of the repeats. Default: 1.")
+    parser.add_argument("--rows", nargs="*", help="Rows to run, for example T1 T5. Default: all.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the random faults. Default: 0.")
+    options = parser.parse_args()
+    chance = Random(options.seed)  # noqa: S311
     failed = False
     print("| row | repeats | passed | slowest, s |\n|---|---|---|---|", flush=True)
-    for name, (count, repeat) in repeats(chosen.share).items():
-        if chosen.rows and name not in chosen.rows:
+    for name, (count, repeat) in repeats(options.fraction).items():
+        if options.rows and name not in options.rows:
             continue
         passed, slowest = 0, 0.0
         for number in range(count):
@@ -153,9 +152,9 @@ def main() -> int:
                 repeat(folder / str(number), chance)
                 passed += 1
                 shutil.rmtree(folder, ignore_errors=True)
-            except Exception:  # the table goes on; what failed is kept
+            except Exception:  # the other rows run; the folder of the failed repeat is kept
                 print(
-                    f"{name} failed, its folder is {folder.name}:\n{traceback.format_exc()}", file=sys.stderr
+                    f"{name} failed. Its folder is {folder.name}:\n{traceback.format_exc()}", file=sys.stderr
                 )
             slowest = max(slowest, time.monotonic() - began)
         failed = failed or passed < count

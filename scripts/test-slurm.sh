@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# A whole SLURM on this one machine, for tests: controller, one node, its own munge; it touches no other SLURM.
-#   scripts/test-slurm.sh start DIR    starts it; DIR/slurm.conf is what SLURM_CONF must name
-#   scripts/test-slurm.sh stop DIR     ends what was started there, jobs included
-# Needs slurmctld, slurmd, slurm-client and munge (scripts/setup-system.sh slurm). It runs as who calls it, and
-# uses two free ports of the loopback interface. DIR must be empty, and short: it will hold a socket.
+# A SLURM cluster on this machine for tests: a controller, one node and a separate munge. It uses no other SLURM.
+#   scripts/test-slurm.sh start DIR    start the cluster; then set SLURM_CONF=DIR/slurm.conf
+#   scripts/test-slurm.sh stop DIR     stop the cluster and its jobs
+# It needs slurmctld, slurmd, slurm-client and munge (scripts/setup-system.sh slurm). The daemons run as the current
+# user, on two free ports of the loopback interface. DIR must be empty and have a short path, because it contains a
+# socket.
 set -euo pipefail
 PATH="$PATH:/usr/sbin:/sbin"
 action=${1:?start or stop} dir=${2:?a folder}
@@ -14,7 +15,7 @@ stop() {
         [ -s "$dir/$daemon.pid" ] || continue
         pid=$(<"$dir/$daemon.pid")
         kill "$pid" 2>/dev/null || continue
-        for _ in $(seq 100); do # it still writes; a dead process that nobody buried has no program any more
+        for _ in $(seq 100); do # wait until it has written its files; a zombie process has no executable
             [ -e "/proc/$pid/exe" ] || break
             sleep 0.1
         done
@@ -32,14 +33,14 @@ PYTHON
 
 start() {
     mkdir -p "$dir"/{state,spool}
-    chmod 0755 "$dir" # munged wants a folder that nobody else may write to
+    chmod 0755 "$dir" # munged refuses a folder that other users can write to
     local user host ports
     user=$(id -un) host=$(hostname -s)
     read -ra ports < <(free_ports)
     (umask 077 && head -c 128 /dev/urandom >"$dir/munge.key")
     munged --key-file="$dir/munge.key" --socket="$dir/munge.socket" --pid-file="$dir/munged.pid" \
         --log-file="$dir/munged.log" --seed-file="$dir/munged.seed" --num-threads=1
-    # cred_expire: a requeued job waits for it. Partitions: a job in `urgent` takes the place of one in `main`.
+    # cred_expire: a requeued job waits this long. Partitions: a job in `urgent` preempts a job in `main`.
     cat >"$dir/slurm.conf" <<CONF
 ClusterName=test
 SlurmctldHost=$host(127.0.0.1)
@@ -70,7 +71,7 @@ NodeName=$host Gres=gpu:2 NodeAddr=127.0.0.1 CPUs=2 RealMemory=1000 State=UNKNOW
 PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
 PartitionName=urgent Nodes=$host MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
 CONF
-    printf 'Name=gpu File=%s\n' /dev/null /dev/zero >"$dir/gres.conf" # stand in for GPUs: jobs only count them
+    printf 'Name=gpu File=%s\n' /dev/null /dev/zero >"$dir/gres.conf" # files that represent GPUs; jobs only count them
     export SLURM_CONF=$dir/slurm.conf
     slurmctld -c
     slurmd
@@ -78,7 +79,7 @@ CONF
         [ "$(sinfo -h -o %t -p main 2>/dev/null)" = idle ] && return
         sleep 0.1
     done
-    echo "The node did not come up; the last words of its daemons:" >&2
+    echo "The node did not start. The last lines of the logs of its daemons:" >&2
     tail -n 5 "$dir"/*.log >&2
     stop
     return 1
