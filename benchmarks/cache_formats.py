@@ -1,13 +1,13 @@
-"""Which format the latent cache has: random 24^3 crops per second, and bytes on disk, for several candidates.
+"""Compare formats for the latent cache: random 24^3 crops per second, and bytes on disk.
 
     python benchmarks/cache_formats.py [--reads 300]
 
-The same latents (mean, log-variance and body of real CTs from MEDUET_DATA, else of the embedded samples) are
-written in each format. Crops of random scans are then read in turns: from the page cache (warm), from the
-disk (cold: the files are dropped from the page cache before each round), by one process and by two. Every
-candidate may keep in memory what it has learned of a file, but no open file: a hospital has more scans than
-a process may have files. Rates are also given in processor time, which a busy machine does not stretch.
-`checked` says whether a flipped bit in what was read is noticed.
+The same latents (mean, log-variance and body of real CTs from MEDUET_DATA, or of the sample scans) are
+written in each format. The formats then take turns. Crops of random scans are read from the page cache
+(warm), from the disk (cold: the files are dropped from the page cache before each round), by one process and
+by two. A format may keep the header of a file in memory, but no open file, because a hospital has more scans
+than a process can have open files. Rates are also given in processor time, which other work on the machine
+hardly changes. The column `checked` says whether the format detects a flipped bit.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 import zarr
+from helpers.scans import ct_scans, normalised
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -36,15 +37,13 @@ from napari_meduet.models.folders import demo_model_path
 from napari_meduet.tokenizers.tiling import encode_posterior_tiled
 from napari_meduet.volumes.files import read_volume
 from napari_meduet.volumes.intensity import CT_FULL
-from napari_meduet.volumes.preparation import prepare
 
 SOURCES = (
     "ct-chest-lidc-philips/lidc0314.nii.gz",
     "ct-abdomen-cptacpda-ge-revolution/c3l_00189.nii.gz",
     "ct-chest-cmbcrc-ge-vct/cmbcrc_01068.nii.gz",
 )
-SAMPLES = ("ct_chest_soft_kernel.nii.gz", "ct_chest_sharp_kernel.nii.gz")
-COPIES = 8  # of each latent under names of their own: enough files that the disk has to look for them
+COPIES = 8  # files for each latent, so that the disk must search for a file
 SIDE = 24
 ROUNDS = 5
 
@@ -53,7 +52,10 @@ Corner = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A format: how to write a latent (R, X, Y, Z), what to keep of a file, how to read a crop."""
+    """A format: how to write a latent (R, X, Y, Z), open its file, and read a crop.
+
+    `open` returns what the format may keep in memory. `checked`: whether it detects a flipped bit.
+    """
 
     write: Callable[[Path, Tensor], Any]
     open: Callable[[Path], Any]
@@ -70,7 +72,7 @@ def zarr_in_chunks(edge: int, compressor: Any = None) -> Candidate:
             shape=latent.shape,
             chunks=(rows, edge, edge, edge),
             shards=(rows, *whole),
-            dtype="uint16",  # zarr has no bfloat16 of its own
+            dtype="uint16",  # zarr has no bfloat16
             compressors=compressor,
             fill_value=0,
         )
@@ -88,7 +90,7 @@ def _write_npy(path: Path, latent: Tensor) -> None:
 
 def _read_npy(path: Path, corner: Corner) -> Tensor:
     mapped = np.load(f"{path}.npy", mmap_mode="r")
-    crop = np.array(mapped[_box(corner)])  # (x, y, z, R): what lies together is read together
+    crop = np.array(mapped[_box(corner)])  # (x, y, z, R): the channels of a voxel are adjacent in the file
     return torch.from_numpy(crop).view(torch.bfloat16).movedim(-1, 0)
 
 
@@ -116,7 +118,7 @@ CANDIDATES = {
         _read_safetensors,
         checked=False,
     ),
-    "safetensors in cubes of 8 (caches/latent_chunks.py)": Candidate(
+    "safetensors in chunks of 8 (caches/latent_chunks.py)": Candidate(
         lambda path, latent: save_chunks(path, latent, "{}"),
         open_chunks,
         lambda file, corner: file.read(corner, (SIDE,) * 3),
@@ -126,35 +128,30 @@ CANDIDATES = {
 
 
 def latents() -> list[Tensor]:
-    """Mean, log-variance and body of a few scans, (R, X, Y, Z)."""
-    folder = Path(os.environ.get("MEDUET_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    paths = [folder / name for name in SOURCES if (folder / name).is_file()]
-    if not paths:
-        samples = Path(__file__).parents[1] / "src" / "napari_meduet" / "samples"
-        paths = [samples / name for name in SAMPLES]
+    """Return mean, log-variance and body of a few scans, each (R, X, Y, Z)."""
     tokenizer, _ = load_tokenizer(demo_model_path())
     encoded = []
-    for path in paths:
-        units = torch.from_numpy(prepare(read_volume(path, modality="CT"), CT_FULL)[0])[None, None]
-        thin = [amount for side in reversed(units.shape[2:]) for amount in (0, max(0, 4 * SIDE - side))]
-        units = F.pad(units, thin, mode="replicate")
+    for path in ct_scans(SOURCES):
+        voxels = torch.from_numpy(normalised(read_volume(path, modality="CT"), CT_FULL))[None, None]
+        padding = [amount for side in reversed(voxels.shape[2:]) for amount in (0, max(0, 4 * SIDE - side))]
+        voxels = F.pad(voxels, padding, mode="replicate")
         with torch.inference_mode():
-            mean, log_variance = encode_posterior_tiled(tokenizer, units)
-        body = F.interpolate(units, size=mean.shape[2:], mode="area")
+            mean, log_variance = encode_posterior_tiled(tokenizer, voxels)
+        body = F.interpolate(voxels, size=mean.shape[2:], mode="area")
         encoded.append(torch.cat([mean, log_variance, body], dim=1)[0].clone())
     return encoded
 
 
-def rounding(latents: list[Tensor]) -> tuple[float, float]:
-    """What bfloat16 loses of the means (root mean square), over their deviation and the posterior's own."""
+def rounding_loss(latents: list[Tensor]) -> tuple[float, float]:
+    """Return the rms rounding error of bfloat16, relative to the std of the means and of the posterior."""
     means = torch.cat([latent[:4].flatten() for latent in latents])
     log_variances = torch.cat([latent[4:8].flatten() for latent in latents])
-    lost = (means.to(torch.bfloat16).float() - means).square().mean().sqrt()
-    return float(lost / means.std()), float(lost / log_variances.exp().mean().sqrt())
+    error = (means.to(torch.bfloat16).float() - means).square().mean().sqrt()
+    return float(error / means.std()), float(error / log_variances.exp().mean().sqrt())
 
 
-def cold(folder: Path) -> None:
-    """Drop the folder's files from the page cache."""
+def drop_from_page_cache(folder: Path) -> None:
+    """Drop the files of a folder from the page cache."""
     for path in folder.rglob("*"):
         if path.is_file():
             descriptor = os.open(path, os.O_RDONLY)
@@ -164,7 +161,7 @@ def cold(folder: Path) -> None:
 
 
 def read_crops(name: str, folder: Path, shapes: list[Corner], reads: int, seed: int) -> tuple[float, float]:
-    """Wall and processor seconds of random crops, each touched to its last number."""
+    """Return the wall and the processor seconds for random crops, of which every number is used."""
     candidate, random = CANDIDATES[name], np.random.default_rng(seed)
     files = [candidate.open(path) for path in scan_paths(folder, len(shapes))]
     start, processor = time.perf_counter(), time.process_time()
@@ -180,8 +177,8 @@ def scan_paths(folder: Path, count: int) -> list[Path]:
 
 
 def measure(name: str, folder: Path, shapes: list[Corner], reads: int, pool: Any) -> dict[str, float]:
-    """One round of one candidate: crops per second."""
-    cold(folder)
+    """Return the crops per second of one format in one round."""
+    drop_from_page_cache(folder)
     cold_wall, _ = read_crops(name, folder, shapes, reads, seed=1)
     warm_wall, warm_processor = read_crops(name, folder, shapes, reads, seed=1)
     start = time.perf_counter()
@@ -198,31 +195,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--reads", type=int, default=300, help="crops of one candidate in one round")
+    parser.add_argument(
+        "--reads", type=int, default=300, help="Crops of one format in one round. Default: 300."
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     exact = latents()
-    found = [latent.to(torch.bfloat16) for latent in exact]
-    shapes = [tuple(latent.shape[1:]) for latent in found for _ in range(COPIES)]
-    numbers = sum(latent.nbytes for latent in found) * COPIES
+    rounded = [latent.to(torch.bfloat16) for latent in exact]
+    shapes = [tuple(latent.shape[1:]) for latent in rounded for _ in range(COPIES)]
+    num_bytes = sum(latent.nbytes for latent in rounded) * COPIES
     with tempfile.TemporaryDirectory() as base, multiprocessing.get_context("spawn").Pool(2) as pool:
         folders = {name: Path(base) / str(k) for k, name in enumerate(CANDIDATES)}
         for name, candidate in CANDIDATES.items():
             folders[name].mkdir()
             paths = iter(scan_paths(folders[name], len(shapes)))
-            for latent in found:
+            for latent in rounded:
                 for _ in range(COPIES):
                     candidate.write(next(paths), latent)
         rounds: dict[str, list[dict[str, float]]] = {name: [] for name in CANDIDATES}
         for _ in range(ROUNDS):
             for name in CANDIDATES:
                 rounds[name].append(measure(name, folders[name], shapes, arguments.reads, pool))
-        of_latent, of_posterior = rounding(exact)
+        of_latent, of_posterior = rounding_loss(exact)
         print(
-            f"bfloat16 loses {100 * of_latent:.2f} % of the latent's standard deviation, "
-            f"{100 * of_posterior:.0f} % of the posterior's"
+            f"rounding loss of bfloat16: {100 * of_latent:.2f} % of the std of the latent, "
+            f"{100 * of_posterior:.0f} % of that of the posterior"
         )
-        print(f"{len(shapes)} latents, {numbers / 2**20:.0f} MiB; medians of {ROUNDS} rounds in turns\n")
+        print(f"{len(shapes)} latents, {num_bytes / 2**20:.0f} MiB; medians of {ROUNDS} rounds in turns\n")
         print("| format | cold /s | warm /s | two processes /s | processor ms | disk | checked |")
         print("| --- | --- | --- | --- | --- | --- | --- |")
         for name, results in rounds.items():
@@ -230,7 +229,7 @@ def main() -> None:
             size = sum(path.stat().st_size for path in folders[name].rglob("*") if path.is_file())
             print(
                 f"| {name} | {median['cold']:.0f} | {median['warm']:.0f} | {median['two']:.0f} "
-                f"| {median['processor_ms']:.2f} | {100 * size / numbers:.0f} % "
+                f"| {median['processor_ms']:.2f} | {100 * size / num_bytes:.0f} % "
                 f"| {'yes' if CANDIDATES[name].checked else 'no'} |"
             )
 

@@ -1,17 +1,17 @@
-"""One pretraining step against the published pass structure, and against what the machine can multiply.
+"""Measure one pretraining step, compared with the published passes and with a matrix product.
 
     python benchmarks/pretraining_step.py                # base, batch 4, on the CPU
-    python benchmarks/pretraining_step.py --preset tiny  # seconds, to see that it runs
-    python benchmarks/pretraining_step.py --device cuda  # batch 64 in bf16, compiled and not
+    python benchmarks/pretraining_step.py --preset tiny  # takes seconds, for a test of the script
+    python benchmarks/pretraining_step.py --device cuda  # batch 64 in bf16, compiled and not compiled
 
-A step is forward, backward, clipping, optimizer and teacher, after distillation has begun, with the terms of
-the paper (our full reconstruction is left out). The other contender, `Straightforward`, computes the same
-losses of the same rows by the published passes: for each sample the student encodes 5 times and decodes 6
-times, the teacher 5 and 2; one pass after the other, attention matrices written out, nothing shared.
+A step consists of forward pass, backward pass, clipping, optimizer and teacher, after distillation has begun.
+It has the terms of the paper, without our full reconstruction. `DirectObjective` computes the same losses of
+the same rows with the published passes: for each sample, the student encodes 5 times and decodes 6 times, the
+teacher 5 and 2 times. It runs one pass after the other, stores its attention matrices, and shares no result.
 
-Contenders and a 2048 x 2048 matrix product take turns, so that a busy machine slows all; ratios are of
-medians. The script fails if losses differ, if a contender makes other passes than these, or if `base` misses
-a goal: 1.15 times faster, 75 % of the machine's rate of matrix products.
+Both methods and a 2048 x 2048 matrix product take turns, so that other work slows all of them; the ratios are
+ratios of medians. The script fails if the losses differ, if the number of passes is wrong, or if `base`
+misses a goal: 1.15 times faster, 75 % of the rate of matrix products.
 """
 
 import argparse
@@ -55,16 +55,16 @@ from napari_meduet.core.teacher import teacher_decay
 from napari_meduet.core.transformer import Attention, Block
 
 PRESETS = {"base": MeDUETConfig.base, "small": MeDUETConfig.small, "tiny": MeDUETConfig.tiny}
-TERMS = ObjectiveConfig.corrected(full_weight=0.0)  # Eq. 13 and nothing else
+TERMS = ObjectiveConfig.corrected(full_weight=0.0)  # only Eq. 13
 STEP = TERMS.total_steps // 2  # distillation has begun
 GOAL_SPEED, GOAL_RATE, GOAL_DIFFERENCE = 1.15, 0.75, 1e-6
 PASSES = "student encodes", "student decodes", "teacher encodes", "teacher decodes"
 GEMM = 2048
-PAPER_HOURS, PAPER_BATCH, PAPER_STEPS = 405, 256, 200_000  # A100-hours (M-20)
+PAPER_HOURS, PAPER_BATCH, PAPER_STEPS = 405, 256, 200_000  # hours on one A100 (M-20)
 
 
 class EagerAttention(nn.Module):
-    """The same attention with its matrix written out."""
+    """Attention with the same weights, which stores its attention matrix."""
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()
@@ -77,12 +77,13 @@ class EagerAttention(nn.Module):
         return self.out(rearrange(weights @ value, "b h l d -> b l (h d)"))
 
 
-class Straightforward(nn.Module):
-    """The losses of `Objective` by the published passes.
+class DirectObjective(nn.Module):
+    """The losses of `Objective`, computed with the published passes.
 
-    A row's second swap is its partner's first and is computed again; the mean of the two, which is either,
-    lets both into the gradient. The teacher decodes swaps of its own, as the published one does: while it
-    equals the student, in the first step, they are the student's.
+    The second swap of a row equals the first swap of its partner. It is computed again, and the mean of the
+    two equal swaps is used, so that both have a gradient. The teacher decodes swaps of its own, as in the
+    published code. In the first step the teacher equals the student, so these swaps equal those of the
+    student.
     """
 
     def __init__(self, objective: Objective) -> None:
@@ -112,7 +113,7 @@ class Straightforward(nn.Module):
         (content_i, style_i), (content_j, style_j) = entropies
         domains = domain_loss(content_i, content_j, style_i, style_j, config.domain_reduction)
 
-        # Distillation: both volumes are decoded again, encoded, and compared with the teacher's.
+        # Distillation: both volumes are decoded again, encoded, and compared with the tokens of the teacher.
         again_i = student.encode(self._decode(student, mixture, 1 - mask), nothing)
         again_j = student.encode(self._decode(student, mixture, mask), nothing)
         with torch.no_grad():
@@ -126,7 +127,7 @@ class Straightforward(nn.Module):
             content, style, config.content_weight, config.distillation_scale
         )
 
-        # Contrast of volumes and swaps, by student and teacher.
+        # Contrast between volumes and swaps, with student and teacher.
         clean = student.encode(latent, nothing)
         swap = self._swaps(student, clean, partner, everything)
         queries = self._views(clean, student.encode(swap, nothing))
@@ -169,8 +170,8 @@ class Straightforward(nn.Module):
     @torch.no_grad()
     def finish_step(self, step: int) -> None:
         decay = teacher_decay(step, self.config.total_steps)
-        for taught, learnt in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
-            taught.mul_(decay).add_(learnt, alpha=1 - decay)
+        for slow, fast in zip(self.teacher.parameters(), self.student.parameters(), strict=True):
+            slow.mul_(decay).add_(fast, alpha=1 - decay)
 
     def _decode(self, network: MeDUET, factors: tuple[Tensor, ...], visible: Tensor) -> Tensor:
         return network.decoder(network.decoder.fuse(*factors), visible)
@@ -187,8 +188,8 @@ class Straightforward(nn.Module):
         return [torch.cat([pooled_view(volume), pooled_view(swap)]) for volume, swap in pairs]
 
 
-def a_batch(network: MeDUETConfig, num_volumes: int, device: str = "cpu") -> Batch:
-    """Random latents of two domains, with the pairs and masks of a step."""
+def random_batch(network: MeDUETConfig, num_volumes: int, device: str = "cpu") -> Batch:
+    """Return random latents of two domains, with the pairs and masks of a step."""
     generator = torch.Generator().manual_seed(0)
     domain = torch.arange(num_volumes) % 2
     masks = [TERMS.draw(network, generator)["mask"] for _ in range(num_volumes)]
@@ -201,36 +202,36 @@ def a_batch(network: MeDUETConfig, num_volumes: int, device: str = "cpu") -> Bat
     return {name: field.to(device) for name, field in batch.items()}  # pyright: ignore[reportReturnType]
 
 
-def passes_of(contender: nn.Module, batch: Batch) -> tuple[int, ...]:
-    """Encodes and decodes of student and teacher, for each sample."""
+def count_passes(method: nn.Module, batch: Batch) -> tuple[int, ...]:
+    """Return the encodes and decodes of student and teacher for each sample."""
     samples = Counter()
-    networks = [getattr(contender, owner) for owner in ("student", "teacher")]
+    networks = [getattr(method, owner) for owner in ("student", "teacher")]
     parts = [part for network in networks for part in (network.encoder, network.decoder)]
     hooks = [
         part.register_forward_pre_hook(lambda _, inputs, name=name: samples.update({name: len(inputs[0])}))
         for name, part in zip(PASSES, parts, strict=True)
     ]
     with torch.no_grad():
-        contender(batch, STEP)
+        method(batch, STEP)
     for hook in hooks:
         hook.remove()
     return tuple(samples[name] // len(batch["latent"]) for name in PASSES)
 
 
-def losses_and_gradients(contender: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    losses = contender(batch, STEP)
+def losses_and_gradients(method: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    losses = method(batch, STEP)
     losses["total"].backward()
     gradients = {
         name.replace("attention.", ""): parameter.grad.clone()
-        for name, parameter in contender.named_parameters()
+        for name, parameter in method.named_parameters()
         if parameter.grad is not None
     }
-    contender.zero_grad(set_to_none=True)
+    method.zero_grad(set_to_none=True)
     return losses, gradients
 
 
 def largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
-    """Over all tensors that both have, relative to each one's largest number."""
+    """Return the largest difference of all common tensors, relative to the largest number of each."""
     return max(
         float((value - theirs[name]).detach().abs().max() / theirs[name].abs().max().clamp(min=1e-12))
         for name, value in ours.items()
@@ -238,19 +239,19 @@ def largest_difference(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> fl
     )
 
 
-def step_of(contender: nn.Module, batch: Batch) -> Callable[[], None]:
-    optimizer = adamw(contender, learning_rate=1e-4, weight_decay=1e-2, betas=(0.9, 0.95))
+def training_step(method: nn.Module, batch: Batch) -> Callable[[], None]:
+    optimizer = adamw(method, learning_rate=1e-4, weight_decay=1e-2, betas=(0.9, 0.95))
 
-    def take() -> None:
+    def step() -> None:
         with torch.autocast(batch["latent"].device.type, torch.bfloat16, enabled=batch["latent"].is_cuda):
-            losses = contender(batch, STEP)
+            losses = method(batch, STEP)
         losses["total"].backward()
-        nn.utils.clip_grad_norm_(contender.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(method.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        contender.finish_step(STEP)
+        method.finish_step(STEP)
 
-    return take
+    return step
 
 
 def seconds(work: Callable[[], object], device: str = "cpu") -> float:
@@ -264,92 +265,94 @@ def seconds(work: Callable[[], object], device: str = "cpu") -> float:
 
 
 def matrix_product(device: str = "cpu") -> tuple[Callable[[], Tensor], float]:
-    """A matrix product, long enough to time, and its operations in 10^9."""
+    """Return a matrix product that takes long enough to be timed, and its GFLOP."""
     size = GEMM if device == "cpu" else 8192
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     left, right = torch.randn(2, size, size, device=device, dtype=dtype)
     return lambda: left @ right, 2 * size**3 / 1e9
 
 
-def check_equal(objective: Objective, straightforward: Straightforward, batch: Batch) -> None:
-    """Same losses, same gradients, fewest passes.
+def check_equal(objective: Objective, direct: DirectObjective, batch: Batch) -> None:
+    """Check that both methods have the same losses, and the expected numbers of passes.
 
     Raises:
-        SystemExit: they are not.
+        SystemExit: a loss or a number of passes differs.
     """
-    expected = {"ours": STEPS["ours, published terms"], "straightforward": STEPS["published passes"]}
-    for name, contender in (("ours", objective), ("straightforward", straightforward)):
-        passes = passes_of(contender, batch)
+    expected = {"ours": STEPS["ours, published terms"], "direct": STEPS["published passes"]}
+    for name, method in (("ours", objective), ("direct", direct)):
+        passes = count_passes(method, batch)
         print(f"{name:>16}: " + ", ".join(f"{n} {word}" for n, word in zip(passes, PASSES, strict=True)))
         if passes != expected[name]:
-            raise SystemExit(f"{name}: expected {expected[name]} passes for each sample")
+            raise SystemExit(f"{name}: the passes for each sample are {passes}, expected {expected[name]}.")
     ours, our_gradients = losses_and_gradients(objective, batch)
-    theirs, their_gradients = losses_and_gradients(straightforward, batch)
+    theirs, their_gradients = losses_and_gradients(direct, batch)
     losses, gradients = (
         largest_difference(ours, theirs),
         largest_difference(our_gradients, their_gradients),
     )
     print(f"largest relative difference of a loss {losses:.1e}, of a gradient {gradients:.1e}")
     if losses > GOAL_DIFFERENCE:
-        raise SystemExit(f"losses differ by more than {GOAL_DIFFERENCE}")
+        raise SystemExit(f"The losses differ by {losses:.1e}; the limit is {GOAL_DIFFERENCE}.")
 
 
 def on_cpu(network: MeDUETConfig, num_volumes: int, rounds: int) -> None:
     torch.manual_seed(0)
-    batch = a_batch(network, num_volumes)
+    batch = random_batch(network, num_volumes)
     objective = Objective(network, TERMS)
-    straightforward = Straightforward(objective)
-    check_equal(objective, straightforward, batch)
+    direct = DirectObjective(objective)
+    check_equal(objective, direct, batch)
 
     product, product_giga = matrix_product()
-    contenders = {
-        "straightforward": step_of(straightforward, batch),
-        "ours": step_of(objective, batch),
+    methods = {
+        "direct": training_step(direct, batch),
+        "ours": training_step(objective, batch),
         "matrix product": product,
     }
     product()
-    times: dict[str, list[float]] = {name: [] for name in contenders}
+    times: dict[str, list[float]] = {name: [] for name in methods}
     for number in range(rounds + 1):
-        for name, work in contenders.items():
-            # Products before and after each step, for the machine's rate drifts.
+        for name, work in methods.items():
+            # Matrix products before and after each step, because the rate drifts.
             taken = [seconds(work) for _ in range(1 if name != "matrix product" else 5)]
-            times[name] += taken if number else []  # the first round warms up
+            times[name] += taken if number else []  # the first round is a warm-up
     medians = {name: statistics.median(each) for name, each in times.items()}
     rate = product_giga / medians["matrix product"]
     print(f"\nbatch {num_volumes}, {torch.get_num_threads()} threads, fp32, medians of {rounds} rounds")
     print(f"{'matrix product':>16}: {rate:.0f} GFLOP/s")
-    shares = {}
-    for name, passes in (("straightforward", "published passes"), ("ours", "ours, published terms")):
+    fractions = {}
+    for name, passes in (("direct", "published passes"), ("ours", "ours, published terms")):
         giga = num_volumes * giga_per_sample(STEPS[passes], network)
-        shares[name] = giga / medians[name] / rate
-        print(f"{name:>16}: {medians[name]:.2f} s, {giga:.0f} GFLOP, {shares[name]:.0%} of that rate")
-    speed = medians["straightforward"] / medians["ours"]
-    print(f"ours is {speed:.2f} times faster (goal {GOAL_SPEED})")
-    if network == MeDUETConfig.base() and (speed < GOAL_SPEED or shares["ours"] < GOAL_RATE):
-        raise SystemExit(f"goals: {GOAL_SPEED} times faster, {GOAL_RATE:.0%} of the rate of matrix products")
+        fractions[name] = giga / medians[name] / rate
+        print(f"{name:>16}: {medians[name]:.2f} s, {giga:.0f} GFLOP, {fractions[name]:.0%} of that rate")
+    speed = medians["direct"] / medians["ours"]
+    print(f"ours is {speed:.2f} times faster (goal: {GOAL_SPEED})")
+    if network == MeDUETConfig.base() and (speed < GOAL_SPEED or fractions["ours"] < GOAL_RATE):
+        raise SystemExit(
+            f"Goal missed: {GOAL_SPEED} times faster, {GOAL_RATE:.0%} of the rate of matrix products."
+        )
 
 
 def on_gpu(network: MeDUETConfig, num_volumes: int, rounds: int) -> None:
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")
-    batch = a_batch(network, num_volumes, "cuda")
+    batch = random_batch(network, num_volumes, "cuda")
     giga = num_volumes * giga_per_sample(STEPS["ours, published terms"], network)
     product, product_giga = matrix_product("cuda")
     for compiled in (False, True):
         objective = Objective(network, TERMS).to("cuda")
-        take = step_of(objective, batch)
+        step = training_step(objective, batch)
         if compiled:
             objective.compile()
         for _ in range(3):
-            take()
+            step()
             product()
         torch.cuda.reset_peak_memory_stats()
-        pairs = [(seconds(take, "cuda"), seconds(product, "cuda")) for _ in range(rounds)]
-        step, alone = (statistics.median(column) for column in zip(*pairs, strict=True))
-        rate, hours = product_giga / alone, PAPER_STEPS * PAPER_BATCH / num_volumes * step / 3600
+        pairs = [(seconds(step, "cuda"), seconds(product, "cuda")) for _ in range(rounds)]
+        step_s, product_s = (statistics.median(column) for column in zip(*pairs, strict=True))
+        rate, hours = product_giga / product_s, PAPER_STEPS * PAPER_BATCH / num_volumes * step_s / 3600
         print(
-            f"{'compiled' if compiled else 'not compiled':>14}: {step:.3f} s a step of {num_volumes}, "
-            f"{num_volumes / step:.0f} samples/s, {giga / step / rate:.0%} of {rate / 1e3:.0f} TFLOP/s "
+            f"{'compiled' if compiled else 'not compiled':>14}: {step_s:.3f} s for a step of {num_volumes}, "
+            f"{num_volumes / step_s:.0f} samples/s, {giga / step_s / rate:.0%} of {rate / 1e3:.0f} TFLOP/s "
             f"(bf16 matrix product), peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB, "
             f"{hours:.0f} hours for {PAPER_STEPS} steps of {PAPER_BATCH} (paper: {PAPER_HOURS} A100-hours)"
         )
@@ -357,17 +360,19 @@ def on_gpu(network: MeDUETConfig, num_volumes: int, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", choices=PRESETS, default="base")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--batch", type=int, help="default: 4 on the CPU, 64 on a GPU")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--preset", choices=PRESETS, default="base", help="Size of the network. Default: base."
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="Device. Default: cpu.")
+    parser.add_argument("--batch", type=int, help="Rows of a batch. Default: 4 on the CPU, 64 on a GPU.")
+    parser.add_argument("--rounds", type=int, default=5, help="Rounds in turns. Default: 5.")
     options = parser.parse_args()
     network = PRESETS[options.preset]()
 
     reference = published()
     million, weights = reference.parameters / 1e6, reference.weight_operations / 1e9
     print(
-        f"published network: {million:.2f} M parameters, {weights:.2f} G a forward "
+        f"published network: {million:.2f} M parameters, {weights:.2f} G for a forward pass "
         f"({weights + reference.attention_operations / 1e9:.1f} G with attention products); "
         f"the paper prints {PAPER_MILLION_PARAMETERS} M and {PAPER_GIGA_OPERATIONS} G"
     )

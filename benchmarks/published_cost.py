@@ -1,14 +1,16 @@
-"""Parameters and operations of the published network, counted by hand, beside ours, counted by torch (M-20).
+"""Count the parameters and operations of the published network and of ours (M-20).
 
     python benchmarks/published_cost.py
 
-The paper prints 105.1 M parameters and 50.1 G for one forward of its pretraining network: encode one
-mixture of two volumes, decode both. An operation is one multiplication or one addition. The published network
-is counted from its layers, not built; ours is built on torch's meta device, where nothing is computed. The
-script fails if the published count leaves the paper's figures.
+The paper prints 105.1 M parameters and 50.1 G operations for one forward pass of its pretraining network,
+which encodes one mixture of two volumes and decodes both. An operation is one multiplication or one addition.
+The published network is counted from its layers, without building it. Ours is counted by torch on the meta
+device, where nothing is computed. The script fails if the count of the published network differs from the
+paper.
 
-A training step is counted from its passes through encoder and decoder: three times a forward for the student,
-once for the teacher. tests/core/test_objective.py counts the passes of ours.
+A training step is counted from its passes through encoder and decoder. A pass of the student, with its
+gradient, counts three times, a pass of the teacher once. tests/core/test_objective.py counts the passes of
+our step.
 """
 
 from dataclasses import dataclass
@@ -20,17 +22,17 @@ from napari_meduet.core.meduet import MeDUET, MeDUETConfig
 
 PAPER_MILLION_PARAMETERS, PAPER_GIGA_OPERATIONS = 105.1, 50.1
 
-# Encodes and decodes of the student, then of the teacher, for each sample (specification, section 5).
+# Passes for each sample: student encodes and decodes, teacher encodes and decodes (specification, section 5).
 STEPS = {
-    "published passes": (5, 6, 5, 2),  # the partner is encoded again, mixtures are decoded again
-    "ours, published terms": (5, 3, 2, 0),  # a pair's second swap is its partner's first
-    "ours": (5, 4, 2, 0),  # with the full reconstruction
+    "published passes": (5, 6, 5, 2),  # encodes the partner and decodes the mixtures a second time
+    "ours, published terms": (5, 3, 2, 0),  # the second swap of a pair is the first swap of its partner
+    "ours": (5, 4, 2, 0),  # includes the full reconstruction
 }
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one forward of one sample takes; attention products are those of softmax(QK)V, without weights."""
+    """Cost of one forward pass of one sample. Attention operations are those of softmax(QK)V alone."""
 
     parameters: int
     weight_operations: int
@@ -43,17 +45,17 @@ class Cost:
 
 
 def block_weights(width: int) -> int:
-    """Weights of one transformer block: queries, keys, values and output, and an MLP of four widths."""
+    """Return the number of weights of a transformer block: attention, and an MLP of four times the width."""
     return 3 * width**2 + width**2 + 2 * 4 * width**2
 
 
 def block_parameters(width: int) -> int:
-    """The same with biases (3 + 1 + 4 + 1 widths) and two layer norms (4 widths)."""
+    """Return the parameters of a block: weights, biases (9 times the width), two layer norms (4 times)."""
     return block_weights(width) + 13 * width
 
 
 def attention_products(tokens: int, width: int) -> int:
-    """Operations of queries by keys and of attention by values."""
+    """Return the operations of QK and of attention times V."""
     return 2 * (2 * tokens**2 * width)
 
 
@@ -66,7 +68,7 @@ def classifier_parameters(width: int, num_domains: int) -> int:
 
 
 def published() -> Cost:
-    """The published network: cls token through encoder and decoder, 1-D style convolution, ten domains."""
+    """Return the cost of the published network, which has a cls token and a 1-D style convolution."""
     config = MeDUETConfig.base()
     width, narrow, values = config.width, config.decoder_width, config.patch_values
     content, style, domains = config.content_width, config.style_width, config.num_domains
@@ -76,7 +78,7 @@ def published() -> Cost:
     parameters = {
         "encoder": config.depth * block_parameters(width) + 2 * width,
         "patch embedding": values * width + width,
-        "2-D patch embedding that the code inherits and never uses": 4 * 4**2 * width + width,
+        "2-D patch embedding that the published code never uses": 4 * 4**2 * width + width,
         "cls and mask token": width + narrow,
         "disentangle": width * content + width * style + 3 * style,
         "aggregate": (content + style) * width + width,
@@ -95,7 +97,7 @@ def published() -> Cost:
 
 
 def ours(config: MeDUETConfig) -> Cost:
-    """Our network, counted by torch in the same forward."""
+    """Return the cost of our network in the same forward pass, counted by torch."""
     with torch.device("meta"):
         network = MeDUET(config)
         latent, mask = torch.empty(1, *config.latent_shape), torch.empty(1, config.num_tokens)
@@ -114,7 +116,7 @@ def ours(config: MeDUETConfig) -> Cost:
 
 
 def giga_per_pass(config: MeDUETConfig) -> tuple[float, float]:
-    """Operations of encoding one latent and of decoding it, in 10^9."""
+    """Return the GFLOP for encoding one latent, and for decoding it."""
     with torch.device("meta"):
         network, latent = MeDUET(config), torch.empty(1, *config.latent_shape)
     with FlopCounterMode(display=False) as encoding:
@@ -125,10 +127,11 @@ def giga_per_pass(config: MeDUETConfig) -> tuple[float, float]:
 
 
 def giga_per_sample(passes: tuple[int, int, int, int], config: MeDUETConfig) -> float:
-    """Operations of a training step for each sample, in 10^9: encodes and decodes of student and teacher."""
+    """Return the GFLOP of a training step for each sample, from its passes."""
     encode, decode = giga_per_pass(config)
-    encodes, decodes, taught, retold = passes
-    return 3 * (encodes * encode + decodes * decode) + taught * encode + retold * decode
+    student_encodes, student_decodes, teacher_encodes, teacher_decodes = passes
+    student = student_encodes * encode + student_decodes * decode
+    return 3 * student + teacher_encodes * encode + teacher_decodes * decode
 
 
 def main() -> None:
@@ -138,20 +141,23 @@ def main() -> None:
     for preset in (MeDUETConfig.base, MeDUETConfig.small, MeDUETConfig.tiny):
         print(f"{preset.__name__:>12}{ours(preset()).row}")
     print(
-        "\nbase differs from the published network in four places: no 2-D patch embedding that nothing uses\n"
-        "(-49,920 parameters); no cls token in the encoder (-768, one token less to encode) and a learned\n"
-        "constant in the decoder (+384, C-03); a 3^3 style convolution for one of 3 (+4,608, C-26), run for\n"
-        "each of the two volumes of a mixture."
+        "\nbase differs from the published network in four ways. It has no unused 2-D patch embedding\n"
+        "(-49,920 parameters). It has no cls token in the encoder (-768 parameters, and one token less),\n"
+        "and a learned constant in the decoder (+384, C-03). Its style convolution has a kernel of 3^3\n"
+        "instead of 3 (+4,608, C-26), and runs for each of the two volumes of a mixture."
     )
     encode, decode = giga_per_pass(MeDUETConfig.base())
-    print(f"\nA step of base, for each sample (encode {encode:.1f} G, decode {decode:.1f} G):")
+    print(f"\nTraining step of base, for each sample (encode {encode:.1f} G, decode {decode:.1f} G):")
     costs = {name: giga_per_sample(passes, MeDUETConfig.base()) for name, passes in STEPS.items()}
     for name, cost in costs.items():
         print(f"{name:>24}{cost:8.0f} G{costs['published passes'] / cost:8.2f} x")
 
     million, giga = reference.parameters / 1e6, reference.weight_operations / 1e9
     if abs(million - PAPER_MILLION_PARAMETERS) >= 0.1 or abs(giga - PAPER_GIGA_OPERATIONS) >= 0.1:
-        raise SystemExit(f"The paper prints {PAPER_MILLION_PARAMETERS} M and {PAPER_GIGA_OPERATIONS} G.")
+        raise SystemExit(
+            f"The count differs from the paper, which prints {PAPER_MILLION_PARAMETERS} M parameters and "
+            f"{PAPER_GIGA_OPERATIONS} G."
+        )
 
 
 if __name__ == "__main__":

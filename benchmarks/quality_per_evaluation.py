@@ -1,15 +1,16 @@
-"""Does a walk of at most 30 evaluations make crops as good as Euler-Maruyama's 250?
+"""Compare the quality of samplers with at most 30 evaluations with that of Euler-Maruyama with 250 steps.
 
     python benchmarks/quality_per_evaluation.py --model MODEL --data DATA
-    python benchmarks/quality_per_evaluation.py -n 8 --reference-steps 20 ...  # quick, to see that it runs
+    python benchmarks/quality_per_evaluation.py -n 8 --reference-steps 20 ...  # quick, for a test of the
+    script
 
-Held-out crops are generated anew from their own pooled content and style, once by each sampler, from the same
-noise. FID and MMD to the real crops are given with bootstrap intervals over crops; so is their difference to
-Euler-Maruyama's, drawn with the same crops on both sides. A sampler passes where its value lies within the
-interval of Euler-Maruyama's or below. The script fails if Heun and the multistep sampler both do not.
+For each held-out crop, each sampler generates a crop from the same noise and from the crop's own pooled
+content and style. The script prints FID and MMD to the real crops with bootstrap intervals over patients, and
+their differences to Euler-Maruyama, paired over the same crops. A sampler passes if its values are not above
+the interval of Euler-Maruyama. The script fails if neither Heun nor the multistep sampler passes.
 
-An evaluation is one step of guidance, whatever the number of rows in it; without guidance (the default here)
-each is one pass of the network.
+An evaluation is one call of the guided prediction, with any number of rows. Without guidance, which is the
+default of this script, an evaluation is one pass of the network.
 """
 
 import argparse
@@ -38,7 +39,7 @@ from napari_meduet.pipelines.requests import SynthesisRequest
 
 REFERENCE = "em"
 FEW = (("heun", 15), ("multistep", 29), ("multistep", 12), ("euler", 30))  # 29, 30, 13 and 30 evaluations
-GOAL = {"heun 15", "multistep 29"}  # one of them within the interval, at 30 evaluations at most
+GOAL = {"heun 15", "multistep 29"}  # one of them must pass, with at most 30 evaluations
 
 
 def main() -> None:
@@ -51,14 +52,14 @@ def main() -> None:
         sampler, extractor, options.data, options.cache, options.n, options.seed, lambda text: None
     )
     crops = data.crops
-    wanted = [
+    conditions = [
         CropConditions(noise=row, content=crops.content[row], style=crops.style[row])
         for row in range(len(crops))
     ]
     real = extractor.features(crops.voxels)
     length = median_distance(real)
 
-    def made(sampler: str, steps: int) -> Float[np.ndarray, "N F"]:
+    def generated_features(sampler: str, steps: int) -> Float[np.ndarray, "N F"]:
         request = SynthesisRequest(
             sampler=sampler,  # type: ignore[arg-type]
             steps=steps,
@@ -66,52 +67,52 @@ def main() -> None:
             style_weight=options.weight,
         )
         began = time.perf_counter()
-        latents = ConditionalSampler(model=model, sampling=request, seed=options.seed).latents(wanted)
+        latents = ConditionalSampler(model=model, sampling=request, seed=options.seed).latents(conditions)
         print(f"{sampler}, {steps} steps: {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
         return extractor.features(decoded(model, latents))
 
-    reference = made(REFERENCE, options.reference_steps)
-    fid, mmd = both(reference, real, length, crops.patients, options.seed)
+    reference = generated_features(REFERENCE, options.reference_steps)
+    fid, mmd = distances(reference, real, length, crops.patients, options.seed)
     metrics = [
         Metric(name=f"Euler-Maruyama {options.reference_steps}: FID", estimate=fid),
         Metric(name=f"Euler-Maruyama {options.reference_steps}: MMD", estimate=mmd),
     ]
     passed = set()
     for sampler, steps in FEW:
-        name, found = f"{sampler} {steps}", made(sampler, steps)
-        own = both(found, real, length, crops.patients, options.seed)
-        for title, estimate, of in zip(("FID", "MMD"), own, (fid, mmd), strict=True):
-            more = difference(title, found, reference, real, length, crops.patients, options.seed)
+        name, found = f"{sampler} {steps}", generated_features(sampler, steps)
+        own = distances(found, real, length, crops.patients, options.seed)
+        for title, estimate, limit in zip(("FID", "MMD"), own, (fid, mmd), strict=True):
+            excess = difference(title, found, reference, real, length, crops.patients, options.seed)
             metrics.append(
                 Metric(
                     name=f"{name}: {title}",
                     estimate=estimate,
-                    at_most=of.high,
-                    comparison=f"Euler-Maruyama plus {more.value:.3g} ({more.low:.3g} – {more.high:.3g})",
+                    at_most=limit.high,
+                    comparison=f"Euler-Maruyama + {excess.value:.3g} ({excess.low:.3g} – {excess.high:.3g})",
                 )
             )
         if all(metric.is_reached for metric in metrics[-2:]):
             passed.add(name)
-    how = (
-        f"Extractor {extractor.name} ({extractor.sha256[:16]}); guidance weights {options.weight:g}; goals "
-        "are the upper ends of Euler-Maruyama's intervals."
+    description = (
+        f"Extractor {extractor.name} ({extractor.sha256[:16]}); guidance weights {options.weight:g}. The "
+        "goals are the upper ends of the intervals of Euler-Maruyama."
     )
-    part = EvaluationSection(
-        title="Quality per evaluation", description=how, metrics=tuple(metrics), seed=options.seed
+    section = EvaluationSection(
+        title="Quality per evaluation", description=description, metrics=tuple(metrics), seed=options.seed
     )
-    print(part.as_markdown())
+    print(section.as_markdown())
     if not passed & GOAL:
-        sys.exit("Neither Heun nor the multistep sampler is within the interval at 30 evaluations.")
+        sys.exit("Neither Heun nor the multistep sampler passes with 30 evaluations.")
 
 
-def both(
+def distances(
     found: Float[np.ndarray, "N F"],
     real: Float[np.ndarray, "N F"],
     length: float,
     patients: np.ndarray,
     seed: int,
 ) -> tuple[Estimate, Estimate]:
-    """FID and MMD to the real crops."""
+    """Return FID and MMD to the real crops."""
     return fid_estimate(found, real, patients, seed), mmd_estimate(found, real, length, patients, seed)
 
 
@@ -124,7 +125,7 @@ def difference(
     patients: np.ndarray,
     seed: int,
 ) -> Estimate:
-    """How much farther from the real crops than the reference, the same crops drawn on both sides."""
+    """Return the distance to the real crops minus that of the reference, paired over crops."""
     if title == "FID":
         return set_estimate(
             by_rows(
@@ -153,10 +154,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, default=Path("src/napari_meduet/models/demo"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=Path("caches/factors"))
-    parser.add_argument("-n", type=int, default=64, help="crops of each sampler")
-    parser.add_argument("--reference-steps", type=int, default=250)
-    parser.add_argument("--weight", type=float, default=0.0, help="of both factors' guidance")
-    parser.add_argument("--extractor", type=Path, help="MedicalNet's ResNet-50")
+    parser.add_argument("-n", type=int, default=64, help="Crops of each sampler. Default: 64.")
+    parser.add_argument(
+        "--reference-steps", type=int, default=250, help="Steps of Euler-Maruyama. Default: 250."
+    )
+    parser.add_argument(
+        "--weight", type=float, default=0.0, help="Guidance weight of both factors. Default: 0."
+    )
+    parser.add_argument("--extractor", type=Path, help="Weights of MedicalNet's ResNet-50. Default: pyramid.")
     parser.add_argument("--seed", type=int, default=2025)
     parser.add_argument("--device", default="auto")
     return parser.parse_args()

@@ -1,27 +1,24 @@
-"""Time and peak memory of segmenting a 512 x 512 x 120 CT: our latent UNETR and MONAI's image-space UNETR.
+"""Measure time and peak memory of segmenting a 512 x 512 x 120 CT, compared with MONAI's image-space UNETR.
 
     python benchmarks/segmentation.py [--data ../shared/data] [--quick] [--rounds 1] [--threads 1]
 
-Both are ViT-B (768 x 12) with random weights and 14 classes, on the same 1.5 mm grid, in windows of 96^3
-voxels with an overlap of 0.5, four at a time; from a NIfTI file to labels on the scan's own grid in another
-one, tokenizer included. MONAI goes as its tutorials do: LoadImage, Orientation, Spacing, `UNETR` (its
-defaults, patches of 16^3), `sliding_window_inference` with Gaussian weights; classes are decided on the
-1.5 mm grid and the labels, not the scores, go back, which is the way that needs least. Ours runs with both of
-its heads.
+Both networks are ViT-B (768 x 12) with random weights and 14 classes. Both use the same 1.5 mm grid and
+windows of 96^3 voxels with an overlap of 0.5, four at a time. The measurement goes from a NIfTI file to a
+NIfTI file of labels on the grid of the scan, with the tokenizer included. The MONAI script follows its
+tutorials: LoadImage, Orientation, Spacing, `UNETR` with default options and patches of 16^3, and
+`sliding_window_inference` with Gaussian weights. It decides the classes on the 1.5 mm grid and resamples the
+labels instead of the scores, which needs the least memory. Our network is measured with both of its heads.
 
-Each run is a process of its own and tells its peak memory; they take turns. Times are of the processor, so
-that neighbours on the machine count for little; with one thread they are what a quiet machine takes.
-`--quick` lets MONAI's network see a part of the windows: the others get the scores of an earlier one, so that
-its memory is real, and its time is extrapolated from those it saw. Last comes `meduet segment` with the
-embedded segmenter, where the model has one. Goals of the fifth issue: at least 3 times faster, at most half
-of the memory.
+Each run is a process of its own, and the runs take turns. The times are processor times, which other work on
+the machine hardly changes; with one thread they equal the wall time on an idle machine. With `--quick`,
+MONAI's network computes only some of the windows, and the scores of the others are copies, so that the memory
+is real; the time is extrapolated. At the end, `meduet segment` is measured with the embedded segmenter, if
+the model has one. Goals: at least 3 times faster, at most half of the memory.
 """
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -32,31 +29,19 @@ from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
-from scipy.ndimage import zoom
+from helpers.processes import run_process
+from helpers.scans import CT_SAMPLES, ROOT, enlarge
 
 SHAPE = (512, 512, 120)
 SCAN = "ct-chest-lidc-philips/lidc0314.nii.gz"
-SAMPLE = "ct_chest_soft_kernel.nii.gz"
-NUM_CLASSES = 14  # the background and the thirteen organs of the benchmark that UNETR was published on
+NUM_CLASSES = 14  # background and the thirteen organs of the benchmark in the UNETR paper
 WINDOW, WINDOWS_AT_ONCE, OVERLAP = (96, 96, 96), 4, 0.5
 QUICK_WINDOWS = 12
 GOAL_SPEED, GOAL_MEMORY = 3.0, 0.5
-ROOT = Path(__file__).parents[1]
-SAMPLES = ROOT / "src" / "napari_meduet" / "samples"
-
-
-def enlarge(source: Path, target: Path) -> None:
-    """A scan of the benchmark's size with the field of view of the source."""
-    image = nib.load(source)
-    voxels = np.asanyarray(image.dataobj).astype(np.float32)
-    factors = np.array(SHAPE) / voxels.shape
-    grid = image.affine @ np.diag([*(1 / factors), 1.0])
-    enlarged = np.rint(zoom(voxels, factors, order=1)).astype(np.int16)
-    nib.save(nib.Nifti1Image(enlarged, grid), target)
 
 
 def ours(scan: Path, output: Path, head: Literal["decoder", "light"]) -> dict[str, Any]:
-    """A base latent UNETR of random weights on the latents of the embedded model."""
+    """Segment with a base latent UNETR with random weights, on the latents of the embedded model."""
     from napari_meduet.core.analysis.unetr import UNETRConfig
     from napari_meduet.models.card import MaskClass
     from napari_meduet.models.loading import load_model
@@ -70,14 +55,14 @@ def ours(scan: Path, output: Path, head: Literal["decoder", "light"]) -> dict[st
     classes = [MaskClass(label=label, name=f"class {label}") for label in range(NUM_CLASSES)]
     stages: dict[str, float] = {}
     started = time.process_time()
-    before, told, longest = "reading", started, 0.0
+    stage, reported, longest = "reading", started, 0.0
 
     def on_progress(_: float, doing: str) -> None:
-        nonlocal before, told, longest
+        nonlocal stage, reported, longest
         now = time.process_time()
-        stages[before] = stages.get(before, 0.0) + now - told
-        longest = max(longest, now - told)
-        before, told = doing, now
+        stages[stage] = stages.get(stage, 0.0) + now - reported
+        longest = max(longest, now - reported)
+        stage, reported = doing, now
 
     result = segment_volume(
         model, network, classes, read_volume(scan, modality="CT"), on_progress=on_progress
@@ -89,7 +74,7 @@ def ours(scan: Path, output: Path, head: Literal["decoder", "light"]) -> dict[st
 
 
 def embedded(scan: Path, output: Path) -> dict[str, Any]:
-    """`meduet segment` with the model inside the package."""
+    """Segment with the embedded model, as `meduet segment` does."""
     from napari_meduet.pipelines import ScanChoice, SegmentRequest, segment
 
     started = time.process_time()
@@ -98,7 +83,7 @@ def embedded(scan: Path, output: Path) -> dict[str, Any]:
 
 
 def monai(scan: Path, output: Path, num_real: int | None) -> dict[str, Any]:
-    """MONAI's image-space UNETR, of whose windows the network sees `num_real`."""
+    """Segment with MONAI's image-space UNETR, which computes `num_real` of the windows; None: all."""
     import torch
     from monai.inferers.utils import sliding_window_inference
     from monai.networks.nets.unetr import UNETR
@@ -119,18 +104,18 @@ def monai(scan: Path, output: Path, num_real: int | None) -> dict[str, Any]:
     )
     native = read(scan)
     image = prepare(native)
-    windows, seen, spent, kept = 0, 0, 0.0, torch.empty(0)
+    windows, computed, spent, last = 0, 0, 0.0, torch.empty(0)
 
     def predict(batch: torch.Tensor) -> torch.Tensor:
-        nonlocal windows, seen, spent, kept
+        nonlocal windows, computed, spent, last
         windows += len(batch)
-        if num_real is not None and seen >= num_real:
-            return kept[: len(batch)].clone()
+        if num_real is not None and computed >= num_real:
+            return last[: len(batch)].clone()
         before = time.process_time()
-        kept = network(batch)
+        last = network(batch)
         spent += time.process_time() - before
-        seen += len(batch)
-        return kept
+        computed += len(batch)
+        return last
 
     with torch.inference_mode():
         scores = sliding_window_inference(
@@ -141,8 +126,8 @@ def monai(scan: Path, output: Path, num_real: int | None) -> dict[str, Any]:
         labels = ResampleToMatch(mode="nearest", padding_mode="border", dtype=np.float32)(labels, native)
     nib.save(nib.Nifti1Image(labels[0].numpy().astype(np.uint8), native.affine.numpy()), output)
     seconds = time.process_time() - started
-    whole = seconds + spent * (windows / seen - 1)
-    return {"seconds": whole, "windows": windows, "seen": seen, "network": spent / seen}
+    extrapolated = seconds + spent * (windows / computed - 1)
+    return {"seconds": extrapolated, "windows": windows, "computed": computed, "network": spent / computed}
 
 
 def has_embedded_segmenter() -> bool:
@@ -153,17 +138,9 @@ def has_embedded_segmenter() -> bool:
 
 
 def run(arguments: list[str], threads: int) -> dict[str, Any]:
-    """What a process of its own reports, its peak bytes added."""
-    environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    with tempfile.TemporaryFile("w+") as output:
-        process = subprocess.Popen([sys.executable, __file__, *arguments], stdout=output, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        if os.waitstatus_to_exitcode(status) != 0:
-            raise SystemExit(f"{arguments[1]} failed")
-        output.seek(0)
-        report = json.loads(output.read().splitlines()[-1])
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    return report | {"peak": usage.ru_maxrss * unit}
+    """Return the report of a run in a process of its own, and its peak memory in bytes."""
+    result = run_process([sys.executable, __file__, *arguments], threads)
+    return json.loads(result.output.splitlines()[-1]) | {"peak": result.peak_bytes}
 
 
 def median(reports: list[dict[str, Any]], name: str) -> float:
@@ -172,10 +149,14 @@ def median(reports: list[dict[str, Any]], name: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--quick", action="store_true", help="MONAI's network sees a part of the windows")
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--data", type=Path, default=ROOT.parent / "shared" / "data", help="Folder of the scans."
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="Let MONAI's network compute only some of the windows."
+    )
+    parser.add_argument("--rounds", type=int, default=1, help="Rounds in turns. Default: 1.")
+    parser.add_argument("--threads", type=int, default=1, help="Threads of each run. Default: 1.")
     parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
@@ -191,35 +172,35 @@ def main() -> None:
 
     source = options.data / SCAN
     if not source.is_file():
-        source = SAMPLES / SAMPLE
+        source = CT_SAMPLES[0]
     quick = ["--quick"] if options.quick else []
     reports: dict[str, list[dict[str, Any]]] = {"ours": [], "monai": [], "light": []}
     with tempfile.TemporaryDirectory() as folder:
         scan, output = Path(folder) / "scan.nii.gz", Path(folder) / "labels.nii.gz"
-        # In a process of its own: a child's peak memory counts what its parent held when it was started.
+        # In a process of its own, because the peak memory of a child includes the memory of its parent.
         with ProcessPoolExecutor(max_workers=1) as pool:
-            pool.submit(enlarge, source, scan).result()
+            pool.submit(enlarge, source, scan, SHAPE).result()
         for _ in range(options.rounds):
             for name, found in reports.items():
                 output.unlink(missing_ok=True)
                 (Path(folder) / "labels.json").unlink(missing_ok=True)
                 found.append(run(["--run", name, str(scan), str(output), *quick], options.threads))
         print(f"{' x '.join(map(str, SHAPE))}, made from {source.name}, {options.threads} threads")
-        tell(reports, options.quick)
+        print_report(reports, options.quick)
         if has_embedded_segmenter():
             output = Path(folder) / "embedded.nii.gz"
             found = run(["--run", "embedded", str(scan), str(output)], options.threads)
             print(f"embedded segmenter: {found['seconds']:.1f} s, {found['peak'] / 2**30:.2f} GiB")
 
 
-def tell(reports: dict[str, list[dict[str, Any]]], is_quick: bool) -> None:
+def print_report(reports: dict[str, list[dict[str, Any]]], is_quick: bool) -> None:
     theirs = reports["monai"][0]
     seconds, peak = median(reports["monai"], "seconds"), median(reports["monai"], "peak")
     print(f"MONAI: {seconds:.1f} s, peak memory {peak / 2**30:.2f} GiB")
-    print(f"    its network takes {theirs['network']:.2f} s for each of {theirs['windows']} windows")
+    print(f"    the network takes {theirs['network']:.2f} s for each of {theirs['windows']} windows")
     if is_quick:
-        print(f"    measured on {theirs['seen']} of them; the time is extrapolated")
-    for name, head in (("ours", "the tokenizer's decoder as head"), ("light", "the light head")):
+        print(f"    measured on {theirs['computed']} of them; the time is extrapolated")
+    for name, head in (("ours", "head like the decoder"), ("light", "light head")):
         found = reports[name]
         own_seconds, own_peak = median(found, "seconds"), median(found, "peak")
         print(f"ours, {head}: {own_seconds:.1f} s, peak memory {own_peak / 2**30:.2f} GiB")
@@ -227,7 +208,7 @@ def tell(reports: dict[str, list[dict[str, Any]]], is_quick: bool) -> None:
             print(f"    {doing:<22}{spent:7.1f} s")
         print(f"    {seconds / own_seconds:.2f} times faster (goal: {GOAL_SPEED:g})")
         print(f"    {own_peak / peak:.2f} of the memory (goal: {GOAL_MEMORY:g})")
-        print(f"    at most {found[0]['longest']:.2f} s pass until a cancelled run stops")
+        print(f"    longest time until a cancelled run stops: {found[0]['longest']:.2f} s")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Cost of our light tokenizer against MONAI's AutoencoderKlMaisi as published: time and peak memory for 96^3.
+"""Measure time and peak memory of our tokenizer for 96^3 voxels, compared with MONAI's AutoencoderKlMaisi.
 
     python benchmarks/tokenizers.py
 
-Encode and decode of one volume on two threads, random weights (cost does not depend on them). Each contender
-runs in a process of its own, so that its peak memory is its own; they take turns, so that a busy machine
-slows all. Memory counts what a process needed above what it held after its imports: weights, activations,
-results. Goals of the first issue: at least 30 times faster, at most 1/10 of the peak memory.
+One volume is encoded and decoded on two threads, with random weights, which do not change the cost. Each
+tokenizer runs in a process of its own, so that its peak memory can be measured; they take turns, so that
+other work slows all of them. The memory is the peak minus the memory after the imports: weights, activations
+and results. Goals: at least 30 times faster, at most 1/10 of the peak memory.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import sys
 import time
 
 import psutil
+from helpers.processes import RSS_UNIT_BYTES
 
 SIDE = 96
 THREADS = 2
@@ -24,31 +25,31 @@ ROUNDS = 3
 GOAL_SPEED, GOAL_MEMORY = 30, 1 / 10
 LABELS = {
     "wavelet": "wavelet (ours)",
-    "maisi-published": "MAISI, published: 8 splits",
-    "maisi-unsplit": "MAISI, unsplit (tokenizers/maisi.py)",
+    "maisi-published": "MAISI as published, 8 splits",
+    "maisi-unsplit": "MAISI without splits (tokenizers/maisi.py)",
 }
 
 
-def build(contender: str):
-    """The contender's network, in single precision as a CPU runs it."""
-    if contender == "wavelet":
+def build(name: str):
+    """Return a function that builds the network, in single precision."""
+    if name == "wavelet":
         from napari_meduet.tokenizers.wavelet import WaveletTokenizer
 
         return WaveletTokenizer
     from napari_meduet.tokenizers.maisi import MaisiConfig, maisi_network
 
     maisi_network(MaisiConfig(num_channels=(4, 4), num_res_blocks=(1, 1), norm_num_groups=1))  # imports MONAI
-    splits = 8 if contender == "maisi-published" else 1
+    splits = 8 if name == "maisi-published" else 1
     return lambda: maisi_network(MaisiConfig(), num_splits=splits)
 
 
-def measure(contender: str) -> dict[str, float]:
-    """Seconds of encode and decode, and peak bytes above the imports, in this process."""
+def measure(name: str) -> dict[str, float]:
+    """Return the seconds of encode and decode, and the peak bytes minus those after the imports."""
     import torch
 
     torch.set_num_threads(THREADS)
-    make = build(contender)
-    held_after_imports = psutil.Process().memory_info().rss
+    make = build(name)
+    after_imports = psutil.Process().memory_info().rss
 
     torch.manual_seed(0)
     tokenizer = make().eval()
@@ -60,13 +61,12 @@ def measure(contender: str) -> dict[str, float]:
         decoded = tokenizer.decode(latent)
         end = time.perf_counter()
     if latent.shape[1:] != (4, 24, 24, 24) or decoded.shape != volume.shape:
-        raise RuntimeError(f"{contender} returned {tuple(latent.shape)} and {tuple(decoded.shape)}")
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        raise RuntimeError(f"{name} returned {tuple(latent.shape)} and {tuple(decoded.shape)}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS_UNIT_BYTES
     return {
         "encode": encoded - start,
         "decode": end - encoded,
-        "bytes": peak - held_after_imports,
+        "bytes": peak - after_imports,
         "parameters": sum(weight.numel() for weight in tokenizer.parameters()),
     }
 
@@ -74,33 +74,34 @@ def measure(contender: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measure", choices=LABELS, help=argparse.SUPPRESS)
-    contender = parser.parse_args().measure
-    if contender:
-        print(json.dumps(measure(contender)))
+    name = parser.parse_args().measure
+    if name:
+        print(json.dumps(measure(name)))
         return
 
-    runs: dict[str, list[dict[str, float]]] = {contender: [] for contender in LABELS}
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in LABELS}
     for _ in range(ROUNDS):
-        for contender, results in runs.items():
-            output = subprocess.check_output([sys.executable, __file__, "--measure", contender], text=True)
+        for name, results in runs.items():
+            output = subprocess.check_output([sys.executable, __file__, "--measure", name], text=True)
             results.append(json.loads(output.splitlines()[-1]))
 
     print(f"{SIDE}^3, {THREADS} threads, single precision, medians of {ROUNDS} runs each")
-    print(f"{'':38}{'parameters':>12}{'encode':>10}{'decode':>10}{'peak memory':>14}")
+    print(f"{'':42}{'parameters':>12}{'encode':>10}{'decode':>10}{'peak memory':>14}")
     medians = {}
-    for contender, results in runs.items():
+    for name, results in runs.items():
         row = {key: statistics.median(run[key] for run in results) for key in results[0]}
-        medians[contender] = row
+        medians[name] = row
         print(
-            f"{LABELS[contender]:38}{row['parameters'] / 1e6:>10.2f} M"
+            f"{LABELS[name]:42}{row['parameters'] / 1e6:>10.2f} M"
             f"{row['encode']:>8.2f} s{row['decode']:>8.2f} s{row['bytes'] / 2**20:>10.0f} MiB"
         )
     ours, peer = medians["wavelet"], medians["maisi-published"]
     speed = (peer["encode"] + peer["decode"]) / (ours["encode"] + ours["decode"])
     memory = ours["bytes"] / peer["bytes"]
-    print(f"encode + decode: {speed:.0f} times faster than published MAISI (goal {GOAL_SPEED})")
+    print(f"encode + decode: {speed:.0f} times faster than published MAISI (goal: {GOAL_SPEED})")
     print(
-        f"peak memory: {memory:.3f} of published MAISI's, 1/{1 / memory:.0f} (goal 1/{1 / GOAL_MEMORY:.0f})"
+        f"peak memory: {memory:.3f} of that of published MAISI, 1/{1 / memory:.0f} "
+        f"(goal: 1/{1 / GOAL_MEMORY:.0f})"
     )
 
 

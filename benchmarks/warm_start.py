@@ -1,18 +1,18 @@
-"""In how many fewer steps does a generator that starts from the encoder reach what one from scratch does?
+"""Compare a generator that starts from the encoder of MeDUET with one that starts from scratch.
 
     python benchmarks/warm_start.py --model MODEL --data DATA
-    python benchmarks/warm_start.py --steps 2 --every 1 --samples 2 --seeds 1 ...  # to see that it runs
+    python benchmarks/warm_start.py --steps 2 --every 1 --samples 2 --seeds 1 ...  # for a test of the script
 
-The preset `tiny` is trained twice from each seed, by the engine of `meduet-train generator`: once with the
-blocks of the model's encoder, once from scratch. All else is equal: batches, their noise, the weights that
-no encoder has, the rate and its cosine, which ends with the last step here. Every so many steps the average
-of the weights is looked at: its loss on held-out crops, and the FID of crops generated from the pooled
-content and style of held-out ones, always from the same noise, to these.
+The preset `tiny` is trained twice for each seed, with the trainer of `meduet-train generator`: once with the
+blocks of the model's encoder, once from scratch. Everything else is equal: batches, noise, the weights that
+the encoder does not have, and the learning rate with its cosine schedule, which ends with the last step. At
+regular intervals the averaged weights are evaluated: their loss on held-out crops, and the FID of crops that
+are generated from the pooled content and style of held-out crops, always from the same noise.
 
-Both runs of a pair reach the worse of their two last values; the figure is in how many times fewer steps the
-warm one does so first. Where the warm run ends better this is the last value from scratch. Between two looks
-values are taken to fall evenly; what the first look shows counts as reached there. A ratio below 1 says that
-scratch was faster. There is no goal, and nothing fails.
+For each pair of runs, the target is the worse of the two last values, so both runs reach it. The result is
+the ratio of the steps from scratch to the warm steps at which the target is first reached. A ratio below 1
+means that the run from scratch was faster. Between two evaluations the values are interpolated; a target that
+the first evaluation reaches counts as reached at that step. There is no goal, and the script does not fail.
 """
 
 import argparse
@@ -53,13 +53,13 @@ from napari_meduet.pipelines.requests import SynthesisRequest
 
 Start = Literal["scratch", "warm"]
 STARTS: tuple[Start, ...] = ("scratch", "warm")
-SAMPLER_STEPS = 6  # of Euler, without guidance
-SEED = 2025  # of what is held out, the same for all runs; those of the runs count on from it
+SAMPLER_STEPS = 6  # Euler steps, without guidance
+SEED = 2025  # seed of the held-out crops and of the first run; later runs add 1, 2, ...
 
 
 @dataclass(kw_only=True, eq=False)
-class Looks:
-    """What was seen of a run; values of one look have one index."""
+class Evaluations:
+    """The evaluations of a run. Values of the same evaluation have the same index."""
 
     steps: list[int] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -68,11 +68,12 @@ class Looks:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeldOut:
-    """What every run is measured on.
+    """The held-out data with which all runs are evaluated.
 
     Attributes:
-        features: of the real crops.
-        other_features: of as many other crops of the same scans.
+        crops: real crops.
+        features: features of the real crops.
+        other_features: features of the same number of other crops of the same scans.
     """
 
     model: Model
@@ -83,32 +84,32 @@ class HeldOut:
     other_features: Float[np.ndarray, "N F"]
 
     def distance(self, objective: GenerationObjective) -> float:
-        """FID of as many generated crops to the real ones."""
+        """Return the FID of generated crops to the real ones; both have the same number of crops."""
         request = SynthesisRequest(sampler="euler", steps=SAMPLER_STEPS, content_weight=0.0, style_weight=0.0)
-        maker = ConditionalSampler(
+        sampler = ConditionalSampler(
             model=replace(self.model, generator=objective.teacher), sampling=request, seed=SEED
         )
-        latents = maker.latents(
+        latents = sampler.latents(
             CropConditions(noise=row, content=self.crops.content[row], style=self.crops.style[row])
             for row in range(len(self.crops))
         )
         return frechet_distance(self.extractor.features(decoded(self.model, latents)), self.features)
 
 
-class Looker(NullCallback):
-    """Measures a run every so many steps."""
+class EvaluationCallback(NullCallback):
+    """A callback that evaluates a run at its validation steps."""
 
     def __init__(self, held_out: HeldOut, name: str) -> None:
-        self.held_out, self.name, self.looks = held_out, name, Looks()
+        self.held_out, self.name, self.evaluations = held_out, name, Evaluations()
 
     def on_validation(self, step: int, objective: nn.Module) -> None:
         began, generation = time.perf_counter(), cast(GenerationObjective, objective)
-        self.looks.steps.append(step)
-        self.looks.losses.append(self.held_out.validation.loss(generation))
-        self.looks.distances.append(self.held_out.distance(generation))
+        self.evaluations.steps.append(step)
+        self.evaluations.losses.append(self.held_out.validation.loss(generation))
+        self.evaluations.distances.append(self.held_out.distance(generation))
         print(
-            f"{self.name}, step {step}: loss {self.looks.losses[-1]:.4f}, "
-            f"FID {self.looks.distances[-1]:.4f}, looked for {time.perf_counter() - began:.0f} s",
+            f"{self.name}, step {step}: loss {self.evaluations.losses[-1]:.4f}, "
+            f"FID {self.evaluations.distances[-1]:.4f}, evaluated in {time.perf_counter() - began:.0f} s",
             file=sys.stderr,
             flush=True,
         )
@@ -117,7 +118,7 @@ class Looker(NullCallback):
 def gather_held_out(
     model: Model, options: argparse.Namespace, grid: tuple[int, int, int], extractor: VolumeExtractor
 ) -> HeldOut:
-    """Crops of the test split."""
+    """Return crops of the test split, with everything that an evaluation needs."""
     scans = [scan for scan in read_cohort(options.data) if scan.split == "test"]
     entries = cache_factors(model, scans, options.cache)
     crops = sample_crops(model, scans, entries, grid, 2 * options.samples, SEED)
@@ -133,15 +134,16 @@ def gather_held_out(
 
 
 def large_enough(entries: Sequence[FactorEntry], grid: tuple[int, int, int]) -> list[FactorEntry]:
+    """Return the entries that are at least as large as the grid of the generator."""
     return [entry for entry in entries if all(np.greater_equal(entry.grid, grid))]
 
 
-def looked_at(
+def train_and_evaluate(
     training: TrainingConfig, model: Model, entries: Sequence[FactorEntry], held_out: HeldOut, every: int
-) -> Looks:
-    """Train, and say what was seen."""
+) -> Evaluations:
+    """Train a generator, and return the evaluations."""
     source = FactorSource(entries, cast(GeneratorConfig, training.network).grid, training.seed)
-    looker = Looker(held_out, f"seed {training.seed}, {training.start}")
+    callback = EvaluationCallback(held_out, f"seed {training.seed}, {training.start}")
     with tempfile.TemporaryDirectory() as folder:
         Trainer(
             make_fabric("cpu"),
@@ -149,41 +151,42 @@ def looked_at(
             source,
             Path(folder),
             options=TrainerOptions(checkpoint_every=training.total_steps, validate_every=every),
-            callback=looker,
+            callback=callback,
             init_weights=partial(init_weights, training=training, model=model, source=source),
         ).fit()
-    return looker.looks
+    return callback.evaluations
 
 
 def first_reached(steps: Sequence[int], values: Sequence[float], target: float) -> float:
-    """The step at which falling values first reach a target that they do reach."""
+    """Return the step at which the values first fall to the target, by linear interpolation."""
     last = next(k for k, value in enumerate(values) if value <= target)
     if last == 0:
         return float(steps[0])
-    share = (values[last - 1] - target) / (values[last - 1] - values[last])
-    return steps[last - 1] + share * (steps[last] - steps[last - 1])
+    fraction = (values[last - 1] - target) / (values[last - 1] - values[last])
+    return steps[last - 1] + fraction * (steps[last] - steps[last - 1])
 
 
-def report(pairs: dict[int, dict[Start, Looks]], held_out: HeldOut, training: TrainingConfig) -> None:
-    """Tables for docs/benchmarks.md."""
+def report(pairs: dict[int, dict[Start, Evaluations]], held_out: HeldOut, training: TrainingConfig) -> None:
+    """Print the tables for docs/benchmarks.md."""
     floor = frechet_distance(held_out.other_features, held_out.features)
+    extractor = held_out.extractor
     print(
-        f"{training.total_steps} steps of {training.batch}, {len(pairs)} seeds; loss on {NUM_CROPS} held-out "
-        f"crops; FID of {len(held_out.crops)} crops by {SAMPLER_STEPS} Euler steps to as many real ones, "
-        f"extractor {held_out.extractor.name} ({held_out.extractor.sha256[:16]}); other real crops of the "
-        f"same scans: {floor:.3f}\n"
+        f"{training.total_steps} steps of batch {training.batch}, {len(pairs)} seeds. Loss on {NUM_CROPS} "
+        f"held-out crops. FID of {len(held_out.crops)} generated crops ({SAMPLER_STEPS} Euler steps) to as "
+        f"many real crops, extractor {extractor.name} ({extractor.sha256[:16]}). FID of other real crops of "
+        f"the same scans: {floor:.3f}\n"
     )
     print("| steps | loss, scratch | loss, warm | FID, scratch | FID, warm |\n|---|---|---|---|---|")
     runs = list(pairs.values())
-    for look, step in enumerate(runs[0]["warm"].steps):
-        losses = (spread([run[start].losses[look] for run in runs], 3) for start in STARTS)
-        distances = (spread([run[start].distances[look] for run in runs], 3) for start in STARTS)
+    for index, step in enumerate(runs[0]["warm"].steps):
+        losses = (mean_and_std([run[start].losses[index] for run in runs], 3) for start in STARTS)
+        distances = (mean_and_std([run[start].distances[index] for run in runs], 3) for start in STARTS)
         print(f"| {step} | {' | '.join((*losses, *distances))} |")
     print(
-        "\n| measure | seed | from scratch, last | warm, last | reached from scratch, step | warm | "
-        "times fewer |\n|---|---|---|---|---|---|---|"
+        "\n| metric | seed | from scratch, last | warm, last | target reached from scratch, step "
+        "| warm, step | times fewer |\n|---|---|---|---|---|---|---|"
     )
-    for measure, attribute in (("loss", "losses"), ("FID", "distances")):
+    for metric, attribute in (("loss", "losses"), ("FID", "distances")):
         ratios = []
         for seed, run in pairs.items():
             values = {start: getattr(run[start], attribute) for start in STARTS}
@@ -191,14 +194,14 @@ def report(pairs: dict[int, dict[Start, Looks]], held_out: HeldOut, training: Tr
             scratch, warm = (first_reached(run[start].steps, values[start], target) for start in STARTS)
             ratios.append(scratch / warm)
             print(
-                f"| {measure} | {seed} | {values['scratch'][-1]:.3f} | {values['warm'][-1]:.3f} | "
+                f"| {metric} | {seed} | {values['scratch'][-1]:.3f} | {values['warm'][-1]:.3f} | "
                 f"{scratch:.0f} | {warm:.0f} | {ratios[-1]:.2f} |"
             )
-        print(f"| {measure} | all | | | | | {spread(ratios, 2)} |")
+        print(f"| {metric} | all | | | | | {mean_and_std(ratios, 2)} |")
 
 
-def spread(values: Sequence[float], digits: int) -> str:
-    """The mean and, of several, the standard deviation."""
+def mean_and_std(values: Sequence[float], digits: int) -> str:
+    """Return the mean and, for several values, the standard deviation."""
     mean = f"{statistics.mean(values):.{digits}f}"
     return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
@@ -212,12 +215,14 @@ def main() -> None:
     grid = cast(GeneratorConfig, training.network).grid
     held_out = gather_held_out(model, options, grid, volume_extractor(options.extractor, torch.device("cpu")))
     entries = large_enough(cache_factors(model, trainable(read_cohort(options.data)), options.cache), grid)
-    pairs: dict[int, dict[Start, Looks]] = {}
+    pairs: dict[int, dict[Start, Evaluations]] = {}
     for seed in range(SEED, SEED + options.seeds):
         pairs[seed] = {}
         for start in STARTS:
-            whole = adapt_to_model(replace(training, seed=seed), model.meduet.config, model.sha256, start)
-            pairs[seed][start] = looked_at(whole, model, entries, held_out, options.every)
+            run_config = adapt_to_model(
+                replace(training, seed=seed), model.meduet.config, model.sha256, start
+            )
+            pairs[seed][start] = train_and_evaluate(run_config, model, entries, held_out, options.every)
     report(pairs, held_out, training)
 
 
@@ -228,12 +233,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, default=Path("src/napari_meduet/models/demo"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--cache", type=Path, default=Path("caches/factors"))
-    parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--every", type=int, default=20, help="steps between two looks")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--samples", type=int, default=24, help="crops of a FID")
-    parser.add_argument("--extractor", type=Path, help="MedicalNet's ResNet-50")
+    parser.add_argument("--steps", type=int, default=120, help="Training steps. Default: 120.")
+    parser.add_argument("--batch", type=int, default=8, help="Rows of a batch. Default: 8.")
+    parser.add_argument("--every", type=int, default=20, help="Steps between two evaluations. Default: 20.")
+    parser.add_argument("--seeds", type=int, default=3, help="Number of seeds. Default: 3.")
+    parser.add_argument("--samples", type=int, default=24, help="Crops of a FID. Default: 24.")
+    parser.add_argument("--extractor", type=Path, help="Weights of MedicalNet's ResNet-50. Default: pyramid.")
     return parser.parse_args()
 
 
